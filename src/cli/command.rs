@@ -1,0 +1,279 @@
+//! Does what was asked for and prints what came of it.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::args::{Arguments, Command, Common, Format, Protect, RunArguments};
+use super::output::Text;
+use super::progress::Bar;
+use super::selection;
+use crate::display::Shown;
+use crate::identity::Mtime;
+use crate::index::Index;
+use crate::protect::{MarkOnly, Mode};
+use crate::report::{Progress, RunReport, cost};
+use crate::store::{Check, GcReport, Store, StoreLock, VerifyReport, Wait, collect, verify};
+use crate::unify::{Options, deunify, unify};
+use crate::{Error, sys};
+
+const DONE: u8 = 0;
+const SOME_FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// Runs the command and gives the exit status.
+#[must_use]
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let common = &arguments.common;
+    start_tracing(common);
+    let bar = Bar::new(common);
+    let done = prepare(arguments).and_then(|()| match &arguments.command {
+        None => unification(common, &arguments.run, &bar),
+        Some(Command::Gc { dry_run }) => collection(common, *dry_run, &bar),
+        Some(Command::Verify { deep, repair }) => verification(
+            common,
+            Check {
+                deep: *deep,
+                repair: *repair,
+            },
+            &bar,
+        ),
+        Some(Command::Deunify {
+            manually,
+            guest,
+            paths,
+        }) => {
+            let selected = selection::one_guest(common, guest, *manually)?;
+            let source = &selected.sources[0];
+            let report = deunify(&selected.store, source, paths, wait(common), &bar)?;
+            bar.clear();
+            Ok(print(common, &report, &report))
+        }
+        Some(Command::Report) => costs(common, &bar),
+    });
+    bar.clear();
+    ExitCode::from(done.unwrap_or_else(|failure| {
+        say(&failure.to_string());
+        failure.status()
+    }))
+}
+
+/// Why nothing was done.
+#[derive(Debug)]
+enum Failure {
+    Usage(&'static str),
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Usage(text) => out.write_str(text),
+            Self::Error(error) => error.fmt(out),
+        }
+    }
+}
+
+impl Failure {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Error(error) if error.is_refusal() => REFUSED,
+            _ => USAGE,
+        }
+    }
+}
+
+fn prepare(arguments: &Arguments) -> Result<(), Failure> {
+    let run = &arguments.run;
+    if arguments.command.is_some() {
+        let is_plain = run.guests.is_empty() && !run.all && !run.manually && !run.dry_run;
+        if !is_plain {
+            return Err(Failure::Usage(
+                "options of a run do not go with a command; put the command's own after its name",
+            ));
+        }
+    } else if run.all && !run.guests.is_empty() {
+        return Err(Failure::Usage("name guests or say --all, not both"));
+    } else if !run.all && run.guests.is_empty() {
+        return Err(Failure::Usage(
+            "which guests? name them, or say --all (vhashify --help shows more)",
+        ));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::Usage(
+            "only root can keep owners and capabilities as they are; run it as root",
+        ));
+    }
+    selection::raise_descriptor_limit()?;
+    let jobs = jobs(run);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build_global();
+    pool.map_err(|_| Failure::Usage("the threads cannot be started; try a smaller --jobs"))?;
+    sys::lease::ignore_break_signal();
+    Ok(())
+}
+
+fn jobs(run: &RunArguments) -> usize {
+    let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    run.jobs.map_or_else(processors, usize::from)
+}
+
+fn wait(common: &Common) -> Wait {
+    if common.no_wait {
+        Wait::Never
+    } else {
+        Wait::Forever
+    }
+}
+
+fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Failure> {
+    let options = Options {
+        dry_run: run.dry_run,
+        mtime: if run.ignore_mtime {
+            Mtime::Ignored
+        } else {
+            Mtime::Kept
+        },
+        refresh: run.refresh,
+        smallest: run.min_size,
+        jobs: jobs(run),
+        wait: wait(common),
+        protect: match run.protect {
+            Protect::Auto => Mode::Auto,
+            Protect::None => Mode::None,
+        },
+    };
+    let mut report = RunReport::default();
+    for selected in selection::for_run(common, run, bar)? {
+        let part = unify(
+            &selected.store,
+            &selected.sources,
+            &common.state_dir,
+            &options,
+            bar,
+        )?;
+        report.merge(part);
+    }
+    bar.clear();
+    if run.ignore_mtime && report.files_unified > 0 {
+        bar.note("--ignore-mtime: unified files have the mtime of one of them");
+    }
+    Ok(print(common, &report, &report))
+}
+
+fn collection(common: &Common, dry_run: bool, bar: &Bar) -> Result<u8, Failure> {
+    let mut report = GcReport {
+        dry_run,
+        ..GcReport::default()
+    };
+    for location in selection::stores(common)? {
+        let (mut store, lock) = locked(common, &location, bar)?;
+        report = report.merged(collect(&mut store, &lock, dry_run)?);
+    }
+    Ok(print(common, &report, &report))
+}
+
+fn verification(common: &Common, check: Check, bar: &Bar) -> Result<u8, Failure> {
+    let mut report = VerifyReport::default();
+    for location in selection::stores(common)? {
+        let (mut store, lock) = locked(common, &location, bar)?;
+        let has_index = Index::path(&common.state_dir, store.path()).exists();
+        let index = if has_index || check.repair {
+            Some(Index::open(&common.state_dir, &store, |warning| {
+                bar.note(&warning)
+            })?)
+        } else {
+            None
+        };
+        report = report.merged(verify(&mut store, &lock, index, check, &MarkOnly, bar)?);
+    }
+    bar.clear();
+    Ok(print(common, &report, &report))
+}
+
+fn costs(common: &Common, bar: &Bar) -> Result<u8, Failure> {
+    #[derive(Serialize)]
+    struct Stores<'a> {
+        stores: &'a [crate::report::StoreReport],
+    }
+    let mut reports = Vec::new();
+    for selected in selection::for_report(common)? {
+        let mut store = Store::open(&selected.store)?;
+        let guests: Vec<_> = selected
+            .sources
+            .iter()
+            .map(|source| &source.guest)
+            .collect();
+        reports.push(cost(&mut store, &guests, bar)?);
+    }
+    bar.clear();
+    Ok(print(common, &reports, &Stores { stores: &reports }))
+}
+
+fn locked(
+    common: &Common,
+    location: &crate::guest::StoreLocation,
+    bar: &Bar,
+) -> Result<(Store, StoreLock), Error> {
+    let store = Store::open(location)?;
+    let lock = StoreLock::acquire(&store, wait(common), || {
+        bar.note(&format!(
+            "waiting for another run on {}",
+            Shown::path(store.path())
+        ));
+    })?;
+    Ok((store, lock))
+}
+
+/// Prints a result as it was asked for, and each failed file on standard error.
+fn print(common: &Common, text: &impl Text, json: &impl Serialize) -> u8 {
+    let errors = text.errors();
+    for error in &errors {
+        say(&format!("{}: {}", Shown::path(&error.path), error.reason));
+    }
+    let printed = match common.format {
+        Format::Json => serde_json::to_string_pretty(json).unwrap_or_default(),
+        Format::Text if common.quiet => String::new(),
+        Format::Text => text.text(common.verbose > 0),
+    };
+    if !printed.is_empty() {
+        // Whoever closed the pipe has read what it wanted.
+        drop(writeln!(std::io::stdout(), "{printed}"));
+    }
+    if errors.is_empty() { DONE } else { SOME_FAILED }
+}
+
+/// One line on standard error.
+fn say(line: &str) {
+    // Nobody is left to tell when standard error is gone.
+    drop(writeln!(std::io::stderr(), "vhashify: {line}"));
+}
+
+fn start_tracing(common: &Common) {
+    use tracing::Level;
+    let level = match common.verbose {
+        0 => Level::ERROR,
+        1 => Level::INFO,
+        _ => Level::TRACE,
+    };
+    let is_coloured = match common.color {
+        clap::ColorChoice::Always => true,
+        clap::ColorChoice::Never => false,
+        clap::ColorChoice::Auto => std::io::stderr().is_terminal(),
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(is_coloured)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}

@@ -1,0 +1,235 @@
+//! What was typed, resolved: which guests, which stores, what is left out. Changes nothing.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::args::{Common, RunArguments};
+use crate::Error;
+use crate::config::{ConfigTree, GuestConfig, PackageFilePolicy};
+use crate::error::Call as _;
+use crate::exclude::{Rules, configuration_files};
+use crate::guest::{Guest, StoreLocation, check_layout};
+use crate::index::Index;
+use crate::report::Progress;
+use crate::store::Store;
+use crate::unify::Source;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+
+/// A store and the guests on its filesystem.
+#[derive(Debug)]
+pub struct Selection {
+    /// The store.
+    pub store: StoreLocation,
+    /// Its guests.
+    pub sources: Vec<Source>,
+}
+
+/// The guests of a run.
+pub fn for_run(
+    common: &Common,
+    run: &RunArguments,
+    progress: &dyn Progress,
+) -> Result<Vec<Selection>, Error> {
+    if run.manually {
+        let rules = || {
+            run.exclude_from
+                .as_deref()
+                .map_or_else(|| Ok(Rules::none()), Rules::read)
+        };
+        // Before any root is opened: a bad line is found first, and found once.
+        rules()?;
+        return manual(common, &run.guests, rules);
+    }
+    let tree = ConfigTree::open(&common.config_dir)?;
+    let names = if run.all {
+        tree.guest_names()?
+    } else {
+        without_repeats(&run.guests)
+    };
+    if names.is_empty() {
+        return Err(Error::Argument {
+            path: common.config_dir.clone(),
+            reason: "has no guest that is marked for unification; mark one with mkdir -p \
+                     NAME/apps/vunify",
+        });
+    }
+    configured(common, &tree, &names, |config, guest| {
+        rules_of(config, guest, progress)
+    })
+}
+
+/// One guest, with nothing left out.
+pub fn one_guest(common: &Common, guest: &OsStr, manually: bool) -> Result<Selection, Error> {
+    let name = guest.to_os_string();
+    let mut selections = if manually {
+        manual(common, &[name], || Ok(Rules::none()))?
+    } else {
+        let tree = ConfigTree::open(&common.config_dir)?;
+        configured(common, &tree, &[name], |_, _| Ok(Rules::none()))?
+    };
+    selections.pop().ok_or_else(|| Error::Argument {
+        path: PathBuf::from(guest),
+        reason: "has no store; name one with --destination",
+    })
+}
+
+/// The stores alone: the one that was named, or all of the configuration.
+pub fn stores(common: &Common) -> Result<Vec<StoreLocation>, Error> {
+    if let Some(destination) = &common.destination {
+        return Ok(vec![StoreLocation::open(destination)?]);
+    }
+    let entries = ConfigTree::open(&common.config_dir)?.all_stores()?;
+    let locations = entries
+        .iter()
+        .map(|entry| StoreLocation::open(&entry.directory));
+    Ok(locations.collect::<Result<_, _>>()?)
+}
+
+/// All guests that are known, with nothing left out: of the configuration, or with a store named,
+/// those that were unified into it.
+pub fn for_report(common: &Common) -> Result<Vec<Selection>, Error> {
+    let Some(destination) = &common.destination else {
+        let tree = ConfigTree::open(&common.config_dir)?;
+        let names = tree.guest_names()?;
+        return configured(common, &tree, &names, |_, _| Ok(Rules::none()));
+    };
+    let store = StoreLocation::open(destination)?;
+    let mut sources = Vec::new();
+    for row in Index::peek_guests(&common.state_dir, &Store::open(&store)?) {
+        let (name, vdir) = (OsString::from_vec(row.name), OsString::from_vec(row.vdir));
+        // A guest that is gone costs nothing.
+        if let Ok(guest) = Guest::open(&name, Path::new(&vdir)) {
+            sources.push(Source {
+                guest,
+                rules: Rules::none(),
+            });
+        }
+    }
+    Ok(vec![Selection { store, sources }])
+}
+
+fn manual(
+    common: &Common,
+    roots: &[OsString],
+    rules: impl Fn() -> Result<Rules, crate::exclude::ExcludeError>,
+) -> Result<Vec<Selection>, Error> {
+    let Some(destination) = &common.destination else {
+        return Err(Error::Argument {
+            path: PathBuf::from("--manually"),
+            reason: "needs a store; name it with --destination STORE",
+        });
+    };
+    let store = StoreLocation::open(destination)?;
+    let mut guests = Vec::with_capacity(roots.len());
+    for root in roots {
+        let mut guest = Guest::open(root, Path::new(root))?;
+        // One root has one name, however it was typed.
+        guest.name = guest.vdir.clone().into_os_string();
+        guests.push(guest);
+    }
+    let stores = [store];
+    check_layout(&guests, &stores)?;
+    let sources = guests
+        .into_iter()
+        .map(|guest| {
+            Ok(Source {
+                guest,
+                rules: rules()?,
+            })
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    Ok(stores
+        .into_iter()
+        .zip([sources])
+        .map(|(store, sources)| Selection { store, sources })
+        .collect())
+}
+
+fn configured(
+    common: &Common,
+    tree: &ConfigTree,
+    names: &[OsString],
+    rules: impl Fn(&GuestConfig, &Guest) -> Result<Rules, Error>,
+) -> Result<Vec<Selection>, Error> {
+    let configs = names
+        .iter()
+        .map(|name| tree.guest(name))
+        .collect::<Result<Vec<GuestConfig>, _>>()?;
+    let guests = configs
+        .iter()
+        .map(|config| Guest::open(&config.name, &config.vdir))
+        .collect::<Result<Vec<Guest>, _>>()?;
+    let mut stores: Vec<StoreLocation> = Vec::new();
+    if let Some(destination) = &common.destination {
+        stores.push(StoreLocation::open(destination)?);
+    } else {
+        for entry in configs.iter().flat_map(|config| &config.stores) {
+            let is_known =
+                |known: &StoreLocation| (known.device, known.inode) == (entry.device, entry.inode);
+            if !stores.iter().any(is_known) {
+                stores.push(StoreLocation::open(&entry.directory)?);
+            }
+        }
+    }
+    let places = check_layout(&guests, &stores)?;
+    let mut selections: Vec<Selection> = stores
+        .into_iter()
+        .map(|store| Selection {
+            store,
+            sources: Vec::new(),
+        })
+        .collect();
+    for ((guest, config), place) in guests.into_iter().zip(&configs).zip(places) {
+        let rules = rules(config, &guest)?;
+        selections[place].sources.push(Source { guest, rules });
+    }
+    selections.retain(|selection| !selection.sources.is_empty());
+    Ok(selections)
+}
+
+/// What of a configured guest is left out: what its package manager calls configuration, then its
+/// patterns.
+fn rules_of(config: &GuestConfig, guest: &Guest, progress: &dyn Progress) -> Result<Rules, Error> {
+    let patterns = match &config.exclude {
+        Some(file) => Rules::read(file)?,
+        None => Rules::builtin(),
+    };
+    if config.package_files == PackageFilePolicy::Ignore {
+        return Ok(patterns);
+    }
+    let is_required = config.package_files == PackageFilePolicy::Require;
+    match configuration_files(guest.root.as_fd(), &guest.vdir) {
+        Ok(found) if found.managers.is_empty() && is_required => Err(Error::Argument {
+            path: guest.vdir.clone(),
+            reason: "has no package database that could be read, and pkgmgmt-force asks for one; \
+                     remove pkgmgmt-force, or exclude configuration files by pattern",
+        }),
+        Ok(found) => Ok(patterns.with_files_first(found.files)),
+        Err(error) if is_required => Err(error.into()),
+        Err(error) => {
+            progress.note(&format!(
+                "{error}; configuration files of this guest are told by patterns alone"
+            ));
+            Ok(patterns)
+        }
+    }
+}
+
+fn without_repeats(names: &[OsString]) -> Vec<OsString> {
+    let mut seen = BTreeSet::new();
+    names
+        .iter()
+        .filter(|name| seen.insert(*name))
+        .cloned()
+        .collect()
+}
+
+/// Lets this process have as many descriptors open as it may.
+pub fn raise_descriptor_limit() -> Result<(), Error> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).call("setrlimit", Path::new("RLIMIT_NOFILE"))
+}

@@ -1,0 +1,110 @@
+//! Copy on write: gives a guest its private copy of an object.
+//!
+//! The copy is made in a file without a name (`O_TMPFILE`) on the guest's filesystem, so that an
+//! interrupted copy leaves nothing behind, and gets every piece of metadata of the original but
+//! the mark of iunlink. The caller gives it its names.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+use xattr::FileExt;
+
+use crate::identity::{self, Fingerprint, Mtime};
+use crate::sys::flags;
+use crate::sys::lease::LeasedFile;
+use crate::sys::stamp::Stamp;
+
+/// Why a copy could not be made: the system call and its error.
+pub type CopyError = (&'static str, io::Error);
+
+/// Copies a leased file into a new inode without a name, for `directory`'s filesystem.
+///
+/// Extents are shared where the filesystem can (`FICLONE`). The metadata are compared with the
+/// original's before the copy is given out.
+///
+/// # Errors
+/// The system call that failed; a copy whose metadata came out different is `EIO`.
+pub fn private_copy(
+    original: &LeasedFile,
+    stamp: &Stamp,
+    directory: BorrowedFd<'_>,
+) -> Result<OwnedFd, CopyError> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let copy = rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)
+        .map_err(failed("open(O_TMPFILE)"))?;
+    copy_content(original, stamp.size, &copy)?;
+    copy_metadata(original, stamp, &copy)?;
+    let fingerprint = |file: BorrowedFd<'_>| -> Result<Fingerprint, CopyError> {
+        let stamp = Stamp::of(file).map_err(failed("statx"))?;
+        identity::fingerprint(file, &stamp, Mtime::Kept)
+    };
+    if fingerprint(copy.as_fd())? != fingerprint(original.as_fd())? {
+        return Err(("copying metadata", Errno::IO.into()));
+    }
+    Ok(copy)
+}
+
+fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), CopyError> {
+    if rustix::fs::ioctl_ficlone(copy, original).is_ok() {
+        return Ok(());
+    }
+    let (mut from, mut to) = (0_u64, 0_u64);
+    while from < size {
+        let rest = usize::try_from(size - from).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(original, Some(&mut from), copy, Some(&mut to), rest) {
+            // The lease keeps the file from becoming shorter.
+            Ok(0) => return Err(("copy_file_range", Errno::IO.into())),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(("copy_file_range", errno.into())),
+        }
+    }
+    Ok(())
+}
+
+fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result<(), CopyError> {
+    // In this order: a change of owner takes away set-user-ID bits and capabilities, a change of
+    // mode changes the mask of an ACL, and all of them are older than the times.
+    let (owner, group) = (Uid::from_raw(stamp.owner), Gid::from_raw(stamp.group));
+    rustix::fs::fchown(copy, Some(owner), Some(group)).map_err(failed("fchown"))?;
+    let mode = Mode::from_raw_mode(u32::from(stamp.mode) & 0o7777);
+    rustix::fs::fchmod(copy, mode).map_err(failed("fchmod"))?;
+
+    let wanted = identity::extended_attributes(original.as_fd())?;
+    let file = std::fs::File::from(copy.try_clone().map_err(|error| ("dup", error))?);
+    // A default ACL of the directory gave the copy one that the original does not have.
+    for (name, _) in identity::extended_attributes(copy.as_fd())? {
+        if !wanted.iter().any(|(wanted, _)| *wanted == name) {
+            file.remove_xattr(&name)
+                .map_err(|error| ("fremovexattr", error))?;
+        }
+    }
+    for (name, value) in &wanted {
+        if file
+            .get_xattr(name)
+            .map_err(|error| ("fgetxattr", error))?
+            .as_ref()
+            != Some(value)
+        {
+            file.set_xattr(name, value)
+                .map_err(|error| ("fsetxattr", error))?;
+        }
+    }
+    flags::clear(copy.as_fd()).map_err(failed("ioctl(FS_IOC_SETFLAGS)"))?;
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: stamp.mtime.seconds,
+            tv_nsec: stamp.mtime.nanoseconds.into(),
+        },
+    };
+    rustix::fs::futimens(copy, &times).map_err(failed("futimens"))
+}
+
+fn failed(call: &'static str) -> impl FnOnce(Errno) -> CopyError {
+    move |errno| (call, errno.into())
+}

@@ -1,0 +1,95 @@
+//! `SQLite`'s write-ahead log, applied to a copy of the database in memory.
+//!
+//! rpm writes in this mode, and what it wrote last may be in the log alone. `SQLite` would apply
+//! it by itself, but only to files in a directory that it can write; a database in memory cannot
+//! have a log at all.
+//!
+//! ```text
+//! log     magic | version | page size | checkpoint | salt | salt | sum | sum      (32 bytes)
+//! frame   page number | pages after commit, or 0 | salt | salt | sum | sum | the page
+//! ```
+//!
+//! Numbers are big-endian. The magic says in which order the words are summed. Frames count up to
+//! the last commit before the first one whose salts or running sum do not fit: what follows is
+//! left over from an earlier round, or was never finished.
+
+use super::{be32, le32, position};
+
+const LOG_HEAD: usize = 32;
+const FRAME_HEAD: usize = 24;
+const MAGIC: u32 = 0x377f_0682;
+
+/// Applies the committed part of `log` to `database`. A log that does not fit changes nothing.
+pub(super) fn apply(database: &mut Vec<u8>, log: &[u8], largest: usize) {
+    let Some((head, frames)) = log.split_at_checked(LOG_HEAD) else {
+        return;
+    };
+    let Some(magic) = be32(head, 0) else { return };
+    let Some(page_size) = be32(head, 8).map(position) else {
+        return;
+    };
+    if magic & !1 != MAGIC || !page_size.is_power_of_two() || !(512..=65536).contains(&page_size) {
+        return;
+    }
+    let mut sum = Sum {
+        number: if magic & 1 == 1 { be32 } else { le32 },
+        value: (0, 0),
+    };
+    sum.add(&head[..24]);
+    if !sum.agrees(&head[24..]) {
+        return;
+    }
+
+    let frames: Vec<_> = frames
+        .chunks_exact(FRAME_HEAD + page_size)
+        .map(|frame| frame.split_at(FRAME_HEAD))
+        .take_while(|(frame_head, page)| {
+            sum.add(&frame_head[..8]);
+            sum.add(page);
+            frame_head[8..16] == head[16..24] && sum.agrees(&frame_head[16..])
+        })
+        .collect();
+    let pages_after = |frame_head: &[u8]| be32(frame_head, 4).map_or(0, position);
+    let Some(last) = frames
+        .iter()
+        .rposition(|(frame_head, _)| pages_after(frame_head) != 0)
+    else {
+        return;
+    };
+    let size = pages_after(frames[last].0).saturating_mul(page_size);
+    if size > largest {
+        return;
+    }
+    database.resize(size, 0);
+    for (frame_head, page) in &frames[..=last] {
+        // Pages are numbered from 1. One beyond the end was cut off by a later commit.
+        let start = be32(frame_head, 0)
+            .and_then(|number| position(number).checked_sub(1)?.checked_mul(page_size));
+        let place = start.and_then(|start| database.get_mut(start..)?.get_mut(..page_size));
+        if let Some(place) = place {
+            place.copy_from_slice(page);
+        }
+    }
+}
+
+/// The running checksum over the words of the log.
+struct Sum {
+    number: fn(&[u8], usize) -> Option<u32>,
+    value: (u32, u32),
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        for pair in bytes.chunks_exact(8) {
+            let (first, second) = self.value;
+            let word = |offset| (self.number)(pair, offset).unwrap_or(0);
+            let first = first.wrapping_add(word(0)).wrapping_add(second);
+            self.value = (first, second.wrapping_add(word(4)).wrapping_add(first));
+        }
+    }
+
+    /// Whether the two big-endian words at the start of `bytes` are this sum.
+    fn agrees(&self, bytes: &[u8]) -> bool {
+        be32(bytes, 0) == Some(self.value.0) && be32(bytes, 4) == Some(self.value.1)
+    }
+}

@@ -1,0 +1,609 @@
+//! The index: what a run learned and the next one need not learn again.
+//!
+//! One redb file for each store, in the state directory and never in the store. It is a cache and
+//! an account: nothing is ever linked because the index says so, and every row can be made again
+//! by a walk. An index that is missing, damaged or made by another version is set aside and begun
+//! anew; that costs one slower run.
+//!
+//! Rows are described in [`rows`]. Beside those tables stand `guests` (number → name and vdir),
+//! `runs` (number → report as JSON) and `meta` (format and store, to notice another store's index).
+
+mod rows;
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, Table,
+    TableDefinition, WriteTransaction,
+};
+use thiserror::Error;
+
+use crate::error::{Call as _, Error};
+use crate::identity::Identity;
+use crate::store::{ObjectName, Store};
+use crate::sys::stamp::{Stamp, Timestamp};
+
+const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("objects");
+const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
+const LINKS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("links");
+const CACHE: TableDefinition<u64, &[u8]> = TableDefinition::new("scan cache");
+const GUESTS: TableDefinition<u32, &[u8]> = TableDefinition::new("guests");
+const RUNS: TableDefinition<u64, &str> = TableDefinition::new("runs");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+/// The format that this version reads and writes.
+const FORMAT: u32 = 1;
+
+/// How many runs are remembered.
+const RUNS_KEPT: u64 = 1000;
+
+/// Why an index could not be used. The caller begins a new one, or goes on without.
+#[derive(Debug, Error)]
+enum Fault {
+    #[error("{0}")]
+    Redb(#[from] redb::Error),
+    #[error("it belongs to another store")]
+    OtherStore,
+    #[error("its format {0} is not that of this version")]
+    OtherFormat(u32),
+    #[error("it is damaged")]
+    Damaged,
+}
+
+/// What the index remembers, in memory.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Objects, each as it was when it was last known to be what its name says.
+    pub objects: HashMap<ObjectName, Stamp>,
+    /// Private files that were read before, by inode.
+    pub read: HashMap<u64, (Stamp, Identity)>,
+}
+
+/// The links of one guest to one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestLinks {
+    /// The object.
+    pub object: ObjectName,
+    /// Count of names.
+    pub count: u32,
+    /// The names, where there is more than one.
+    pub names: Vec<Vec<u8>>,
+}
+
+/// What one guest is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestRow {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Its vdir.
+    pub vdir: Vec<u8>,
+}
+
+/// What a run adds.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// The objects that exist, as they are; all others are forgotten.
+    pub objects: HashMap<ObjectName, Stamp>,
+    /// The private files that were read, now or before; all others are forgotten.
+    pub read: HashMap<u64, (Stamp, Identity)>,
+    /// The guests of this run with all their links.
+    pub guests: Vec<(GuestRow, Vec<GuestLinks>)>,
+    /// The run's report as JSON, if it is to be remembered.
+    pub run: Option<String>,
+}
+
+/// An open index.
+#[derive(Debug)]
+pub struct Index {
+    path: PathBuf,
+    database: Database,
+}
+
+impl Index {
+    /// Where the index of `store` is kept.
+    #[must_use]
+    pub fn path(state_directory: &Path, store: &Path) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        let name = blake3::hash(store.as_os_str().as_bytes()).to_hex();
+        state_directory.join(format!("index-{}.redb", &name[..16]))
+    }
+
+    /// Opens the index of `store`, or begins one. An unusable one is set aside under the name
+    /// `….unusable`, and `warn` hears of it.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when no index can be written there.
+    pub fn open(
+        state_directory: &Path,
+        store: &Store,
+        warn: impl FnOnce(String),
+    ) -> Result<Self, Error> {
+        std::fs::create_dir_all(state_directory).call("mkdir", state_directory)?;
+        let path = Self::path(state_directory, store.path());
+        let failed = |fault: &Fault| Error::Index {
+            path: path.clone(),
+            reason: fault.to_string(),
+        };
+        let mark = store_mark(store)?;
+        if path.exists() {
+            match guarded(|| Self::open_existing(&path, &mark)) {
+                Ok(database) => return Ok(Self { path, database }),
+                Err(fault) if is_environment(&fault) => return Err(failed(&fault)),
+                Err(fault) => {
+                    let aside = path.with_extension("redb.unusable");
+                    std::fs::rename(&path, &aside).call("rename", &path)?;
+                    warn(format!(
+                        "the index {} cannot be used ({fault}); it is made anew, and this run \
+                         takes longer",
+                        path.display()
+                    ));
+                }
+            }
+        }
+        let database = guarded(|| Self::begin(&path, &mark)).map_err(|fault| failed(&fault))?;
+        Ok(Self { path, database })
+    }
+
+    /// What the index of `store` remembers, without changing it; nothing where it cannot be read.
+    #[must_use]
+    pub fn peek(state_directory: &Path, store: &Store) -> Loaded {
+        let path = Self::path(state_directory, store.path());
+        let Ok(mark) = store_mark(store) else {
+            return Loaded::default();
+        };
+        let read = guarded(|| {
+            let database = ReadOnlyDatabase::open(&path).map_err(redb::Error::from)?;
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            check_meta(&transaction, &mark)?;
+            load(&transaction)
+        });
+        read.unwrap_or_default()
+    }
+
+    /// The guests that the index of `store` knows, without changing it.
+    #[must_use]
+    pub fn peek_guests(state_directory: &Path, store: &Store) -> Vec<GuestRow> {
+        let path = Self::path(state_directory, store.path());
+        guarded(|| {
+            let database = ReadOnlyDatabase::open(&path).map_err(redb::Error::from)?;
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            guests(&transaction).map(|guests| guests.into_values().collect())
+        })
+        .unwrap_or_default()
+    }
+
+    /// Begins a new index in the place of this one.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when it cannot be written.
+    pub fn clear(self, store: &Store) -> Result<Self, Error> {
+        let Self { path, database } = self;
+        drop(database);
+        std::fs::remove_file(&path).call("unlink", &path)?;
+        let mark = store_mark(store)?;
+        match guarded(|| Self::begin(&path, &mark)) {
+            Ok(database) => Ok(Self { path, database }),
+            Err(fault) => Err(Error::Index {
+                path,
+                reason: fault.to_string(),
+            }),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads what a run needs to know. Damaged rows are left out.
+    #[must_use]
+    pub fn load(&self) -> Loaded {
+        guarded(|| load(&self.database.begin_read().map_err(redb::Error::from)?))
+            .unwrap_or_default()
+    }
+
+    /// All links that are recorded: guest, object, count of names.
+    #[must_use]
+    pub fn links(&self) -> Vec<(GuestRow, ObjectName, u32)> {
+        guarded(|| {
+            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+            let guests = guests(&transaction)?;
+            let mut links = Vec::new();
+            let table = transaction.open_table(LINKS).map_err(redb::Error::from)?;
+            for row in table.iter().map_err(redb::Error::from)? {
+                let (key, value) = row.map_err(redb::Error::from)?;
+                let count = rows::unseal("links", key.value(), value.value())
+                    .and_then(rows::count_from_bytes);
+                let found = rows::link_from_key(key.value())
+                    .and_then(|(guest, object)| Some((guests.get(&guest)?.clone(), object)));
+                if let (Some((guest, object)), Some(count)) = (found, count) {
+                    links.push((guest, object, count));
+                }
+            }
+            Ok(links)
+        })
+        .unwrap_or_default()
+    }
+
+    /// Rows that exist but cannot be read, or that say two things: how many.
+    #[must_use]
+    pub fn inconsistencies(&self) -> u64 {
+        guarded(|| {
+            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+            inconsistencies(&transaction)
+        })
+        .unwrap_or(1)
+    }
+
+    /// Writes what a run learned, in one transaction. Rows that stay as they are are not written.
+    ///
+    /// # Errors
+    /// [`Error::Index`]; the index is then as it was before.
+    pub fn record(&self, update: &Update) -> Result<(), Error> {
+        let written = guarded(|| {
+            let transaction = self.database.begin_write().map_err(redb::Error::from)?;
+            write(&transaction, update)?;
+            transaction.commit().map_err(redb::Error::from)?;
+            Ok(())
+        });
+        written.map_err(|fault| Error::Index {
+            path: self.path.clone(),
+            reason: fault.to_string(),
+        })
+    }
+
+    fn open_existing(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
+        let database = Database::open(path).map_err(redb::Error::from)?;
+        let transaction = database.begin_read().map_err(redb::Error::from)?;
+        check_meta(&transaction, mark)?;
+        drop(transaction);
+        Ok(database)
+    }
+
+    fn begin(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
+        let database = Database::create(path).map_err(redb::Error::from)?;
+        let transaction = database.begin_write().map_err(redb::Error::from)?;
+        {
+            let mut meta = transaction.open_table(META).map_err(redb::Error::from)?;
+            let format = FORMAT.to_le_bytes();
+            meta.insert("format", format.as_slice())
+                .map_err(redb::Error::from)?;
+            meta.insert("store", mark).map_err(redb::Error::from)?;
+        }
+        write(&transaction, &Update::default())?;
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(database)
+    }
+}
+
+/// What tells this store from any other: its path and the inode of its directory.
+fn store_mark(store: &Store) -> Result<Vec<u8>, Error> {
+    use std::os::unix::ffi::OsStrExt;
+    let inode = Stamp::of(store.directory())
+        .call("statx", store.path())?
+        .inode;
+    Ok([
+        store.path().as_os_str().as_bytes(),
+        &[0],
+        &inode.to_le_bytes(),
+    ]
+    .concat())
+}
+
+/// redb panics on some kinds of damage in its pages; to us these are damage and nothing more.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Damaged));
+    std::panic::set_hook(quiet);
+    result
+}
+
+/// Whether the fault lies with the place and not with the content: making it anew would not help.
+fn is_environment(fault: &Fault) -> bool {
+    use std::io::ErrorKind;
+    match fault {
+        Fault::Redb(redb::Error::Io(error)) => matches!(
+            error.kind(),
+            ErrorKind::PermissionDenied
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::StorageFull
+                | ErrorKind::IsADirectory
+        ),
+        Fault::Redb(redb::Error::DatabaseAlreadyOpen) => true,
+        _ => false,
+    }
+}
+
+fn check_meta(transaction: &ReadTransaction, mark: &[u8]) -> Result<(), Fault> {
+    let meta = transaction.open_table(META).map_err(redb::Error::from)?;
+    let get = |key| -> Result<Option<Vec<u8>>, Fault> {
+        let found = meta.get(key).map_err(redb::Error::from)?;
+        Ok(found.map(|found| found.value().to_vec()))
+    };
+    let format = get("format")?.and_then(|format| format.try_into().ok());
+    match format.map(u32::from_le_bytes) {
+        Some(FORMAT) => {}
+        Some(other) => return Err(Fault::OtherFormat(other)),
+        None => return Err(Fault::Damaged),
+    }
+    if get("store")?.as_deref() == Some(mark) {
+        Ok(())
+    } else {
+        Err(Fault::OtherStore)
+    }
+}
+
+fn load(transaction: &ReadTransaction) -> Result<Loaded, Fault> {
+    let mut loaded = Loaded::default();
+    let table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+    for row in table.iter().map_err(redb::Error::from)? {
+        let (key, value) = row.map_err(redb::Error::from)?;
+        let name = key.value().try_into().ok().and_then(ObjectName::from_bytes);
+        let stamp =
+            rows::unseal("objects", key.value(), value.value()).and_then(rows::stamp_from_bytes);
+        if let (Some(name), Some(stamp)) = (name, stamp) {
+            loaded.objects.insert(name, stamp);
+        }
+    }
+    let table = transaction.open_table(CACHE).map_err(redb::Error::from)?;
+    for row in table.iter().map_err(redb::Error::from)? {
+        let (key, value) = row.map_err(redb::Error::from)?;
+        let inode = key.value();
+        let cached = rows::unseal("scan cache", &inode.to_le_bytes(), value.value())
+            .and_then(rows::cached_from_bytes);
+        loaded.read.extend(cached.map(|cached| (inode, cached)));
+    }
+    Ok(loaded)
+}
+
+fn guests(transaction: &ReadTransaction) -> Result<BTreeMap<u32, GuestRow>, Fault> {
+    let table = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
+    let mut guests = BTreeMap::new();
+    for row in table.iter().map_err(redb::Error::from)? {
+        let (number, value) = row.map_err(redb::Error::from)?;
+        guests.extend(guest_from_bytes(value.value()).map(|guest| (number.value(), guest)));
+    }
+    Ok(guests)
+}
+
+fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Fault> {
+    let mut wrong = 0;
+    let inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
+    let objects = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+    let mut count = 0_u64;
+    for row in objects.iter().map_err(redb::Error::from)? {
+        let (key, value) = row.map_err(redb::Error::from)?;
+        let stamp =
+            rows::unseal("objects", key.value(), value.value()).and_then(rows::stamp_from_bytes);
+        let Some(stamp) = stamp else {
+            wrong += 1;
+            continue;
+        };
+        count += 1;
+        let found = inodes.get(stamp.inode).map_err(redb::Error::from)?;
+        wrong += u64::from(found.is_none_or(|name| name.value() != key.value()));
+    }
+    let all = inodes.iter().map_err(redb::Error::from)?.count() as u64;
+    wrong += all.saturating_sub(count);
+    let cache = transaction.open_table(CACHE).map_err(redb::Error::from)?;
+    for row in cache.iter().map_err(redb::Error::from)? {
+        let (key, value) = row.map_err(redb::Error::from)?;
+        let sealed = value.value();
+        wrong +=
+            u64::from(rows::unseal("scan cache", &key.value().to_le_bytes(), sealed).is_none());
+    }
+    let links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
+    for row in links.iter().map_err(redb::Error::from)? {
+        let (key, value) = row.map_err(redb::Error::from)?;
+        wrong += u64::from(rows::unseal("links", key.value(), value.value()).is_none());
+    }
+    Ok(wrong)
+}
+
+fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), Fault> {
+    write_objects(transaction, &update.objects)?;
+    write_cache(transaction, &update.read)?;
+    write_guests(transaction, &update.guests)?;
+    let mut runs = transaction.open_table(RUNS).map_err(redb::Error::from)?;
+    if let Some(report) = &update.run {
+        let last = runs
+            .last()
+            .map_err(redb::Error::from)?
+            .map_or(0, |(number, _)| number.value());
+        runs.insert(last + 1, report.as_str())
+            .map_err(redb::Error::from)?;
+        runs.retain(|number, _| number + RUNS_KEPT > last)
+            .map_err(redb::Error::from)?;
+    }
+    Ok(())
+}
+
+fn write_objects(
+    transaction: &WriteTransaction,
+    objects: &HashMap<ObjectName, Stamp>,
+) -> Result<(), Fault> {
+    let mut table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+    let mut inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
+    let wanted: BTreeMap<Vec<u8>, Vec<u8>> = objects
+        .iter()
+        .map(|(name, stamp)| {
+            let key = name.to_bytes().to_vec();
+            let value = rows::seal("objects", &key, rows::stamp_to_bytes(stamp));
+            (key, value)
+        })
+        .collect();
+    let changed = sync(&mut table, &wanted)?;
+    let by_inode: BTreeMap<u64, [u8; ObjectName::LENGTH]> = objects
+        .iter()
+        .map(|(name, stamp)| (stamp.inode, name.to_bytes()))
+        .collect();
+    if changed {
+        inodes
+            .retain(|inode, _| by_inode.contains_key(&inode))
+            .map_err(redb::Error::from)?;
+        for (inode, name) in &by_inode {
+            inodes
+                .insert(inode, name.as_slice())
+                .map_err(redb::Error::from)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_cache(
+    transaction: &WriteTransaction,
+    read: &HashMap<u64, (Stamp, Identity)>,
+) -> Result<(), Fault> {
+    let mut table = transaction.open_table(CACHE).map_err(redb::Error::from)?;
+    table
+        .retain(|inode, _| read.contains_key(&inode))
+        .map_err(redb::Error::from)?;
+    for (inode, (stamp, identity)) in read {
+        let value = rows::cached_to_bytes(stamp, identity);
+        let sealed = rows::seal("scan cache", &inode.to_le_bytes(), value);
+        let is_there = table
+            .get(inode)
+            .map_err(redb::Error::from)?
+            .is_some_and(|found| found.value() == sealed);
+        if !is_there {
+            table
+                .insert(inode, sealed.as_slice())
+                .map_err(redb::Error::from)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_guests(
+    transaction: &WriteTransaction,
+    guests: &[(GuestRow, Vec<GuestLinks>)],
+) -> Result<(), Fault> {
+    let mut numbers = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
+    let mut links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
+    for (guest, rows_of_guest) in guests {
+        let value = guest_to_bytes(guest);
+        let mut known = None;
+        for row in numbers.iter().map_err(redb::Error::from)? {
+            let (number, found) = row.map_err(redb::Error::from)?;
+            if found.value() == value {
+                known = Some(number.value());
+                break;
+            }
+        }
+        let number = if let Some(number) = known {
+            number
+        } else {
+            let last = numbers
+                .last()
+                .map_err(redb::Error::from)?
+                .map(|(number, _)| number.value());
+            let next = last.map_or(0, |last| last.wrapping_add(1));
+            numbers
+                .insert(next, value.as_slice())
+                .map_err(redb::Error::from)?;
+            next
+        };
+        let wanted: BTreeMap<Vec<u8>, Vec<u8>> = rows_of_guest
+            .iter()
+            .map(|row| {
+                let key = rows::link_key(number, &row.object);
+                let value = rows::seal("links", &key, rows::names_to_bytes(row.count, &row.names));
+                (key, value)
+            })
+            .collect();
+        sync_range(&mut links, number, &wanted)?;
+    }
+    Ok(())
+}
+
+/// Makes a table hold exactly `wanted`; whether anything had to be written.
+fn sync(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    wanted: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> Result<bool, Fault> {
+    let (stale, missing) = {
+        let present = table.iter().map_err(redb::Error::from)?;
+        difference(present, wanted)?
+    };
+    write_difference(table, &stale, &missing)
+}
+
+fn sync_range(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    guest: u32,
+    wanted: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> Result<bool, Fault> {
+    let (stale, missing) = {
+        let (from, to) = (guest.to_be_bytes(), guest.wrapping_add(1).to_be_bytes());
+        let present = table
+            .range(from.as_slice()..to.as_slice())
+            .map_err(redb::Error::from)?;
+        difference(present, wanted)?
+    };
+    write_difference(table, &stale, &missing)
+}
+
+type Difference<'a> = (Vec<Vec<u8>>, Vec<(&'a Vec<u8>, &'a Vec<u8>)>);
+
+/// One pass over two sorted sequences: keys that are not wanted, and rows that are not there.
+fn difference<'a>(
+    present: redb::Range<'_, &'static [u8], &'static [u8]>,
+    wanted: &'a BTreeMap<Vec<u8>, Vec<u8>>,
+) -> Result<Difference<'a>, Fault> {
+    let (mut stale, mut missing) = (Vec::new(), Vec::new());
+    let mut wanted = wanted.iter().peekable();
+    for row in present {
+        let (key, value) = row.map_err(redb::Error::from)?;
+        while let Some(row) = wanted.next_if(|(wanted, _)| wanted.as_slice() < key.value()) {
+            missing.push(row);
+        }
+        match wanted.next_if(|(wanted, _)| wanted.as_slice() == key.value()) {
+            Some(row) if row.1.as_slice() != value.value() => missing.push(row),
+            Some(_) => {}
+            None => stale.push(key.value().to_vec()),
+        }
+    }
+    missing.extend(wanted);
+    Ok((stale, missing))
+}
+
+fn write_difference(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    stale: &[Vec<u8>],
+    missing: &[(&Vec<u8>, &Vec<u8>)],
+) -> Result<bool, Fault> {
+    for key in stale {
+        table.remove(key.as_slice()).map_err(redb::Error::from)?;
+    }
+    for (key, value) in missing {
+        table
+            .insert(key.as_slice(), value.as_slice())
+            .map_err(redb::Error::from)?;
+    }
+    Ok(!stale.is_empty() || !missing.is_empty())
+}
+
+fn guest_to_bytes(guest: &GuestRow) -> Vec<u8> {
+    // Neither a file name nor a path holds a NUL byte.
+    [guest.name.as_slice(), &[0], guest.vdir.as_slice()].concat()
+}
+
+fn guest_from_bytes(value: &[u8]) -> Option<GuestRow> {
+    let at = value.iter().position(|&byte| byte == 0)?;
+    Some(GuestRow {
+        name: value[..at].to_vec(),
+        vdir: value[at + 1..].to_vec(),
+    })
+}
+
+/// Whether a file read under `stamp` may be believed to be the same later: only when its last
+/// change is older than the run that read it. Changed in the same tick of the clock, it could
+/// change again and look the same.
+#[must_use]
+pub fn may_be_remembered(stamp: &Stamp, run_began: Timestamp) -> bool {
+    stamp.ctime < run_began
+}

@@ -1,0 +1,228 @@
+//! The index's rows as bytes. Integers are little-endian, except in keys, which must sort.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | objects | object name, 53 bytes | stamp |
+//! | inodes | inode u64 | object name |
+//! | links | guest u32 BE, object name | count of names u32, then, where there is more than one, each as length u32 and bytes |
+//! | scan cache | inode u64 | stamp, digest 32, fingerprint 16, mtime kept or ignored u8 |
+//!
+//! Every value ends in a check: the first 8 bytes of BLAKE3 of table, key and value. A row that was
+//! damaged on the disk is no row.
+
+use crate::identity::{Identity, Mtime};
+use crate::store::ObjectName;
+use crate::sys::stamp::{Stamp, Timestamp};
+
+const CHECK: usize = 8;
+
+/// Reads a value piece by piece; `None` as soon as it is too short.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn time(&mut self) -> Option<Timestamp> {
+        let seconds = self.take().map(i64::from_le_bytes)?;
+        Some(Timestamp {
+            seconds,
+            nanoseconds: self.u32()?,
+        })
+    }
+
+    fn stamp(&mut self) -> Option<Stamp> {
+        Some(Stamp {
+            inode: self.u64()?,
+            size: self.u64()?,
+            allocated: self.u64()?,
+            mtime: self.time()?,
+            ctime: self.time()?,
+            mode: self.take().map(u16::from_le_bytes)?,
+            link_count: self.u32()?,
+            owner: self.u32()?,
+            group: self.u32()?,
+        })
+    }
+
+    fn identity(&mut self) -> Option<Identity> {
+        Some(Identity {
+            digest: self.take()?,
+            fingerprint: self.take()?,
+            mtime: match self.take()? {
+                [0] => Mtime::Kept,
+                [1] => Mtime::Ignored,
+                _ => return None,
+            },
+        })
+    }
+}
+
+fn push_time(out: &mut Vec<u8>, time: Timestamp) {
+    out.extend(time.seconds.to_le_bytes());
+    out.extend(time.nanoseconds.to_le_bytes());
+}
+
+fn push_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
+    out.extend(stamp.inode.to_le_bytes());
+    out.extend(stamp.size.to_le_bytes());
+    out.extend(stamp.allocated.to_le_bytes());
+    push_time(out, stamp.mtime);
+    push_time(out, stamp.ctime);
+    out.extend(stamp.mode.to_le_bytes());
+    out.extend(stamp.link_count.to_le_bytes());
+    out.extend(stamp.owner.to_le_bytes());
+    out.extend(stamp.group.to_le_bytes());
+}
+
+fn push_identity(out: &mut Vec<u8>, identity: &Identity) {
+    out.extend(identity.digest);
+    out.extend(identity.fingerprint);
+    out.push(u8::from(identity.mtime == Mtime::Ignored));
+}
+
+fn check(table: &str, key: &[u8], value: &[u8]) -> [u8; CHECK] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(table.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(key);
+    hasher.update(value);
+    let mut shortened = [0; CHECK];
+    hasher.finalize_xof().fill(&mut shortened);
+    shortened
+}
+
+/// Appends the check to a value.
+pub(super) fn seal(table: &str, key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+    let check = check(table, key, &value);
+    value.extend(check);
+    value
+}
+
+/// The value without its check; `None` if that is wrong.
+pub(super) fn unseal<'a>(table: &str, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (value, found) = sealed.split_last_chunk::<CHECK>()?;
+    (check(table, key, value) == *found).then_some(value)
+}
+
+/// A row of `objects`.
+pub(super) fn stamp_to_bytes(stamp: &Stamp) -> Vec<u8> {
+    let mut out = Vec::with_capacity(72);
+    push_stamp(&mut out, stamp);
+    out
+}
+
+/// The reverse of [`stamp_to_bytes`].
+pub(super) fn stamp_from_bytes(value: &[u8]) -> Option<Stamp> {
+    let mut reader = Reader(value);
+    reader.stamp().filter(|_| reader.0.is_empty())
+}
+
+/// A row of the scan cache.
+pub(super) fn cached_to_bytes(stamp: &Stamp, identity: &Identity) -> Vec<u8> {
+    let mut out = stamp_to_bytes(stamp);
+    push_identity(&mut out, identity);
+    out
+}
+
+/// The reverse of [`cached_to_bytes`].
+pub(super) fn cached_from_bytes(value: &[u8]) -> Option<(Stamp, Identity)> {
+    let mut reader = Reader(value);
+    let row = (reader.stamp()?, reader.identity()?);
+    reader.0.is_empty().then_some(row)
+}
+
+/// The key of a row of `links`.
+pub(super) fn link_key(guest: u32, object: &ObjectName) -> Vec<u8> {
+    [&guest.to_be_bytes()[..], &object.to_bytes()].concat()
+}
+
+/// The reverse of [`link_key`].
+pub(super) fn link_from_key(key: &[u8]) -> Option<(u32, ObjectName)> {
+    let (guest, object) = key.split_first_chunk()?;
+    let object = ObjectName::from_bytes(object.try_into().ok()?)?;
+    Some((u32::from_be_bytes(*guest), object))
+}
+
+/// A row of `links`: how many names, and which, where there is more than one.
+pub(super) fn names_to_bytes(count: u32, names: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = count.to_le_bytes().to_vec();
+    if count > 1 {
+        for name in names {
+            out.extend(u32::try_from(name.len()).unwrap_or(u32::MAX).to_le_bytes());
+            out.extend(name);
+        }
+    }
+    out
+}
+
+/// The count of a row of `links`.
+pub(super) fn count_from_bytes(value: &[u8]) -> Option<u32> {
+    Reader(value).u32()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cached_from_bytes, cached_to_bytes, seal, unseal};
+    use crate::identity::{Identity, Mtime};
+    use crate::sys::stamp::{Stamp, Timestamp};
+
+    fn row() -> (Stamp, Identity) {
+        let time = Timestamp {
+            seconds: -5,
+            nanoseconds: 999_999_999,
+        };
+        let stamp = Stamp {
+            inode: u64::MAX,
+            size: 1,
+            allocated: 4096,
+            mtime: time,
+            ctime: time,
+            mode: 0o104_755,
+            link_count: 65_000,
+            owner: 1,
+            group: 2,
+        };
+        let identity = Identity {
+            digest: [7; 32],
+            fingerprint: [8; 16],
+            mtime: Mtime::Ignored,
+        };
+        (stamp, identity)
+    }
+
+    #[test]
+    fn a_row_comes_back_as_it_was() {
+        let (stamp, identity) = row();
+        assert_eq!(
+            cached_from_bytes(&cached_to_bytes(&stamp, &identity)),
+            Some((stamp, identity))
+        );
+    }
+
+    #[test]
+    fn inv7_a_damaged_row_is_no_row() {
+        let (stamp, identity) = row();
+        let sealed = seal("scan", b"key", cached_to_bytes(&stamp, &identity));
+        assert!(unseal("scan", b"key", &sealed).is_some());
+        assert!(unseal("scan", b"kez", &sealed).is_none());
+        assert!(unseal("objects", b"key", &sealed).is_none());
+        for byte in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[byte] ^= 0x10;
+            assert!(unseal("scan", b"key", &damaged).is_none(), "byte {byte}");
+        }
+        assert!(unseal("scan", b"key", &sealed[..4]).is_none());
+    }
+}

@@ -1,0 +1,20 @@
+//! `--protect none`: the mark of iunlink, enforced by nobody.
+
+use std::os::fd::BorrowedFd;
+
+use super::Protection;
+use crate::sys::flags;
+
+/// Sets the mark and nothing else, so that a guard that is loaded later finds it.
+#[derive(Debug, Clone, Copy)]
+pub struct MarkOnly;
+
+impl Protection for MarkOnly {
+    fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        flags::mark(object)
+    }
+
+    fn release(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        flags::unmark(object)
+    }
+}

@@ -1,0 +1,445 @@
+//! Walks vdirs in parallel and yields every regular file that may be unified.
+//!
+//! One task a directory: open it from the vdir's descriptor ([`beneath`]), read its names in large
+//! batches, ask the exclusion rules, `statx` what is left. No task holds a descriptor while it
+//! waits, so that a million pending directories cost memory and not descriptors; no file costs an
+//! allocation, a lock or a whole path.
+//!
+//! What is kept of a file is 80 bytes and its name:
+//!
+//! ```text
+//! FileRecord ─ directory ─▶ DirectoryRecord ─ parent ─▶ … ─ parent ─▶ the vdir of a guest
+//!     └─ name ─▶ bytes in one arena
+//! ```
+
+use std::cell::RefCell;
+use std::ffi::{CStr, OsString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rayon::Scope;
+use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxAttributes};
+use rustix::io::Errno;
+
+use crate::exclude::{Rules, Verdict};
+use crate::guest::Guest;
+use crate::report::{FileError, Progress, Skip, Skipped};
+use crate::sys::beneath;
+use crate::sys::stamp::Stamp;
+use crate::unify::temporary;
+
+/// Bytes asked of `getdents64(2)` at once: a thousand names or so.
+const DIRECTORY_BUFFER: usize = 32 << 10;
+
+/// The position of a guest among those that are scanned together.
+pub type GuestId = u16;
+
+/// One guest to be walked.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The guest.
+    pub guest: &'a Guest,
+    /// What of it is left out.
+    pub rules: &'a Rules,
+}
+
+/// One name of one regular file.
+#[derive(Debug, Clone, Copy)]
+pub struct FileRecord {
+    /// Its inode.
+    pub stamp: Stamp,
+    /// The directory it stands in.
+    pub directory: u32,
+    name: NameRange,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct NameRange {
+    offset: u32,
+    length: u8,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct DirectoryRecord {
+    parent: Option<u32>,
+    guest: GuestId,
+    name: NameRange,
+}
+
+/// A temporary name that an interrupted run left behind.
+#[derive(Debug, Clone)]
+pub struct Leftover {
+    /// The directory it stands in.
+    pub directory: u32,
+    /// The name.
+    pub name: Vec<u8>,
+}
+
+/// All that a walk found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The files, in no particular order.
+    pub files: Vec<FileRecord>,
+    /// Temporary names of an interrupted run.
+    pub leftovers: Vec<Leftover>,
+    /// What was skipped, by reason.
+    pub skipped: Skipped,
+    /// What could not be read.
+    pub errors: Vec<FileError>,
+    /// Count of all regular files that were looked at.
+    pub files_seen: u64,
+    /// Bytes of content of these.
+    pub bytes_seen: u64,
+    directories: Vec<DirectoryRecord>,
+    directory_names: Vec<u8>,
+    names: Vec<u8>,
+}
+
+impl Scan {
+    /// The guest that a directory belongs to.
+    #[must_use]
+    pub fn guest_of(&self, directory: u32) -> GuestId {
+        self.directories[directory as usize].guest
+    }
+
+    /// A file's name in its directory.
+    #[must_use]
+    pub fn name_of(&self, file: &FileRecord) -> &[u8] {
+        name_in(&self.names, file.name)
+    }
+
+    /// A directory's path below its vdir, without a leading slash; empty for the vdir itself.
+    #[must_use]
+    pub fn directory_path(&self, directory: u32) -> Vec<u8> {
+        let mut components = Vec::new();
+        let mut at = &self.directories[directory as usize];
+        while let Some(parent) = at.parent {
+            components.push(name_in(&self.directory_names, at.name));
+            at = &self.directories[parent as usize];
+        }
+        components.reverse();
+        components.join(b"/".as_slice())
+    }
+
+    /// A file's path below its vdir, without a leading slash.
+    #[must_use]
+    pub fn path_of(&self, file: &FileRecord) -> Vec<u8> {
+        join(&self.directory_path(file.directory), self.name_of(file))
+    }
+}
+
+fn name_in(names: &[u8], range: NameRange) -> &[u8] {
+    &names[range.offset as usize..][..usize::from(range.length)]
+}
+
+/// Walks all `requests` on the threads of the current rayon pool.
+///
+/// Files smaller than `smallest` bytes are skipped. An unreadable directory is an error of the
+/// report, and the walk goes on.
+#[must_use]
+pub fn scan(requests: &[Request<'_>], smallest: u64, progress: &dyn Progress) -> Scan {
+    let walk = Walk {
+        requests,
+        smallest,
+        progress,
+        directories: Mutex::default(),
+        found: (0..rayon::current_num_threads().max(1))
+            .map(|_| Mutex::default())
+            .collect(),
+    };
+    rayon::scope(|scope| {
+        for (number, _) in requests.iter().enumerate() {
+            let guest = GuestId::try_from(number).unwrap_or(GuestId::MAX);
+            let directory = lock(&walk.directories).add(None, guest, b"");
+            let walk = &walk;
+            scope.spawn(move |scope| walk.visit(scope, guest, directory, Vec::new()));
+        }
+    });
+    walk.gather()
+}
+
+/// What one walk shares among its threads.
+struct Walk<'a> {
+    requests: &'a [Request<'a>],
+    smallest: u64,
+    progress: &'a dyn Progress,
+    directories: Mutex<Directories>,
+    /// One for each thread, so that nobody waits for its lock.
+    found: Vec<Mutex<Found>>,
+}
+
+#[derive(Debug, Default)]
+struct Directories {
+    records: Vec<DirectoryRecord>,
+    names: Vec<u8>,
+}
+
+impl Directories {
+    fn add(&mut self, parent: Option<u32>, guest: GuestId, name: &[u8]) -> u32 {
+        let name = append(&mut self.names, name);
+        self.records.push(DirectoryRecord {
+            parent,
+            guest,
+            name,
+        });
+        narrow(self.records.len() - 1)
+    }
+}
+
+/// What one thread found.
+#[derive(Debug, Default)]
+struct Found {
+    files: Vec<FileRecord>,
+    names: Vec<u8>,
+    leftovers: Vec<Leftover>,
+    skipped: Skipped,
+    errors: Vec<FileError>,
+    files_seen: u64,
+    bytes_seen: u64,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<MaybeUninit<u8>>> =
+        RefCell::new(vec![MaybeUninit::uninit(); DIRECTORY_BUFFER]);
+}
+
+impl Walk<'_> {
+    /// Reads one directory and spawns a task for each directory in it.
+    fn visit<'scope>(
+        &'scope self,
+        scope: &Scope<'scope>,
+        guest: GuestId,
+        directory: u32,
+        path: Vec<u8>,
+    ) {
+        let request = &self.requests[usize::from(guest)];
+        let mut found = lock(&self.found[rayon::current_thread_index().unwrap_or(0)]);
+        let files_before = found.files_seen;
+        let mut visit = Visit {
+            rules: request.rules,
+            smallest: self.smallest,
+            directory,
+            found: &mut found,
+            full_path: [b"/", path.as_slice()].concat(),
+            subdirectories: Vec::new(),
+        };
+        let read = BUFFER.with_borrow_mut(|buffer| visit.read(request.guest, &path, buffer));
+        let subdirectories = visit.subdirectories;
+        match read {
+            // Gone since its parent was read.
+            Ok(()) | Err((_, Errno::NOENT)) => {}
+            // A mount point is never crossed.
+            Err((_, Errno::XDEV)) => found.skipped.add(Skip::MountPoint, 1),
+            Err((call, errno)) => {
+                let path = request.guest.path_of(&path);
+                found
+                    .errors
+                    .push(FileError::call(call, path, &errno.into()));
+            }
+        }
+        let files = found.files_seen - files_before;
+        drop(found);
+        self.progress.advance(files);
+
+        let mut directories = lock(&self.directories);
+        for name in subdirectories {
+            let child = directories.add(Some(directory), guest, &name);
+            let path = join(&path, &name);
+            scope.spawn(move |scope| self.visit(scope, guest, child, path));
+        }
+    }
+
+    /// Puts together what the threads found.
+    fn gather(self) -> Scan {
+        let directories = into_inner(self.directories);
+        let mut scan = Scan {
+            directories: directories.records,
+            directory_names: directories.names,
+            ..Scan::default()
+        };
+        for found in self.found {
+            let mut found = into_inner(found);
+            let base = narrow(scan.names.len());
+            for file in &mut found.files {
+                file.name.offset += base;
+            }
+            if scan.files.is_empty() {
+                scan.files = found.files;
+                scan.names = found.names;
+            } else {
+                scan.files.append(&mut found.files);
+                scan.names.append(&mut found.names);
+            }
+            scan.leftovers.append(&mut found.leftovers);
+            scan.errors.append(&mut found.errors);
+            scan.skipped.merge(&found.skipped);
+            scan.files_seen += found.files_seen;
+            scan.bytes_seen += found.bytes_seen;
+        }
+        scan
+    }
+}
+
+/// The reading of one directory.
+struct Visit<'a> {
+    rules: &'a Rules,
+    smallest: u64,
+    directory: u32,
+    found: &'a mut Found,
+    /// `/usr/bin` while `usr/bin` is read; a name is appended to ask the rules, and cut off again.
+    full_path: Vec<u8>,
+    subdirectories: Vec<Vec<u8>>,
+}
+
+impl Visit<'_> {
+    fn read(
+        &mut self,
+        guest: &Guest,
+        path: &[u8],
+        buffer: &mut [MaybeUninit<u8>],
+    ) -> Result<(), (&'static str, Errno)> {
+        let opened = beneath::open_directory(guest.root.as_fd(), path)
+            .map_err(|errno| ("openat2", errno))?;
+        let mut entries = RawDir::new(opened.as_fd(), buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|errno| ("getdents64", errno))?;
+            self.entry(opened.as_fd(), entry.file_name(), entry.file_type());
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, opened: BorrowedFd<'_>, name: &CStr, listed_type: FileType) {
+        let bytes = name.to_bytes();
+        if bytes == b"." || bytes == b".." {
+            return;
+        }
+        match listed_type {
+            FileType::Directory => self.subdirectory(bytes),
+            FileType::RegularFile => self.file(opened, name),
+            // Old filesystems do not say; the look at the inode will.
+            FileType::Unknown => match look(opened, name) {
+                Ok(found) if FileType::from_raw_mode(found.stx_mode.into()).is_dir() => {
+                    self.subdirectory(bytes);
+                }
+                Ok(_) => self.file(opened, name),
+                Err(errno) => self.failed(bytes, errno),
+            },
+            _ => self.found.skipped.add(Skip::NotRegular, 1),
+        }
+    }
+
+    fn subdirectory(&mut self, name: &[u8]) {
+        match self.verdict(name, true) {
+            Verdict::Exclude => self.found.skipped.add(Skip::Excluded, 1),
+            Verdict::Include | Verdict::SkipEntry => self.subdirectories.push(name.to_vec()),
+        }
+    }
+
+    fn file(&mut self, opened: BorrowedFd<'_>, name: &CStr) {
+        let bytes = name.to_bytes();
+        if temporary::is_one(bytes) {
+            let leftover = Leftover {
+                directory: self.directory,
+                name: bytes.to_vec(),
+            };
+            self.found.leftovers.push(leftover);
+            return;
+        }
+        if self.verdict(bytes, false) != Verdict::Include {
+            self.found.skipped.add(Skip::Excluded, 1);
+            return;
+        }
+        let looked = match look(opened, name) {
+            Ok(looked) => looked,
+            Err(errno) => return self.failed(bytes, errno),
+        };
+        let is_mount_point = looked.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        let stamp = Stamp::from(looked);
+        if !stamp.is_regular() {
+            return self.found.skipped.add(Skip::NotRegular, 1);
+        }
+        self.found.files_seen += 1;
+        self.found.bytes_seen += stamp.size;
+        let skip = if is_mount_point {
+            Skip::MountPoint
+        } else if stamp.size == 0 {
+            Skip::Empty
+        } else if stamp.size < self.smallest {
+            Skip::Small
+        } else {
+            let name = append(&mut self.found.names, bytes);
+            self.found.files.push(FileRecord {
+                stamp,
+                directory: self.directory,
+                name,
+            });
+            return;
+        };
+        self.found.skipped.add(skip, 1);
+    }
+
+    fn verdict(&mut self, name: &[u8], is_directory: bool) -> Verdict {
+        let length = self.full_path.len();
+        if length > 1 {
+            self.full_path.push(b'/');
+        }
+        self.full_path.extend_from_slice(name);
+        let verdict = self.rules.decide(&self.full_path, is_directory);
+        self.full_path.truncate(length);
+        verdict
+    }
+
+    fn failed(&mut self, name: &[u8], errno: Errno) {
+        // Removed since the directory was read.
+        if errno != Errno::NOENT {
+            let path = join(&self.full_path, name);
+            self.found
+                .errors
+                .push(FileError::call("statx", to_path(path), &errno.into()));
+        }
+    }
+}
+
+fn look(directory: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Statx> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    rustix::fs::statx(directory, name, flags, Stamp::MASK)
+}
+
+/// `directory/name`, where the vdir itself is the empty path.
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() {
+        name.to_vec()
+    } else {
+        [directory, name].join(b"/".as_slice())
+    }
+}
+
+fn append(names: &mut Vec<u8>, name: &[u8]) -> NameRange {
+    let range = NameRange {
+        offset: narrow(names.len()),
+        // NAME_MAX is 255 on every filesystem of Linux.
+        length: u8::try_from(name.len()).unwrap_or(u8::MAX),
+    };
+    names.extend_from_slice(&name[..usize::from(range.length)]);
+    range
+}
+
+/// Four thousand million directories, or bytes of names, are beyond any host.
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn to_path(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

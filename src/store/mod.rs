@@ -1,0 +1,256 @@
+//! The store: a directory of objects and of nothing else.
+//!
+//! ```text
+//! STORE/                         flock(2) on the directory itself is the lock
+//!   4f/                          first byte of the digest
+//!     4f90…-6c1d…-0              an object, instance 0 of its identity
+//!     4f90…-6c1d…-1              the same content and metadata, for guests that have it twice
+//!     a7/                        second byte, once the store holds more than 2,560,000 objects
+//!       4fa7…-0b5e…-0
+//! ```
+//!
+//! No lock file, no temporary file, no journal lives here: the cleanup that administrators have in
+//! cron, `find STORE -type f -links 1 -print0 | xargs -0 rm`, may run at any moment. What it
+//! removes is an object that no guest links, which costs nothing but the work of making it again.
+//!
+//! Names in the store are added with `linkat(2)` on the *descriptor* of a file that was just
+//! proven, never by a guest's path.
+
+mod collect;
+mod lock;
+mod name;
+mod verify;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+use walkdir::WalkDir;
+
+pub use collect::{GcReport, collect};
+pub use lock::{StoreLock, Wait};
+pub use name::ObjectName;
+pub use verify::{Check, VerifyReport, verify};
+
+use crate::error::{Call as _, Error};
+use crate::guest::StoreLocation;
+use crate::identity::Digest;
+use crate::sys::beneath;
+
+/// A directory holds at most about this many files before the store grows a level deeper.
+const FILES_PER_DIRECTORY: usize = 10_000;
+
+/// An object as the store's directories tell of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its inode number.
+    pub inode: u64,
+}
+
+/// An open store. Its lock is a value of its own: whoever changes the store asks for a
+/// [`StoreLock`].
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    directory: OwnedFd,
+    deep: bool,
+    opened: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
+}
+
+impl Store {
+    /// Opens the store at `location`.
+    ///
+    /// # Errors
+    /// A system call that failed on the directory.
+    pub fn open(location: &StoreLocation) -> Result<Self, Error> {
+        let directory = location.directory.try_clone().call("dup", &location.path)?;
+        Ok(Self {
+            path: location.path.clone(),
+            directory,
+            deep: false,
+            opened: Mutex::default(),
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its directory, open.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Lists all objects, and counts the entries that are none (they are left alone).
+    ///
+    /// The directories are the only truth of what the store holds; the index is never asked.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn list(&mut self) -> Result<(Vec<Listed>, Vec<PathBuf>), Error> {
+        use std::os::unix::ffi::OsStrExt;
+        use walkdir::DirEntryExt;
+
+        let (mut objects, mut strangers) = (Vec::new(), Vec::new());
+        for entry in WalkDir::new(&self.path).min_depth(1).max_depth(3) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // An object that the cron job removed while it was listed is no error.
+                Err(error) if error.io_error().is_some_and(is_not_found) => continue,
+                Err(error) => {
+                    let path = error.path().unwrap_or(&self.path).to_path_buf();
+                    return Err(Error::call("readdir", &path, error.into()));
+                }
+            };
+            if entry.file_type().is_dir() {
+                continue;
+            }
+            match ObjectName::parse(entry.file_name().as_bytes()) {
+                Some(name) if entry.file_type().is_file() => {
+                    objects.push(Listed {
+                        name,
+                        inode: entry.ino(),
+                    });
+                }
+                _ => strangers.push(entry.into_path()),
+            }
+        }
+        self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
+        Ok((objects, strangers))
+    }
+
+    /// Opens an object for reading.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not there (any more), and what `openat2(2)` lists.
+    pub fn open_object(&self, name: &ObjectName) -> Result<OwnedFd, Errno> {
+        let file = name.to_string();
+        let mut found = Err(Errno::NOENT);
+        for shard in shards(&name.identity.digest) {
+            found = self
+                .shard(shard.as_bytes(), Create::No)
+                .and_then(|directory| {
+                    beneath::open_file(directory.as_fd().as_fd(), file.as_bytes())
+                });
+            if !matches!(found, Err(Errno::NOENT)) {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Where an object is, or would be put.
+    #[must_use]
+    pub fn path_of(&self, name: &ObjectName) -> PathBuf {
+        let [shallow, deep] = shards(&name.identity.digest).map(|shard| {
+            let mut path = self.path.join(shard);
+            path.push(name.to_string());
+            path
+        });
+        if self.deep || deep.exists() {
+            deep
+        } else {
+            shallow
+        }
+    }
+
+    /// Gives the inode behind `file` a name in the store.
+    ///
+    /// # Errors
+    /// `EEXIST` when an object has that name already, and what `linkat(2)` lists.
+    pub fn insert(
+        &self,
+        _lock: &StoreLock,
+        name: &ObjectName,
+        file: BorrowedFd<'_>,
+    ) -> Result<(), Errno> {
+        let [shallow, deep] = shards(&name.identity.digest);
+        let shard = if self.deep { deep } else { shallow };
+        let directory = self.shard(shard.as_bytes(), Create::Yes)?;
+        rustix::fs::linkat(
+            file,
+            c"",
+            &*directory,
+            name.to_string(),
+            AtFlags::EMPTY_PATH,
+        )
+    }
+
+    /// Takes an object's name out of the store. What guests link stays theirs.
+    ///
+    /// # Errors
+    /// What `unlinkat(2)` lists, but for `ENOENT`: a name that is gone is what was asked for.
+    pub fn remove(&self, _lock: &StoreLock, name: &ObjectName) -> Result<(), Errno> {
+        let file = name.to_string();
+        for shard in shards(&name.identity.digest) {
+            let removed = self
+                .shard(shard.as_bytes(), Create::No)
+                .and_then(|directory| {
+                    rustix::fs::unlinkat(&*directory, file.as_str(), AtFlags::empty())
+                });
+            match removed {
+                Err(Errno::NOENT) => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory `shard`, opened once and kept.
+    fn shard(&self, shard: &[u8], create: Create) -> Result<Arc<OwnedFd>, Errno> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(directory) = opened.get(shard) {
+            return Ok(Arc::clone(directory));
+        }
+        let directory = match beneath::open_directory(self.directory.as_fd(), shard) {
+            Err(Errno::NOENT) if create == Create::Yes => {
+                self.make_directories(shard)?;
+                beneath::open_directory(self.directory.as_fd(), shard)?
+            }
+            other => other?,
+        };
+        let directory = Arc::new(directory);
+        opened.insert(shard.to_vec(), Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    fn make_directories(&self, shard: &[u8]) -> Result<(), Errno> {
+        let ends = shard
+            .iter()
+            .enumerate()
+            .filter(|&(_, &byte)| byte == b'/')
+            .map(|(at, _)| at);
+        for end in ends.chain([shard.len()]) {
+            // For root alone: an old set-user-ID program lives on here after its guests upgraded.
+            match rustix::fs::mkdirat(&self.directory, &shard[..end], Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Create {
+    Yes,
+    No,
+}
+
+/// Where an object with this digest may be, shallow first.
+fn shards(digest: &Digest) -> [String; 2] {
+    let [first, second, ..] = digest;
+    [format!("{first:02x}"), format!("{first:02x}/{second:02x}")]
+}
+
+fn is_not_found(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+}

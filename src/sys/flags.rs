@@ -1,0 +1,80 @@
+//! Inode flags: the mark of iunlink, and which flags a shareable file may carry.
+//!
+//! The mark is `S` and `A` together (`chattr +S +A`): both persist on ext4, XFS, Btrfs and F2FS,
+//! and stand in the kernel's generic inode where the guard reads them. See `ioctl_iflags(2)`.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use rustix::io::Result;
+
+/// `FS_SYNC_FL | FS_NOATIME_FL`.
+const MARK: IFlags = IFlags::SYNC.union(IFlags::NOATIME);
+
+/// What a filesystem says of its own layout and not of the file: `EXT4_HUGE_FILE_FL`,
+/// `EXT4_EXTENTS_FL`, `EXT4_EA_INODE_FL` and `EXT4_INLINE_DATA_FL` (`fs/ext4/ext4.h`).
+const LAYOUT: u32 = 0x0004_0000 | 0x0008_0000 | 0x0020_0000 | 0x1000_0000;
+
+/// What a file's inode flags mean for unification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flags {
+    /// None that matter: a file like any other.
+    Plain,
+    /// The mark of iunlink and nothing else.
+    Marked,
+    /// Flags of the file's own (immutable, append-only, no copy-on-write, compressed …). Sharing
+    /// the inode would either lose them or impose them on another guest.
+    Unusual,
+}
+
+/// Reads the flags of an open file.
+///
+/// A filesystem without inode flags has plain files.
+///
+/// # Errors
+/// What `ioctl_iflags(2)` lists, but for `ENOTTY` and `EOPNOTSUPP`.
+pub fn read(file: BorrowedFd<'_>) -> Result<Flags> {
+    let flags = match ioctl_getflags(file) {
+        Ok(flags) => flags.bits() & !LAYOUT,
+        Err(rustix::io::Errno::NOTTY | rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(match flags {
+        0 => Flags::Plain,
+        marked if marked == MARK.bits() => Flags::Marked,
+        _ => Flags::Unusual,
+    })
+}
+
+/// Sets the mark of iunlink and leaves the other flags as they are.
+///
+/// # Errors
+/// What `ioctl_iflags(2)` lists; `EOPNOTSUPP` where the filesystem keeps no such flags.
+pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
+    let flags = ioctl_getflags(file)?;
+    ioctl_setflags(file, flags | MARK)
+}
+
+/// Takes the mark away. Only for an inode that is not, or not any more, an object.
+///
+/// # Errors
+/// What `ioctl_iflags(2)` lists.
+pub fn unmark(file: BorrowedFd<'_>) -> Result<()> {
+    let flags = ioctl_getflags(file)?;
+    ioctl_setflags(file, flags - MARK)
+}
+
+/// Takes every flag off a new file that its directory or the filesystem gave it (no copy-on-write,
+/// compression, a project …), so that it is as plain as the file that it is a copy of.
+///
+/// # Errors
+/// What `ioctl_iflags(2)` lists.
+pub fn clear(file: BorrowedFd<'_>) -> Result<()> {
+    match read(file)? {
+        Flags::Plain => Ok(()),
+        Flags::Marked | Flags::Unusual => {
+            let layout = ioctl_getflags(file)? & IFlags::from_bits_retain(LAYOUT);
+            ioctl_setflags(file, layout)
+        }
+    }
+}

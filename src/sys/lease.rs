@@ -1,0 +1,69 @@
+//! Read leases: proof that nobody writes to a file, and a hold on whoever wants to.
+//!
+//! `fcntl(F_SETLEASE, F_RDLCK)` is granted only while no descriptor is open for writing on the
+//! inode and no shared writable mapping of it exists. While it is held, an `open` for writing and
+//! a `truncate` wait (up to `/proc/sys/fs/lease-break-time` seconds, 45 by default), and the
+//! holder can see that somebody waits. See `fcntl(2)`, "Leases", and `fs/locks.c`.
+//!
+//! What a lease does *not* do: stop `chmod`, `chown`, `utimes` and extended attributes. Whoever
+//! relies on metadata looks at it again afterwards.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+/// An open file on which this process holds a read lease. Dropping it gives the lease back.
+///
+/// It is also the capability to read a file's content: what asks for a `&LeasedFile` reads bytes
+/// that cannot change underneath it.
+#[derive(Debug)]
+pub struct LeasedFile(OwnedFd);
+
+impl LeasedFile {
+    /// Takes a read lease on `file`, which must be open for reading only.
+    ///
+    /// # Errors
+    /// `EAGAIN` (the descriptor is open for writing elsewhere, or mapped shared and writable);
+    /// others as in `fcntl(2)`: `EINVAL` where the filesystem has no leases, `EACCES` without
+    /// `CAP_LEASE` on another user's file.
+    pub fn acquire(file: OwnedFd) -> Result<Self, Errno> {
+        // SAFETY: F_SETLEASE takes an integer and touches no memory of this process; `file` is
+        // open for the whole call.
+        let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+        if answer == 0 {
+            Ok(Self(file))
+        } else {
+            Err(last_error())
+        }
+    }
+
+    /// Whether nobody waits for this file: false once an `open` for writing or a `truncate` has
+    /// asked for it, and for good.
+    #[must_use]
+    pub fn is_unbroken(&self) -> bool {
+        // SAFETY: F_GETLEASE takes no further argument and touches no memory of this process;
+        // the descriptor is owned by `self` and open.
+        let held = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) };
+        // While a break is under way the kernel answers with the type that is being broken to.
+        held == libc::F_RDLCK
+    }
+}
+
+impl AsFd for LeasedFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Makes the signal that announces a lease break harmless.
+///
+/// The kernel sends `SIGIO`, whose default action ends the process. Holders here ask
+/// [`LeasedFile::is_unbroken`] at the moments that matter, so the signal itself is not needed.
+pub fn ignore_break_signal() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGIO, and installing it runs no handler.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

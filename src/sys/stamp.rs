@@ -1,0 +1,102 @@
+//! What one look at an inode (`statx(2)`) says of it, as plain data.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
+
+/// A point in time as inodes keep it: seconds since 1970 (before it: negative) and nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp {
+    /// Seconds.
+    pub seconds: i64,
+    /// Nanoseconds, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+impl From<StatxTimestamp> for Timestamp {
+    fn from(time: StatxTimestamp) -> Self {
+        Self {
+            seconds: time.tv_sec,
+            nanoseconds: time.tv_nsec,
+        }
+    }
+}
+
+impl Timestamp {
+    /// The clock that inodes are stamped with, now.
+    #[must_use]
+    pub fn now() -> Self {
+        // The coarse clock is the one that the kernel stamps inodes with; the fine one runs up to
+        // a tick ahead of it, so that a file changed after this call could look older than it.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Self {
+            seconds: now.tv_sec,
+            nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
+        }
+    }
+}
+
+/// The fields of an inode that unification looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// Inode number.
+    pub inode: u64,
+    /// Bytes of content.
+    pub size: u64,
+    /// Bytes allocated on disk.
+    pub allocated: u64,
+    /// Last change of content.
+    pub mtime: Timestamp,
+    /// Last change of anything.
+    pub ctime: Timestamp,
+    /// Type and permission bits (`st_mode`).
+    pub mode: u16,
+    /// Count of names.
+    pub link_count: u32,
+    /// Owner.
+    pub owner: u32,
+    /// Group.
+    pub group: u32,
+}
+
+impl Stamp {
+    /// What `statx` has to be asked for.
+    pub const MASK: StatxFlags = StatxFlags::BASIC_STATS;
+
+    /// Looks at an open file.
+    ///
+    /// # Errors
+    /// What `statx(2)` lists.
+    pub fn of(file: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, Self::MASK).map(Self::from)
+    }
+
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_regular(&self) -> bool {
+        u32::from(self.mode) & libc::S_IFMT == libc::S_IFREG
+    }
+
+    /// Whether content and metadata are those of `other`, as far as an inode's stamps can tell.
+    #[must_use]
+    pub fn is_unchanged_since(&self, other: &Self) -> bool {
+        (self.inode, self.size, self.mtime, self.ctime)
+            == (other.inode, other.size, other.mtime, other.ctime)
+    }
+}
+
+impl From<Statx> for Stamp {
+    fn from(found: Statx) -> Self {
+        Self {
+            inode: found.stx_ino,
+            size: found.stx_size,
+            allocated: found.stx_blocks * 512,
+            mtime: found.stx_mtime.into(),
+            ctime: found.stx_ctime.into(),
+            mode: found.stx_mode,
+            link_count: found.stx_nlink,
+            owner: found.stx_uid,
+            group: found.stx_gid,
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! Carries a plan out, so that it can be taken back until it is proven right.
+//!
+//! All steps for one identity are one [`Transaction`]. It holds the lease of every file that it
+//! touched, from before the last look until a little after the last rename:
+//!
+//! ```text
+//! lease ─ read ─ link ─ exchange ─ … ─ at least GRACE ─ look again ─┬─ all is as proven: finish
+//!                                                                   └─ a writer waits: undo
+//! ```
+//!
+//! The pause is there for a process that had resolved a name to the old inode when it was
+//! exchanged, and had not come far enough in its `open` to wait for the lease. It costs no time:
+//! a worker goes on with other files meanwhile.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::plan::Step;
+use super::prove::{Leased, Proven, Since, Unproven, since};
+use super::replace::{Exchanged, Refused};
+use super::run::Shared;
+use super::tally::{Linked, Tally};
+use crate::identity::Identity;
+use crate::report::{FileError, Skip};
+use crate::scan::{FileRecord, GuestId};
+use crate::store::ObjectName;
+use crate::sys::beneath;
+use crate::sys::lease::LeasedFile;
+use crate::sys::stamp::Stamp;
+
+/// How long a replaced inode can still be put back. Far longer than the kernel takes from
+/// resolving a name to asking for the lease, far shorter than anybody waits for an `open`.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// Descriptors that waiting transactions may hold, for each worker.
+const MOST_HELD: usize = 2000;
+
+/// Directories that a worker keeps open.
+const DIRECTORIES_KEPT: usize = 512;
+
+/// One inode of guests that takes part in a plan, with all of its names.
+#[derive(Debug)]
+pub struct Participant<'a> {
+    /// Every name, in all guests.
+    pub files: &'a [FileRecord],
+    /// How many of them in which guest.
+    pub guests: Vec<(GuestId, u32)>,
+    /// The proof, where it was not given back to save descriptors.
+    pub proven: Option<Proven>,
+}
+
+/// An object that can be linked by a plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// Its name in the store.
+    pub name: ObjectName,
+    /// Its inode when its content was last proven; `None` means that it has to be read.
+    pub proven: Option<Stamp>,
+}
+
+/// What one worker carries from one plan to the next.
+#[derive(Debug)]
+pub struct Applier<'a> {
+    shared: &'a Shared<'a>,
+    directories: HashMap<u32, Rc<OwnedFd>>,
+    waiting: VecDeque<(Instant, Transaction)>,
+    held: usize,
+    /// Scratch space for reading.
+    pub buffer: Vec<u8>,
+}
+
+/// The replacements of one plan, not final yet.
+#[derive(Debug, Default)]
+struct Transaction {
+    objects: Vec<Object>,
+    replacements: Vec<Replacement>,
+}
+
+#[derive(Debug)]
+struct Object {
+    file: LeasedFile,
+    inode: u64,
+    name: ObjectName,
+    path: PathBuf,
+    is_new: bool,
+    /// Who has it without any replacement: the guests whose file became the object.
+    guests: Vec<(GuestId, u32)>,
+}
+
+#[derive(Debug)]
+struct Replacement {
+    /// Its object, as a position in the transaction's objects.
+    object: usize,
+    old: LeasedFile,
+    stamp: Stamp,
+    identity: Identity,
+    path: PathBuf,
+    guests: Vec<(GuestId, u32)>,
+    names: Vec<Exchanged>,
+}
+
+impl<'a> Applier<'a> {
+    /// A worker with nothing in hand.
+    #[must_use]
+    pub fn new(shared: &'a Shared<'a>) -> Self {
+        Self {
+            shared,
+            directories: HashMap::new(),
+            waiting: VecDeque::new(),
+            held: 0,
+            buffer: vec![0; 256 << 10],
+        }
+    }
+
+    /// Opens and leases a file that the scan found, if it is still the same.
+    ///
+    /// # Errors
+    /// A reason to leave the file alone.
+    pub fn lease(&mut self, file: &FileRecord) -> Result<Leased, Unproven> {
+        let directory = self
+            .directory(file.directory)
+            .map_err(|errno| unopened("openat2", errno))?;
+        let name = self.shared.scan.name_of(file);
+        let opened = beneath::open_file(directory.as_fd(), name)
+            .map_err(|errno| unopened("openat2", errno))?;
+        let leased = Leased::new(opened)?;
+        if leased.stamp.is_unchanged_since(&file.stamp) {
+            Ok(leased)
+        } else {
+            Err(Unproven::Skipped(Skip::Changed))
+        }
+    }
+
+    /// Does what `steps` say for files of one identity. `objects` are those that exist.
+    pub fn apply(
+        &mut self,
+        identity: Identity,
+        steps: &[Step],
+        participants: &mut [Participant<'_>],
+        objects: &[Known],
+        tally: &mut Tally,
+    ) {
+        let mut transaction = Transaction::default();
+        // The object of the steps at hand; `None` when it could not be had.
+        let mut current: Option<(u32, Option<usize>)> = None;
+        for step in steps {
+            if tally.fatal.is_some() {
+                break;
+            }
+            match *step {
+                Step::Create { member, instance } => {
+                    let name = ObjectName { identity, instance };
+                    let made = self.create(name, &mut participants[member], tally);
+                    current = Some((instance, add(&mut transaction, made)));
+                }
+                Step::Replace { member, instance } => {
+                    if current.is_none_or(|(number, _)| number != instance) {
+                        let known = objects.iter().find(|known| known.name.instance == instance);
+                        let found = known.and_then(|known| self.open_object(known, tally));
+                        current = Some((instance, add(&mut transaction, found)));
+                    }
+                    let Some((_, Some(object))) = current else {
+                        tally
+                            .skipped
+                            .add(Skip::ObjectGone, count(participants[member].files));
+                        continue;
+                    };
+                    let participant = &mut participants[member];
+                    self.replace(identity, participant, object, &mut transaction, tally);
+                }
+            }
+        }
+        self.held += transaction.descriptors();
+        self.waiting.push_back((Instant::now(), transaction));
+        self.finish_due(tally);
+    }
+
+    /// Finishes all that waits.
+    pub fn finish_all(&mut self, tally: &mut Tally) {
+        while let Some((begun, transaction)) = self.waiting.pop_front() {
+            self.finish(begun, transaction, tally);
+        }
+    }
+
+    fn finish_due(&mut self, tally: &mut Tally) {
+        while let Some((begun, _)) = self.waiting.front() {
+            if begun.elapsed() < GRACE && self.held < MOST_HELD {
+                return;
+            }
+            if let Some((begun, transaction)) = self.waiting.pop_front() {
+                self.finish(begun, transaction, tally);
+            }
+        }
+    }
+
+    fn finish(&mut self, begun: Instant, transaction: Transaction, tally: &mut Tally) {
+        if let Some(rest) = GRACE.checked_sub(begun.elapsed()) {
+            std::thread::sleep(rest);
+        }
+        self.held -= transaction.descriptors();
+        transaction.finish(self.shared, tally);
+    }
+
+    /// Makes the participant's inode an object.
+    fn create(
+        &mut self,
+        name: ObjectName,
+        participant: &mut Participant<'_>,
+        tally: &mut Tally,
+    ) -> Option<Object> {
+        let shared = self.shared;
+        let proven = self.take_proof(name.identity, participant, tally)?;
+        let Proven { leased, .. } = proven;
+        let path = shared.store.path_of(&name);
+        let failed = |call, errno: Errno, tally: &mut Tally| {
+            tally.failed(FileError::call(call, path.clone(), &errno.into()), errno);
+            None
+        };
+        // A name that leads to this inode after a power cut must lead to its content, too, which
+        // may not be on the disk yet if it was written since the filesystem was synchronised.
+        if leased.stamp.ctime >= shared.synchronised
+            && let Err(errno) = rustix::fs::fdatasync(leased.file.as_fd())
+        {
+            return failed("fdatasync", errno, tally);
+        }
+        match shared.store.insert(shared.lock, &name, leased.file.as_fd()) {
+            Ok(()) => {}
+            Err(Errno::MLINK) => {
+                tally
+                    .skipped
+                    .add(Skip::TooManyLinks, count(participant.files));
+                return None;
+            }
+            Err(errno) => return failed("linkat", errno, tally),
+        }
+        if let Err(errno) = shared.protection.protect(leased.file.as_fd()) {
+            if let Err(errno) = shared.store.remove(shared.lock, &name) {
+                tally.failed(
+                    FileError::call("unlinkat", path.clone(), &errno.into()),
+                    errno,
+                );
+            }
+            return failed("ioctl(FS_IOC_SETFLAGS)", errno, tally);
+        }
+        tally.objects_created += 1;
+        Some(Object {
+            inode: leased.stamp.inode,
+            file: leased.file,
+            name,
+            path,
+            is_new: true,
+            guests: participant.guests.clone(),
+        })
+    }
+
+    /// Opens an object under a lease and makes sure that it is what its name says.
+    fn open_object(&mut self, known: &Known, tally: &mut Tally) -> Option<Object> {
+        let shared = self.shared;
+        let path = shared.store.path_of(&known.name);
+        let fail = |reason: String, tally: &mut Tally| {
+            tally.errors.push(FileError {
+                path: path.clone(),
+                reason,
+            });
+            None
+        };
+        let opened = match shared.store.open_object(&known.name) {
+            Ok(opened) => opened,
+            // Removed by an administrator's own cleanup; the next run makes it anew.
+            Err(Errno::NOENT) => return None,
+            Err(errno) => {
+                tally
+                    .errors
+                    .push(FileError::call("openat2", path, &errno.into()));
+                return None;
+            }
+        };
+        let leased = match Leased::new(opened) {
+            Ok(leased) => leased,
+            Err(Unproven::Skipped(skip)) => {
+                return fail(format!("the object cannot be used: {}", skip.name()), tally);
+            }
+            Err(Unproven::Failed(call, error)) => {
+                tally.errors.push(FileError::call(call, path, &error));
+                return None;
+            }
+        };
+        let (inode, is_marked) = (leased.stamp.inode, leased.is_marked);
+        let is_as_recorded = known
+            .proven
+            .is_some_and(|proven| leased.stamp.is_unchanged_since(&proven));
+        let file = if is_as_recorded {
+            leased.file
+        } else {
+            match leased.prove(known.name.identity.mtime, &mut self.buffer) {
+                Ok(proven) if proven.identity == known.name.identity => proven.leased.file,
+                Ok(_) => {
+                    let reason = "the object's bytes or metadata are not what its name says; \
+                                  run `vhashify verify --deep --repair`";
+                    return fail(reason.to_owned(), tally);
+                }
+                Err(Unproven::Skipped(skip)) => {
+                    return fail(format!("the object cannot be used: {}", skip.name()), tally);
+                }
+                Err(Unproven::Failed(call, error)) => {
+                    tally.errors.push(FileError::call(call, path, &error));
+                    return None;
+                }
+            }
+        };
+        // An interrupted run may have left it without the mark.
+        if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
+            tally.errors.push(FileError::call(
+                "ioctl(FS_IOC_SETFLAGS)",
+                path,
+                &errno.into(),
+            ));
+            return None;
+        }
+        Some(Object {
+            file,
+            inode,
+            name: known.name,
+            path,
+            is_new: false,
+            guests: Vec::new(),
+        })
+    }
+
+    /// Replaces every name of the participant by a link to the object.
+    fn replace(
+        &mut self,
+        identity: Identity,
+        participant: &mut Participant<'_>,
+        object: usize,
+        transaction: &mut Transaction,
+        tally: &mut Tally,
+    ) {
+        let Some(Proven { leased, .. }) = self.take_proof(identity, participant, tally) else {
+            return;
+        };
+        let new = &transaction.objects[object];
+        let mut names = Vec::with_capacity(participant.files.len());
+        let mut refused = None;
+        for file in participant.files {
+            let exchanged = self
+                .directory(file.directory)
+                .map_err(|_| Refused::Changed)
+                .and_then(|directory| {
+                    let name = self.shared.scan.name_of(file);
+                    let old = leased.stamp.inode;
+                    Exchanged::new(directory, name, old, new.file.as_fd(), new.inode)
+                });
+            match exchanged {
+                Ok(exchanged) => names.push(exchanged),
+                Err(reason) => {
+                    refused = Some((reason, file));
+                    break;
+                }
+            }
+        }
+        if let Some((reason, file)) = refused {
+            // A link group is replaced whole or not at all.
+            names.into_iter().rev().for_each(Exchanged::undo);
+            self.count_refusal(reason, file, participant.files, tally);
+            return;
+        }
+        transaction.replacements.push(Replacement {
+            object,
+            old: leased.file,
+            stamp: leased.stamp,
+            identity,
+            path: self.shared.host_path(&participant.files[0]),
+            guests: participant.guests.clone(),
+            names,
+        });
+    }
+
+    fn count_refusal(
+        &self,
+        reason: Refused,
+        file: &FileRecord,
+        files: &[FileRecord],
+        tally: &mut Tally,
+    ) {
+        let skip = match reason {
+            Refused::Changed => Skip::Changed,
+            Refused::NameTaken => Skip::NameTaken,
+            Refused::SourceGone => Skip::ObjectGone,
+            Refused::Failed(_, Errno::MLINK) => Skip::TooManyLinks,
+            Refused::Failed(_, Errno::XDEV) => Skip::CannotLink,
+            Refused::Failed(call, errno) => {
+                let path = self.shared.host_path(file);
+                tally.failed(FileError::call(call, path, &errno.into()), errno);
+                return;
+            }
+        };
+        tally.skipped.add(skip, count(files));
+    }
+
+    /// The participant's proof, made again where it was given back.
+    fn take_proof(
+        &mut self,
+        identity: Identity,
+        participant: &mut Participant<'_>,
+        tally: &mut Tally,
+    ) -> Option<Proven> {
+        if let Some(proven) = participant.proven.take() {
+            return Some(proven);
+        }
+        let file = &participant.files[0];
+        let read = self
+            .lease(file)
+            .and_then(|leased| leased.prove(identity.mtime, &mut self.buffer));
+        match read {
+            Ok(proven) if proven.identity == identity => {
+                tally.files_hashed += 1;
+                tally.bytes_hashed += file.stamp.size;
+                Some(proven)
+            }
+            Ok(_) => {
+                tally.skipped.add(Skip::Changed, count(participant.files));
+                None
+            }
+            Err(unproven) => {
+                tally.unproven(
+                    unproven,
+                    self.shared.host_path(file),
+                    count(participant.files),
+                );
+                None
+            }
+        }
+    }
+
+    fn directory(&mut self, directory: u32) -> Result<Rc<OwnedFd>, Errno> {
+        if let Some(open) = self.directories.get(&directory) {
+            return Ok(Rc::clone(open));
+        }
+        let guest = self.shared.guest(self.shared.scan.guest_of(directory));
+        let path = self.shared.scan.directory_path(directory);
+        let open = Rc::new(beneath::open_directory(guest.root.as_fd(), &path)?);
+        if self.directories.len() >= DIRECTORIES_KEPT {
+            self.directories.clear();
+        }
+        self.directories.insert(directory, Rc::clone(&open));
+        Ok(open)
+    }
+}
+
+impl Transaction {
+    /// Objects, old files and directories.
+    fn descriptors(&self) -> usize {
+        let names: usize = self
+            .replacements
+            .iter()
+            .map(|one| one.names.len() + 1)
+            .sum();
+        self.objects.len() + names
+    }
+
+    /// Looks at everything once more, and makes it final or takes it back.
+    fn finish(self, shared: &Shared<'_>, tally: &mut Tally) {
+        let states: Vec<Since> = self
+            .objects
+            .iter()
+            .map(|object| since(&object.file, &object.name.identity))
+            .collect();
+        let mut replaced: Vec<Vec<(GuestId, u32)>> = vec![Vec::new(); self.objects.len()];
+        for replacement in self.replacements {
+            let files = replacement.names.len() as u64;
+            let state = match states[replacement.object] {
+                Since::Same => since(&replacement.old, &replacement.identity),
+                changed => changed,
+            };
+            match state {
+                Since::Same => {
+                    for name in replacement.names {
+                        if let Err(errno) = name.finish() {
+                            let path = replacement.path.clone();
+                            let error = FileError::call("unlinkat", path, &errno.into());
+                            tally.failed(error, errno);
+                        }
+                    }
+                    tally.unified(files, &replacement.stamp);
+                    replaced[replacement.object].extend(replacement.guests);
+                }
+                changed => {
+                    replacement
+                        .names
+                        .into_iter()
+                        .rev()
+                        .for_each(Exchanged::undo);
+                    let skip = match changed {
+                        Since::WriterWaits => Skip::OpenForWriting,
+                        _ => Skip::Changed,
+                    };
+                    tally.skipped.add(skip, files);
+                }
+            }
+        }
+        for ((object, state), mut links) in self.objects.into_iter().zip(states).zip(replaced) {
+            links.extend_from_slice(&object.guests);
+            if state != Since::Same {
+                object.withdraw(state, shared, tally);
+            } else if object.is_new && links.len() < 2 {
+                // All others fell out meanwhile: no second guest needs it.
+                object.give_back(shared, tally);
+            } else if let Ok(stamp) = Stamp::of(object.file.as_fd()) {
+                tally.objects.push(Linked {
+                    name: object.name,
+                    stamp,
+                    guests: links,
+                });
+            }
+        }
+    }
+}
+
+impl Object {
+    /// Its inode is not what its name says any more: nothing may link it from now on.
+    fn withdraw(self, state: Since, shared: &Shared<'_>, tally: &mut Tally) {
+        if !self.is_new {
+            let reason = match state {
+                Since::WriterWaits => "a process writes to this shared file",
+                _ => "the metadata of this shared file were changed",
+            };
+            let reason = format!("{reason}; run `vhashify verify --deep`");
+            tally.errors.push(FileError {
+                path: self.path,
+                reason,
+            });
+            return;
+        }
+        tally.skipped.add(Skip::OpenForWriting, 1);
+        self.give_back(shared, tally);
+    }
+
+    /// A new object goes back to being a file of its guest and of nobody else.
+    fn give_back(self, shared: &Shared<'_>, tally: &mut Tally) {
+        tally.objects_created -= 1;
+        if let Err(errno) = shared.store.remove(shared.lock, &self.name) {
+            let error = FileError::call("unlinkat", self.path.clone(), &errno.into());
+            tally.failed(error, errno);
+        }
+        if let Err(errno) = shared.protection.release(self.file.as_fd()) {
+            let error = FileError::call("ioctl(FS_IOC_SETFLAGS)", self.path, &errno.into());
+            tally.failed(error, errno);
+        }
+    }
+}
+
+fn add(transaction: &mut Transaction, object: Option<Object>) -> Option<usize> {
+    transaction.objects.push(object?);
+    Some(transaction.objects.len() - 1)
+}
+
+fn count(files: &[FileRecord]) -> u64 {
+    files.len() as u64
+}
+
+fn unopened(call: &'static str, errno: Errno) -> Unproven {
+    match errno {
+        // Gone, or something else took the place: a symbolic link, a mount.
+        Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NOTDIR => {
+            Unproven::Skipped(Skip::Changed)
+        }
+        _ => Unproven::Failed(call, errno.into()),
+    }
+}

@@ -1,0 +1,278 @@
+//! The reverse of unification: a guest, or paths of it, get their own copies back.
+//!
+//! Link groups stay groups: all names of one object in the guest are replaced by one copy, in the
+//! same way and with the same care as a file is replaced by an object ([`super::replace`]).
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::group::inodes;
+use super::prove::{Leased, Unproven};
+use super::replace::{Exchanged, Refused};
+use super::run::Source;
+use super::temporary;
+use crate::cow::private_copy;
+use crate::error::{Call as _, Error};
+use crate::guest::{Guest, StoreLocation};
+use crate::report::{FileError, Progress};
+use crate::scan::{FileRecord, Request, Scan, scan};
+use crate::store::{Listed, Store, StoreLock, Wait};
+use crate::sys::beneath;
+use crate::sys::lease::{LeasedFile, ignore_break_signal};
+
+/// Copies that are made before the filesystem is synchronised and they are put in place.
+const BATCH: usize = 256;
+
+/// What was given back.
+#[derive(Debug, Default, Serialize)]
+pub struct DeunifyReport {
+    /// Names that lead to private copies now.
+    pub files_deunified: u64,
+    /// Bytes of content that were copied.
+    pub bytes_copied: u64,
+    /// Files that could not be handled; they still link their objects.
+    pub errors: Vec<FileError>,
+}
+
+/// Gives the guest its own copies of everything at or below `paths` (of all of it, if empty).
+///
+/// # Errors
+/// What stops it before anything was changed: a path that is not in the guest, the store's lock.
+pub fn deunify(
+    location: &StoreLocation,
+    source: &Source,
+    paths: &[PathBuf],
+    wait: Wait,
+    progress: &dyn Progress,
+) -> Result<DeunifyReport, Error> {
+    ignore_break_signal();
+    let guest = &source.guest;
+    let wanted = paths
+        .iter()
+        .map(|path| below(guest, path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut store = Store::open(location)?;
+    let _lock = StoreLock::acquire(&store, wait, || progress.note("waiting for another run"))?;
+    let (listed, _) = store.list()?;
+    let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
+
+    progress.stage("scan", None);
+    let mut found = scan(
+        &[Request {
+            guest,
+            rules: &source.rules,
+        }],
+        0,
+        progress,
+    );
+    found
+        .files
+        .retain(|file| objects.contains(&file.stamp.inode));
+    found
+        .files
+        .sort_unstable_by_key(|file| (file.stamp.inode, file.directory));
+    let mut report = DeunifyReport {
+        errors: found.errors.clone(),
+        ..DeunifyReport::default()
+    };
+    let groups: Vec<&[FileRecord]> = inodes(&found.files)
+        .filter(|names| {
+            names
+                .iter()
+                .any(|file| is_wanted(&found.path_of(file), &wanted))
+        })
+        .collect();
+
+    progress.stage(
+        "deunify",
+        Some(groups.iter().map(|names| names[0].stamp.size).sum()),
+    );
+    let mut work = Work {
+        guest,
+        scan: &found,
+        report: &mut report,
+        directories: HashMap::new(),
+    };
+    for batch in groups.chunks(BATCH) {
+        let copies: Vec<_> = batch.iter().filter_map(|names| work.copy(names)).collect();
+        // A name must not lead to a copy whose bytes a power cut could still take.
+        rustix::fs::syncfs(store.directory()).call("syncfs", store.path())?;
+        for copy in copies {
+            progress.advance(copy.names[0].stamp.size);
+            work.put_in_place(copy);
+        }
+    }
+    Ok(report)
+}
+
+/// A copy that has no name yet.
+struct Copy<'a> {
+    names: &'a [FileRecord],
+    object: LeasedFile,
+    copy: OwnedFd,
+    inode: u64,
+}
+
+struct Work<'a> {
+    guest: &'a Guest,
+    scan: &'a Scan,
+    report: &'a mut DeunifyReport,
+    directories: HashMap<u32, Rc<OwnedFd>>,
+}
+
+impl<'a> Work<'a> {
+    fn copy(&mut self, names: &'a [FileRecord]) -> Option<Copy<'a>> {
+        let file = &names[0];
+        match self.try_copy(file) {
+            Ok((object, copy, inode)) => Some(Copy {
+                names,
+                object,
+                copy,
+                inode,
+            }),
+            Err(error) => {
+                self.report.errors.push(error);
+                None
+            }
+        }
+    }
+
+    fn try_copy(&mut self, file: &FileRecord) -> Result<(LeasedFile, OwnedFd, u64), FileError> {
+        let path = self.host_path(file);
+        let called = |call, errno: Errno| FileError::call(call, path.clone(), &errno.into());
+        let directory = self
+            .directory(file.directory)
+            .map_err(|errno| called("openat2", errno))?;
+        let opened = beneath::open_file(directory.as_fd(), self.scan.name_of(file))
+            .map_err(|errno| called("openat2", errno))?;
+        let leased = Leased::new(opened).map_err(|unproven| match unproven {
+            Unproven::Skipped(skip) => FileError {
+                path: path.clone(),
+                reason: format!("skipped: {}", skip.name()),
+            },
+            Unproven::Failed(call, error) => FileError::call(call, path.clone(), &error),
+        })?;
+        if leased.stamp.inode != file.stamp.inode {
+            let reason = "it changed meanwhile; run it again".to_owned();
+            return Err(FileError { path, reason });
+        }
+        let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd())
+            .map_err(|(call, error)| FileError::call(call, path.clone(), &error))?;
+        let inode = crate::sys::stamp::Stamp::of(copy.as_fd())
+            .map_err(|errno| called("statx", errno))?
+            .inode;
+        Ok((leased.file, copy, inode))
+    }
+
+    fn put_in_place(
+        &mut self,
+        Copy {
+            names,
+            object,
+            copy,
+            inode,
+        }: Copy<'_>,
+    ) {
+        let mut exchanged = Vec::with_capacity(names.len());
+        for file in names {
+            let done = self
+                .directory(file.directory)
+                .map_err(|_| Refused::Changed)
+                .and_then(|directory| {
+                    let name = self.scan.name_of(file);
+                    Exchanged::new(directory, name, file.stamp.inode, copy.as_fd(), inode)
+                });
+            match done {
+                Ok(done) => exchanged.push(done),
+                Err(refused) => {
+                    let error = match refused {
+                        Refused::Failed(call, errno) => {
+                            FileError::call(call, self.host_path(file), &errno.into())
+                        }
+                        _ => FileError {
+                            path: self.host_path(file),
+                            reason: "it changed meanwhile; run it again".to_owned(),
+                        },
+                    };
+                    self.report.errors.push(error);
+                    exchanged.into_iter().rev().for_each(Exchanged::undo);
+                    return;
+                }
+            }
+        }
+        if !object.is_unbroken() {
+            exchanged.into_iter().rev().for_each(Exchanged::undo);
+            let path = self.host_path(&names[0]);
+            let reason = "a process writes to this shared file; run it again".to_owned();
+            self.report.errors.push(FileError { path, reason });
+            return;
+        }
+        self.report.files_deunified += names.len() as u64;
+        self.report.bytes_copied += names[0].stamp.size;
+        for (done, file) in exchanged.into_iter().zip(names) {
+            if let Err(errno) = done.finish() {
+                let error = FileError::call("unlinkat", self.host_path(file), &errno.into());
+                self.report.errors.push(error);
+            }
+        }
+    }
+
+    fn host_path(&self, file: &FileRecord) -> PathBuf {
+        self.guest.path_of(&self.scan.path_of(file))
+    }
+
+    fn directory(&mut self, directory: u32) -> Result<Rc<OwnedFd>, Errno> {
+        if let Some(open) = self.directories.get(&directory) {
+            return Ok(Rc::clone(open));
+        }
+        let path = self.scan.directory_path(directory);
+        let open = Rc::new(beneath::open_directory(self.guest.root.as_fd(), &path)?);
+        if self.directories.len() >= BATCH {
+            self.directories.clear();
+        }
+        self.directories.insert(directory, Rc::clone(&open));
+        Ok(open)
+    }
+}
+
+/// A path of the guest as bytes below the vdir, after making sure that it is there.
+fn below(guest: &Guest, path: &Path) -> Result<Vec<u8>, Error> {
+    let refused = |reason| Error::Argument {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let mut components: Vec<&[u8]> = Vec::new();
+    for component in path.as_os_str().as_bytes().split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => return Err(refused("leads upwards; name a path below the guest's root")),
+            name => components.push(name),
+        }
+    }
+    let Some((name, parents)) = components.split_last() else {
+        return Ok(Vec::new());
+    };
+    if temporary::is_one(name) {
+        return Err(refused("is a name that is reserved for runs"));
+    }
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    beneath::open_directory(guest.root.as_fd(), &parents.join(b"/".as_slice()))
+        .and_then(|parent| rustix::fs::statx(parent, *name, flags, StatxFlags::TYPE))
+        .map_err(|_| refused("is not in the guest; name a path as the guest sees it"))?;
+    Ok(components.join(b"/".as_slice()))
+}
+
+fn is_wanted(path: &[u8], wanted: &[Vec<u8>]) -> bool {
+    let is_at_or_below = |top: &Vec<u8>| {
+        path.strip_prefix(top.as_slice())
+            .is_some_and(|rest| top.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
+    };
+    wanted.is_empty() || wanted.iter().any(is_at_or_below)
+}

@@ -1,0 +1,32 @@
+//! Unification: from what a scan found to guests that share their files.
+//!
+//! ```text
+//! run        the order of things, for one store: lock, scan, group, the workers, the index
+//!  ├ recover   what an interrupted run left behind
+//!  ├ group     files that agree in the metadata that must agree
+//!  ├ census    guests that hold an object where the scan does not look
+//!  ├ share     one group: prove, plan, apply
+//!  │  ├ prove    open, lease, read
+//!  │  ├ plan     who links what; pure
+//!  │  └ apply    do it so that it can be undone until it is certain
+//!  │     └ replace  one name
+//!  └ tally     what was done
+//! deunify    the reverse, for a guest or for paths of it
+//! ```
+
+mod apply;
+mod census;
+mod deunify;
+mod group;
+pub mod plan;
+mod prove;
+mod recover;
+mod replace;
+mod run;
+mod share;
+mod tally;
+pub mod temporary;
+
+pub use deunify::{DeunifyReport, deunify};
+pub use prove::{Leased, Unproven};
+pub use run::{Options, Source, unify};

@@ -1,0 +1,159 @@
+//! Replaces the names of one file of one guest by links to another inode, so that it can be
+//! taken back until it is certain that nothing was lost.
+//!
+//! ```text
+//!            link                exchange              unlink
+//! N ─▶ old ───────▶ N ─▶ old ───────────▶ N ─▶ new ───────────▶ N ─▶ new
+//!                   T ─▶ new              T ─▶ old
+//!                                         │ a writer waits, or metadata changed:
+//!                                         └─ exchange back, unlink T
+//! ```
+//!
+//! Why `RENAME_EXCHANGE` and not a rename over the old file: a process that resolved `N` before
+//! the rename and opens it for writing waits for our lease on the *old* inode. When we then give
+//! the lease back it writes to that inode. Had the rename taken its last name, those writes would
+//! be gone, and no call can give a name back to an inode without one. After an exchange the old
+//! inode still has the name T, and is put back when anybody waits for it. The same exchange tells
+//! whether `N` still was the old file at the instant of the replacement, and fails when the guest
+//! removed `N`, where a rename would bring a deleted file back.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::sys::beneath;
+use crate::unify::temporary;
+
+/// One name that now leads to the new inode, while the temporary name keeps the old one.
+#[derive(Debug)]
+pub struct Exchanged {
+    directory: Rc<OwnedFd>,
+    name: Vec<u8>,
+    temporary: Vec<u8>,
+    new_inode: u64,
+}
+
+/// Why a name was not replaced. It leads to what it led to before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The name is gone, or leads to another file by now.
+    Changed,
+    /// The temporary name is taken.
+    NameTaken,
+    /// The new inode has no name left in its store.
+    SourceGone,
+    /// Link or exchange failed.
+    Failed(&'static str, Errno),
+}
+
+impl Exchanged {
+    /// Puts a link to the inode behind `new` in the place of `name`, if that leads to `old_inode`.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing is changed then.
+    pub fn new(
+        directory: Rc<OwnedFd>,
+        name: &[u8],
+        old_inode: u64,
+        new: BorrowedFd<'_>,
+        new_inode: u64,
+    ) -> Result<Self, Refused> {
+        let temporary = temporary::of(name);
+        link(new, &directory, &temporary)?;
+        let this = Self {
+            directory,
+            name: name.to_vec(),
+            temporary,
+            new_inode,
+        };
+        match this.exchange() {
+            Ok(()) => {}
+            Err(errno) => {
+                this.unlink_temporary();
+                return Err(match errno {
+                    Errno::NOENT => Refused::Changed,
+                    _ => Refused::Failed("renameat2", errno),
+                });
+            }
+        }
+        match beneath::inode_of(this.directory.as_fd(), &this.temporary) {
+            Ok(inode) if inode == old_inode => Ok(this),
+            // The guest put another file there in the last microseconds: that one belongs there.
+            _ => {
+                this.undo();
+                Err(Refused::Changed)
+            }
+        }
+    }
+
+    /// Makes it final: the old inode loses its temporary name.
+    ///
+    /// # Errors
+    /// What `unlinkat(2)` lists. The replacement stands all the same; the next run tidies up.
+    pub fn finish(self) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(&*self.directory, &*self.temporary, AtFlags::empty()) {
+            // The guest removed a name that it did not know.
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Takes it back: `name` leads to the old inode again, unless the guest has replaced or removed
+    /// it meanwhile, which then stands.
+    pub fn undo(self) {
+        let inode_of = |name: &[u8]| beneath::inode_of(self.directory.as_fd(), name).ok();
+        // Only our own link may be taken away from the name.
+        if inode_of(&self.name) == Some(self.new_inode) {
+            match self.exchange() {
+                Ok(()) => {
+                    // Between the look and the exchange the guest may have put a newer file
+                    // there, which then stands behind the temporary name: back with it.
+                    let is_ours = inode_of(&self.temporary) == Some(self.new_inode);
+                    if !is_ours && self.exchange().is_err() {
+                        return;
+                    }
+                }
+                // The guest removed the name: it has removed the file.
+                Err(Errno::NOENT) => {}
+                // The old inode must keep the one name it has; the next run puts it back.
+                Err(errno) => {
+                    tracing::warn!(%errno, "a file waits under a temporary name for the next run");
+                    return;
+                }
+            }
+        }
+        self.unlink_temporary();
+    }
+
+    fn exchange(&self) -> Result<(), Errno> {
+        rustix::fs::renameat_with(
+            &*self.directory,
+            &*self.temporary,
+            &*self.directory,
+            &*self.name,
+            RenameFlags::EXCHANGE,
+        )
+    }
+
+    fn unlink_temporary(&self) {
+        // A name that stays is found and removed by the next run.
+        if let Err(errno) =
+            rustix::fs::unlinkat(&*self.directory, &*self.temporary, AtFlags::empty())
+        {
+            tracing::debug!(%errno, "a temporary name stays until the next run");
+        }
+    }
+}
+
+/// Gives the inode behind `file` the name `name`, by descriptor, so that it is that very inode.
+fn link(file: BorrowedFd<'_>, directory: &OwnedFd, name: &[u8]) -> Result<(), Refused> {
+    rustix::fs::linkat(file, c"", directory, name, AtFlags::EMPTY_PATH).map_err(|errno| match errno
+    {
+        Errno::EXIST => Refused::NameTaken,
+        // An inode whose last name was removed cannot get one again (`vfs_link`, fs/namei.c).
+        Errno::NOENT => Refused::SourceGone,
+        _ => Refused::Failed("linkat", errno),
+    })
+}

@@ -1,0 +1,221 @@
+//! Shares what is the same in one group of files: prove, plan, apply.
+
+use std::collections::BTreeMap;
+
+use super::apply::{Applier, Known, Participant};
+use super::group::inodes;
+use super::plan::{Instance, Member, Step, plan};
+use super::prove::Proven;
+use super::run::{ObjectState, Shared};
+use super::tally::Tally;
+use crate::identity::Identity;
+use crate::report::Skip;
+use crate::scan::{FileRecord, GuestId};
+
+/// Files that a group keeps open under their leases until it has been planned. Further ones are
+/// given back and opened again when the plan names them.
+const MOST_HELD: usize = 256;
+
+/// Whether any file of the group could be linked to anything: there is a file that is no object,
+/// and an object, or a second guest, for it.
+#[must_use]
+pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord], has_unseen: bool) -> bool {
+    let mut first_guest = None;
+    let (mut private, mut several, mut objects) = (false, false, has_unseen);
+    for inode in inodes(files) {
+        if shared.object_of(inode[0].stamp.inode).is_some() {
+            objects = true;
+            continue;
+        }
+        private = true;
+        for file in inode {
+            let guest = shared.scan.guest_of(file.directory);
+            several |= *first_guest.get_or_insert(guest) != guest;
+        }
+    }
+    private && (several || objects)
+}
+
+/// Shares what is the same among `files`, all of one key, and the objects `unseen` of that key
+/// that no scanned guest links.
+pub fn share(
+    shared: &Shared<'_>,
+    files: &[FileRecord],
+    unseen: &[&ObjectState],
+    applier: &mut Applier<'_>,
+    tally: &mut Tally,
+) {
+    let mut objects: Vec<Candidate<'_>> = unseen
+        .iter()
+        .map(|&state| Candidate { state, files: &[] })
+        .collect();
+    let mut classes: BTreeMap<Identity, Vec<Participant<'_>>> = BTreeMap::new();
+    let mut held = 0;
+    for inode in inodes(files) {
+        if let Some(state) = shared.object_of(inode[0].stamp.inode) {
+            objects.push(Candidate {
+                state,
+                files: inode,
+            });
+            continue;
+        }
+        let Some((identity, proven)) = identify(shared, inode, applier, tally) else {
+            continue;
+        };
+        let proven = proven.filter(|_| held < MOST_HELD);
+        held += usize::from(proven.is_some());
+        let guests = guests_of(shared, inode);
+        classes.entry(identity).or_default().push(Participant {
+            files: inode,
+            guests,
+            proven,
+        });
+    }
+    for (identity, mut participants) in classes {
+        let of_identity = objects
+            .iter()
+            .filter(|object| object.state.name.identity == identity);
+        let instances: Vec<Instance> = of_identity
+            .clone()
+            .map(|object| object.instance(shared))
+            .collect();
+        let members: Vec<Member> = participants
+            .iter()
+            .map(|participant| Member {
+                guests: participant.guests.clone(),
+            })
+            .collect();
+        let steps = plan(&instances, &members, shared.most_links);
+        remember_private(shared, &steps, identity, &participants, tally);
+        if steps.is_empty() {
+            continue;
+        }
+        if shared.dry_run {
+            count(&steps, &participants, tally);
+        } else {
+            let known: Vec<Known> = of_identity
+                .map(|object| Known {
+                    name: object.state.name,
+                    proven: object.state.proven,
+                })
+                .collect();
+            applier.apply(identity, &steps, &mut participants, &known, tally);
+        }
+    }
+}
+
+/// An object of the group with its names in the scanned guests.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    state: &'a ObjectState,
+    files: &'a [FileRecord],
+}
+
+impl Candidate<'_> {
+    /// What the plan has to know of it.
+    fn instance(&self, shared: &Shared<'_>) -> Instance {
+        let mut guests: Vec<GuestId> = guests_of(shared, self.files)
+            .into_iter()
+            .map(|(guest, _)| guest)
+            .collect();
+        let stamp = self
+            .files
+            .first()
+            .map_or(self.state.stamp, |file| file.stamp);
+        // One name is the store's. Any that the scan did not see may be a scanned guest's, too.
+        if u64::from(stamp.link_count) > self.files.len() as u64 + 1 {
+            guests.extend(shared.census().holders(stamp.inode));
+        }
+        Instance {
+            number: self.state.name.instance,
+            guests,
+            room: shared
+                .most_links
+                .saturating_sub(u64::from(stamp.link_count)),
+        }
+    }
+}
+
+/// What a file is: by its proof, or by what an earlier run read under the same stamps. The latter
+/// only tells whether a proof is worth the reading; nothing is linked on its word.
+fn identify(
+    shared: &Shared<'_>,
+    names: &[FileRecord],
+    applier: &mut Applier<'_>,
+    tally: &mut Tally,
+) -> Option<(Identity, Option<Proven>)> {
+    let file = &names[0];
+    let count = names.len() as u64;
+    if u64::from(file.stamp.link_count) != count {
+        tally.skip(Skip::LinkedElsewhere, count);
+        return None;
+    }
+    if let Some(identity) = shared.remembered(&file.stamp) {
+        return Some((identity, None));
+    }
+    let size = file.stamp.size;
+    let read = applier.lease(file).and_then(|leased| {
+        tally.files_hashed += 1;
+        tally.bytes_hashed += size;
+        leased.prove(shared.mtime, &mut applier.buffer)
+    });
+    shared.progress.advance(size);
+    match read {
+        Ok(proven) => Some((proven.identity, Some(proven))),
+        Err(unproven) => {
+            tally.unproven(unproven, shared.host_path(file), count);
+            None
+        }
+    }
+}
+
+/// Files that stay private are told to the index, so that the next run need not read them.
+fn remember_private(
+    shared: &Shared<'_>,
+    steps: &[Step],
+    identity: Identity,
+    participants: &[Participant<'_>],
+    tally: &mut Tally,
+) {
+    let mut is_private = vec![true; participants.len()];
+    for step in steps {
+        let (Step::Create { member, .. } | Step::Replace { member, .. }) = *step;
+        is_private[member] = false;
+    }
+    for (participant, _) in participants
+        .iter()
+        .zip(is_private)
+        .filter(|&(_, private)| private)
+    {
+        let stamp = participant.files[0].stamp;
+        if shared.may_be_remembered(&stamp) {
+            tally.read.push((stamp, identity));
+        }
+    }
+}
+
+/// What a dry run says that it would do.
+fn count(steps: &[Step], participants: &[Participant<'_>], tally: &mut Tally) {
+    for step in steps {
+        match *step {
+            Step::Create { .. } => tally.objects_created += 1,
+            Step::Replace { member, .. } => {
+                let files = participants[member].files;
+                tally.unified(files.len() as u64, &files[0].stamp);
+            }
+        }
+    }
+}
+
+/// Count of names by guest. Files of one inode are sorted by directory, not by guest.
+fn guests_of(shared: &Shared<'_>, files: &[FileRecord]) -> Vec<(GuestId, u32)> {
+    let mut guests: Vec<(GuestId, u32)> = Vec::with_capacity(1);
+    for file in files {
+        let guest = shared.scan.guest_of(file.directory);
+        match guests.iter_mut().find(|(known, _)| *known == guest) {
+            Some((_, names)) => *names += 1,
+            None => guests.push((guest, 1)),
+        }
+    }
+    guests
+}
