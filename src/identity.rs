@@ -146,13 +146,16 @@ pub fn fingerprint(
     Ok(shortened)
 }
 
-/// The extended attributes of an open file, by name.
+/// Extended attributes as (name, value), sorted by name.
+pub type ExtendedAttributes = Vec<(OsString, Vec<u8>)>;
+
+/// The extended attributes of an open file.
 ///
 /// # Errors
 /// What `flistxattr(2)` and `fgetxattr(2)` list, with the name of the call.
 pub fn extended_attributes(
     file: BorrowedFd<'_>,
-) -> Result<Vec<(OsString, Vec<u8>)>, (&'static str, io::Error)> {
+) -> Result<ExtendedAttributes, (&'static str, io::Error)> {
     let file = Attributes(file);
     let names = match file.list_xattr() {
         Ok(names) => names,

@@ -155,7 +155,7 @@ pub fn scan(requests: &[Request<'_>], smallest: u64, progress: &dyn Progress) ->
             let guest = GuestId::try_from(number).unwrap_or(GuestId::MAX);
             let directory = lock(&walk.directories).add(None, guest, b"");
             let walk = &walk;
-            scope.spawn(move |scope| walk.visit(scope, guest, directory, Vec::new()));
+            scope.spawn(move |scope| walk.visit(scope, guest, directory, b""));
         }
     });
     walk.gather()
@@ -213,7 +213,7 @@ impl Walk<'_> {
         scope: &Scope<'scope>,
         guest: GuestId,
         directory: u32,
-        path: Vec<u8>,
+        path: &[u8],
     ) {
         let request = &self.requests[usize::from(guest)];
         let mut found = lock(&self.found[rayon::current_thread_index().unwrap_or(0)]);
@@ -223,10 +223,10 @@ impl Walk<'_> {
             smallest: self.smallest,
             directory,
             found: &mut found,
-            full_path: [b"/", path.as_slice()].concat(),
+            full_path: [b"/", path].concat(),
             subdirectories: Vec::new(),
         };
-        let read = BUFFER.with_borrow_mut(|buffer| visit.read(request.guest, &path, buffer));
+        let read = BUFFER.with_borrow_mut(|buffer| visit.read(request.guest, path, buffer));
         let subdirectories = visit.subdirectories;
         match read {
             // Gone since its parent was read.
@@ -234,7 +234,7 @@ impl Walk<'_> {
             // A mount point is never crossed.
             Err((_, Errno::XDEV)) => found.skipped.add(Skip::MountPoint, 1),
             Err((call, errno)) => {
-                let path = request.guest.path_of(&path);
+                let path = request.guest.path_of(path);
                 found
                     .errors
                     .push(FileError::call(call, path, &errno.into()));
@@ -247,8 +247,8 @@ impl Walk<'_> {
         let mut directories = lock(&self.directories);
         for name in subdirectories {
             let child = directories.add(Some(directory), guest, &name);
-            let path = join(&path, &name);
-            scope.spawn(move |scope| self.visit(scope, guest, child, path));
+            let path = join(path, &name);
+            scope.spawn(move |scope| self.visit(scope, guest, child, &path));
         }
     }
 

@@ -86,6 +86,7 @@ pub struct Common {
 /// Options of a run.
 #[derive(Debug, Args, PartialEq, Eq)]
 #[command(next_help_heading = "Run options")]
+#[allow(clippy::struct_excessive_bools)] // Each is a switch of its own on the command line.
 pub struct RunArguments {
     /// Guests to unify, by name; with --manually, their root directories
     #[arg(value_name = "GUEST")]

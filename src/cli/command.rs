@@ -189,7 +189,7 @@ fn verification(common: &Common, check: Check, bar: &Bar) -> Result<u8, Failure>
         let has_index = Index::path(&common.state_dir, store.path()).exists();
         let index = if has_index || check.repair {
             Some(Index::open(&common.state_dir, &store, |warning| {
-                bar.note(&warning)
+                bar.note(&warning);
             })?)
         } else {
             None

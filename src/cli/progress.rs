@@ -12,7 +12,7 @@ use crate::report::Progress;
 /// One bar on standard error, a stage at a time.
 #[derive(Debug)]
 pub struct Bar {
-    bar: Mutex<ProgressBar>,
+    current: Mutex<ProgressBar>,
     is_drawn: bool,
     is_quiet: bool,
 }
@@ -28,7 +28,7 @@ impl Bar {
                 When::Never => false,
             };
         Self {
-            bar: Mutex::new(ProgressBar::hidden()),
+            current: Mutex::new(ProgressBar::hidden()),
             is_drawn,
             is_quiet: common.quiet,
         }
@@ -36,11 +36,11 @@ impl Bar {
 
     /// Takes the bar off the screen.
     pub fn clear(&self) {
-        self.current().finish_and_clear();
+        self.bar().finish_and_clear();
     }
 
-    fn current(&self) -> ProgressBar {
-        self.bar
+    fn bar(&self) -> ProgressBar {
+        self.current
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -64,18 +64,18 @@ impl Progress for Bar {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(100));
-        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = bar;
     }
 
     fn advance(&self, by: u64) {
         if self.is_drawn {
-            self.current().inc(by);
+            self.bar().inc(by);
         }
     }
 
     fn note(&self, line: &str) {
         if !self.is_quiet {
-            self.current().suspend(|| {
+            self.bar().suspend(|| {
                 // Nobody is left to tell when standard error is gone.
                 drop(writeln!(std::io::stderr(), "vhashify: {line}"));
             });

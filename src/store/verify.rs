@@ -14,6 +14,7 @@ use crate::identity;
 use crate::index::{Index, Update};
 use crate::protect::Protection;
 use crate::report::{FileError, Progress};
+use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::Stamp;
 use crate::unify::{Leased, Unproven};
 
@@ -165,55 +166,60 @@ impl Verifier<'_> {
         };
         let leased = Leased::new(opened).map_err(|unproven| told(&unproven))?;
         let (stamp, is_marked) = (leased.stamp, leased.is_marked);
-        let identity = object.name.identity;
-        let fault = if self.check.deep || self.check.repair {
-            report.bytes_read += stamp.size;
-            let mut buffer = vec![0; 128 << 10];
-            let proven = leased
-                .prove(identity.mtime, &mut buffer)
-                .map_err(|unproven| told(&unproven))?;
-            if proven.identity == identity {
-                None
-            } else if proven.identity.digest == identity.digest {
-                Some("its metadata are not what its name says")
-            } else {
-                Some("its bytes are not what its name says")
+        let (file, fault) = self.compare(object, leased, report)?;
+        match (fault, is_marked) {
+            (None, true) => Ok(Some(stamp)),
+            (None, false) if !self.check.repair => Err(mendable("it lacks the mark of iunlink")),
+            (None, false) => {
+                let marked = self.protection.protect(file.as_fd());
+                let stamp = marked.and_then(|()| Stamp::of(file.as_fd()));
+                report.objects_repaired = 1;
+                stamp
+                    .map(Some)
+                    .map_err(|errno| format!("ioctl(FS_IOC_SETFLAGS): {}", reason(&errno.into())))
             }
-        } else {
-            let found = identity::fingerprint(leased.file.as_fd(), &stamp, identity.mtime)
-                .map_err(|(call, error)| format!("{call}: {}", reason(&error)))?;
-            (found != identity.fingerprint).then_some("its metadata are not what its name says")
-        };
-        if let Some(fault) = fault {
-            if !self.check.repair {
-                return Err(format!("{fault}; run `vhashify verify --repair`"));
+            (Some(fault), _) if !self.check.repair => Err(mendable(fault)),
+            (Some(fault), _) => {
+                self.store
+                    .remove(self.lock, &object.name)
+                    .map_err(|errno| format!("{fault}; unlinkat: {}", reason(&errno.into())))?;
+                report.objects_repaired = 1;
+                Ok(None)
             }
-            self.store
-                .remove(self.lock, &object.name)
-                .map_err(|errno| format!("{fault}; unlinkat: {}", reason(&errno.into())))?;
-            report.objects_repaired = 1;
-            return Ok(None);
-        }
-        if !is_marked {
-            if !self.check.repair {
-                let fault = "it lacks the mark of iunlink; run `vhashify verify --repair`";
-                return Err(fault.to_owned());
-            }
-            let opened = self.store.open_object(&object.name);
-            opened
-                .and_then(|file| {
-                    self.protection.protect(file.as_fd())?;
-                    Stamp::of(file.as_fd())
-                })
-                .map(|stamp| {
-                    report.objects_repaired = 1;
-                    Some(stamp)
-                })
-                .map_err(|errno| format!("ioctl(FS_IOC_SETFLAGS): {}", reason(&errno.into())))
-        } else {
-            Ok(Some(stamp))
         }
     }
+
+    /// Compares an object with its name, and says in what they differ.
+    fn compare(
+        &self,
+        object: &Listed,
+        leased: Leased,
+        report: &mut VerifyReport,
+    ) -> Result<(LeasedFile, Option<&'static str>), String> {
+        const METADATA: &str = "its metadata are not what its name says";
+        let identity = object.name.identity;
+        if !self.check.deep && !self.check.repair {
+            let found = identity::fingerprint(leased.file.as_fd(), &leased.stamp, identity.mtime)
+                .map_err(|(call, error)| format!("{call}: {}", reason(&error)))?;
+            let fault = (found != identity.fingerprint).then_some(METADATA);
+            return Ok((leased.file, fault));
+        }
+        report.bytes_read += leased.stamp.size;
+        let mut buffer = vec![0; 128 << 10];
+        let proven = leased
+            .prove(identity.mtime, &mut buffer)
+            .map_err(|unproven| told(&unproven))?;
+        let fault = if proven.identity.digest != identity.digest {
+            Some("its bytes are not what its name says")
+        } else {
+            (proven.identity != identity).then_some(METADATA)
+        };
+        Ok((proven.leased.file, fault))
+    }
+}
+
+fn mendable(fault: &str) -> String {
+    format!("{fault}; run `vhashify verify --repair`")
 }
 
 fn told(unproven: &Unproven) -> String {

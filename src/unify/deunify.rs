@@ -116,7 +116,7 @@ pub fn deunify(
 struct Copy<'a> {
     names: &'a [FileRecord],
     object: LeasedFile,
-    copy: OwnedFd,
+    private: OwnedFd,
     inode: u64,
 }
 
@@ -131,10 +131,10 @@ impl<'a> Work<'a> {
     fn copy(&mut self, names: &'a [FileRecord]) -> Option<Copy<'a>> {
         let file = &names[0];
         match self.try_copy(file) {
-            Ok((object, copy, inode)) => Some(Copy {
+            Ok((object, private, inode)) => Some(Copy {
                 names,
                 object,
-                copy,
+                private,
                 inode,
             }),
             Err(error) => {
@@ -176,7 +176,7 @@ impl<'a> Work<'a> {
         Copy {
             names,
             object,
-            copy,
+            private,
             inode,
         }: Copy<'_>,
     ) {
@@ -187,7 +187,7 @@ impl<'a> Work<'a> {
                 .map_err(|_| Refused::Changed)
                 .and_then(|directory| {
                     let name = self.scan.name_of(file);
-                    Exchanged::new(directory, name, file.stamp.inode, copy.as_fd(), inode)
+                    Exchanged::new(directory, name, file.stamp.inode, private.as_fd(), inode)
                 });
             match done {
                 Ok(done) => exchanged.push(done),

@@ -185,7 +185,7 @@ pub fn unify(
         None
     } else {
         Some(Index::open(state_directory, &store, |warning| {
-            progress.note(&warning)
+            progress.note(&warning);
         })?)
     };
     let mut loaded = index
