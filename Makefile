@@ -1,0 +1,50 @@
+# Each target installs, with apt, what it needs and the machine lacks.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint doc bench fmt clean toolchain
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Outside the build directory, so that `make clean` does not cost the minutes that it took.
+TOOLS := $(CURDIR)/.cache/tools
+export PATH := $(PATH):$(HOME)/.cargo/bin:$(TOOLS)/bin:/usr/sbin:/sbin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: toolchain ## the programs, optimised, in target/release
+	$(CARGO) build --release --locked
+
+demo: toolchain ## two real Debian guests, unified, all in target/demo
+	@$(CARGO) build --release --locked --quiet
+	@fixtures/demo.sh "$(TARGET)/demo" "$(TARGET)/release/vhashify"
+
+test: toolchain ## every test, on real guests and real ext4, XFS and Btrfs (root)
+	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
+		mkfs.btrfs:btrfs-progs losetup:mount
+	$(CARGO) test --locked
+
+lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
+	@fixtures/install.sh shellcheck
+	shellcheck fixtures/*.sh .ci/run
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-deny
+	$(CARGO) deny --locked check bans licenses sources
+
+doc: toolchain ## the documentation, in target/doc
+	$(CARGO) doc --no-deps --locked
+
+bench: toolchain ## the benchmarks; they print, nothing is asserted
+	$(CARGO) bench --locked
+
+fmt: ## format the sources
+	$(CARGO) fmt
+
+clean: ## remove what was built, the demo and the guests
+	$(CARGO) clean
+
+toolchain:
+	@fixtures/toolchain.sh
