@@ -1,0 +1,32 @@
+//! Real Debian guests, built once by `fixtures/guests.sh` and kept in `target/guests`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::filesystem::command;
+
+/// Where the pristine guests are: directories `alpha` and `beta`.
+pub fn pristine() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let place = std::env::var_os("VHASHIFY_GUESTS").map_or_else(
+            || {
+                Path::new(env!("CARGO_TARGET_TMPDIR"))
+                    .parent()
+                    .unwrap()
+                    .join("guests")
+            },
+            PathBuf::from,
+        );
+        command(Command::new(repository.join("fixtures/guests.sh")).arg(&place));
+        place
+    })
+}
+
+/// Copies a pristine guest, with everything that its inodes carry.
+pub fn copy(name: &str, to: &Path) {
+    let from = pristine().join(name);
+    command(Command::new("cp").args(["-a", "--reflink=never"]).args([&from, to]));
+}

@@ -1,0 +1,29 @@
+//! What the tests of the built program stand on. Nothing here calls the library: what it says about
+//! guests is seen with other eyes.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`filesystem`] | real ext4, XFS and Btrfs, loop-mounted for one test |
+//! | [`program`] | the built `vhashify`, as a user runs it |
+//! | [`snapshot`] | a walk of a guest or a store, and what differs between two |
+
+//! | [`guests`] | real Debian guests |
+// Each test program compiles all of it and uses a part.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod filesystem;
+pub mod guests;
+pub mod program;
+pub mod snapshot;
+
+/// Whether a test may pass over what this machine cannot do. In CI it may not.
+pub fn skip(why: &str) {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "this may not be skipped in CI: {why}"
+    );
+    #[allow(clippy::print_stderr)]
+    {
+        eprintln!("SKIPPED: {why}");
+    }
+}

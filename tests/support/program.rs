@@ -1,0 +1,129 @@
+//! The built `vhashify`, as a user runs it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A store and guests in one directory, and the state directory of the indexes beside them.
+///
+/// ```text
+/// PLACE/hash      the store
+/// PLACE/state     the indexes
+/// PLACE/a, b, …   guests
+/// ```
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub place: PathBuf,
+    pub guests: Vec<PathBuf>,
+}
+
+impl Host {
+    /// Makes the store, and the roots of `count` guests, in `place`.
+    pub fn new(place: &Path, count: usize) -> Self {
+        let guests: Vec<PathBuf> = (0..count)
+            .map(|number| place.join(format!("guest{number}")))
+            .collect();
+        for directory in guests.iter().chain([&place.join("hash")]) {
+            fs::create_dir_all(directory).unwrap();
+        }
+        Self {
+            place: place.to_path_buf(),
+            guests,
+        }
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.place.join("hash")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.place.join("state")
+    }
+
+    /// `vhashify … --destination STORE --state-dir STATE`.
+    pub fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
+        let mut command = vhashify();
+        command
+            .args(arguments)
+            .arg("--destination")
+            .arg(self.store())
+            .arg("--state-dir")
+            .arg(self.state());
+        command
+    }
+
+    /// A run over all guests: `vhashify --protect none --manually OPTIONS GUEST…`.
+    pub fn run_command(&self, options: &[&str]) -> Command {
+        let mut arguments: Vec<OsString> = vec!["--protect".into(), "none".into(), "--manually".into()];
+        arguments.extend(options.iter().map(OsString::from));
+        arguments.extend(self.guests.iter().map(OsString::from));
+        self.command(arguments)
+    }
+
+    /// Does it; everything must be well. Returns what `--format json` prints.
+    pub fn run(&self, options: &[&str]) -> Value {
+        json(self.run_command(options))
+    }
+
+    /// Another command with all well: `gc`, `verify` …
+    pub fn call<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Value {
+        json(self.command(arguments))
+    }
+
+    /// Gives one guest its own copies back.
+    pub fn deunify(&self, guest: usize, paths: &[&str]) -> Value {
+        let mut arguments: Vec<OsString> = vec!["deunify".into(), "--manually".into()];
+        arguments.push(self.guests[guest].clone().into());
+        arguments.extend(paths.iter().map(OsString::from));
+        self.call(arguments)
+    }
+}
+
+/// `vhashify` without the environment's configuration.
+pub fn vhashify() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhashify"));
+    command.env_remove("VSERVER_CONFDIR").stdin(Stdio::null());
+    command
+}
+
+/// Runs it with `--format json`; all must be well.
+pub fn json(mut command: Command) -> Value {
+    let output = output(command.args(["--format", "json"]));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    serde_json::from_slice(&output.stdout).expect("one JSON object on standard output")
+}
+
+/// Runs a command to its end.
+pub fn output(command: &mut Command) -> Output {
+    command.output().expect("the program can be run")
+}
+
+/// Runs a command that must refuse: exit status, one line on standard error, nothing on standard
+/// output. Returns the line.
+pub fn refused(command: &mut Command, status: i32) -> String {
+    let output = output(command);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{command:?}: {error}");
+    assert_eq!(output.stdout, b"", "{command:?}");
+    assert_eq!(error.lines().count(), 1, "one line: {error}");
+    assert!(error.starts_with("vhashify: "), "{error}");
+    error.trim_end().to_owned()
+}
+
+/// Starts a command and does not wait.
+pub fn spawn(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program can be run")
+}
