@@ -71,6 +71,15 @@ impl Stamp {
         rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, Self::MASK).map(Self::from)
     }
 
+    /// Looks at `name` in `directory`: the name itself and not what it may point at.
+    ///
+    /// # Errors
+    /// What `statx(2)` lists; `ENOENT` when the name is gone.
+    pub fn at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Self> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        rustix::fs::statx(directory, name, flags, Self::MASK).map(Self::from)
+    }
+
     /// Whether it is a regular file.
     #[must_use]
     pub fn is_regular(&self) -> bool {

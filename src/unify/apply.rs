@@ -20,11 +20,13 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::directory_times::DirectoryTimes;
 use super::plan::Step;
 use super::prove::{Leased, Proven, Since, Unproven, since};
 use super::replace::{Exchanged, Refused};
 use super::run::Shared;
 use super::tally::{Linked, Tally};
+use super::temporary::Purpose;
 use crate::identity::Identity;
 use crate::report::{FileError, Skip};
 use crate::scan::{FileRecord, GuestId};
@@ -67,6 +69,7 @@ pub struct Known {
 #[derive(Debug)]
 pub struct Applier<'a> {
     shared: &'a Shared<'a>,
+    times: &'a DirectoryTimes,
     directories: HashMap<u32, Rc<OwnedFd>>,
     waiting: VecDeque<(Instant, Transaction)>,
     held: usize,
@@ -107,9 +110,10 @@ struct Replacement {
 impl<'a> Applier<'a> {
     /// A worker with nothing in hand.
     #[must_use]
-    pub fn new(shared: &'a Shared<'a>) -> Self {
+    pub fn new(shared: &'a Shared<'a>, times: &'a DirectoryTimes) -> Self {
         Self {
             shared,
+            times,
             directories: HashMap::new(),
             waiting: VecDeque::new(),
             held: 0,
@@ -354,7 +358,15 @@ impl<'a> Applier<'a> {
                 .and_then(|directory| {
                     let name = self.shared.scan.name_of(file);
                     let old = leased.stamp.inode;
-                    Exchanged::new(directory, name, old, new.file.as_fd(), new.inode)
+                    self.times.begin(file.directory, directory.as_fd());
+                    Exchanged::new(
+                        directory,
+                        name,
+                        Purpose::Share,
+                        old,
+                        new.file.as_fd(),
+                        new.inode,
+                    )
                 });
             match exchanged {
                 Ok(exchanged) => names.push(exchanged),
@@ -442,9 +454,7 @@ impl<'a> Applier<'a> {
         if let Some(open) = self.directories.get(&directory) {
             return Ok(Rc::clone(open));
         }
-        let guest = self.shared.guest(self.shared.scan.guest_of(directory));
-        let path = self.shared.scan.directory_path(directory);
-        let open = Rc::new(beneath::open_directory(guest.root.as_fd(), &path)?);
+        let open = Rc::new(self.shared.open(directory)?);
         if self.directories.len() >= DIRECTORIES_KEPT {
             self.directories.clear();
         }

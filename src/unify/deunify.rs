@@ -13,11 +13,13 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::directory_times::DirectoryTimes;
 use super::group::inodes;
 use super::prove::{Leased, Unproven};
+use super::recover::recover;
 use super::replace::{Exchanged, Refused};
 use super::run::Source;
-use super::temporary;
+use super::temporary::{self, Purpose};
 use crate::cow::private_copy;
 use crate::error::{Call as _, Error};
 use crate::guest::{Guest, StoreLocation};
@@ -64,24 +66,23 @@ pub fn deunify(
     let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
 
     progress.stage("scan", None);
-    let mut found = scan(
-        &[Request {
-            guest,
-            rules: &source.rules,
-        }],
-        0,
-        progress,
-    );
+    let walk = || {
+        let rules = &source.rules;
+        scan(&[Request { guest, rules }], 0, progress)
+    };
+    let mut found = walk();
+    let mut report = DeunifyReport::default();
+    if !found.leftovers.is_empty() {
+        report.errors = recover(&[guest], &found, &listed);
+        found = walk();
+    }
     found
         .files
         .retain(|file| objects.contains(&file.stamp.inode));
     found
         .files
         .sort_unstable_by_key(|file| (file.stamp.inode, file.directory));
-    let mut report = DeunifyReport {
-        errors: found.errors.clone(),
-        ..DeunifyReport::default()
-    };
+    report.errors.extend(found.errors.iter().cloned());
     let groups: Vec<&[FileRecord]> = inodes(&found.files)
         .filter(|names| {
             names
@@ -99,6 +100,7 @@ pub fn deunify(
         scan: &found,
         report: &mut report,
         directories: HashMap::new(),
+        times: DirectoryTimes::new(),
     };
     for batch in groups.chunks(BATCH) {
         let copies: Vec<_> = batch.iter().filter_map(|names| work.copy(names)).collect();
@@ -108,7 +110,12 @@ pub fn deunify(
             progress.advance(copy.names[0].stamp.size);
             work.put_in_place(copy);
         }
+        work.times.take_events();
+        if work.times.is_full() {
+            work.restore_times();
+        }
     }
+    work.restore_times();
     Ok(report)
 }
 
@@ -125,6 +132,7 @@ struct Work<'a> {
     scan: &'a Scan,
     report: &'a mut DeunifyReport,
     directories: HashMap<u32, Rc<OwnedFd>>,
+    times: DirectoryTimes,
 }
 
 impl<'a> Work<'a> {
@@ -187,7 +195,9 @@ impl<'a> Work<'a> {
                 .map_err(|_| Refused::Changed)
                 .and_then(|directory| {
                     let name = self.scan.name_of(file);
-                    Exchanged::new(directory, name, file.stamp.inode, private.as_fd(), inode)
+                    self.times.begin(file.directory, directory.as_fd());
+                    let old = file.stamp.inode;
+                    Exchanged::new(directory, name, Purpose::Own, old, private.as_fd(), inode)
                 });
             match done {
                 Ok(done) => exchanged.push(done),
@@ -228,12 +238,24 @@ impl<'a> Work<'a> {
         self.guest.path_of(&self.scan.path_of(file))
     }
 
+    fn open(&self, directory: u32) -> Result<OwnedFd, Errno> {
+        let path = self.scan.directory_path(directory);
+        beneath::open_directory(self.guest.root.as_fd(), &path)
+    }
+
+    fn restore_times(&mut self) {
+        let times = std::mem::replace(&mut self.times, DirectoryTimes::new());
+        let unwatched = times.restore(|directory| self.open(directory));
+        if unwatched > 0 {
+            tracing::warn!("{unwatched} directories have a new mtime: they could not be watched");
+        }
+    }
+
     fn directory(&mut self, directory: u32) -> Result<Rc<OwnedFd>, Errno> {
         if let Some(open) = self.directories.get(&directory) {
             return Ok(Rc::clone(open));
         }
-        let path = self.scan.directory_path(directory);
-        let open = Rc::new(beneath::open_directory(self.guest.root.as_fd(), &path)?);
+        let open = Rc::new(self.open(directory)?);
         if self.directories.len() >= BATCH {
             self.directories.clear();
         }

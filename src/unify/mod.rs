@@ -10,6 +10,7 @@
 //!  │  ├ plan     who links what; pure
 //!  │  └ apply    do it so that it can be undone until it is certain
 //!  │     └ replace  one name
+//!  ├ directory_times  what replacing did to the mtime of directories, undone
 //!  └ tally     what was done
 //! deunify    the reverse, for a guest or for paths of it
 //! ```
@@ -17,6 +18,7 @@
 mod apply;
 mod census;
 mod deunify;
+mod directory_times;
 mod group;
 pub mod plan;
 mod prove;

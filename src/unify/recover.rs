@@ -1,109 +1,303 @@
-//! Finishes or undoes what an interrupted run left in a guest: one temporary name at a time.
+//! Finishes or undoes what an interrupted run left in the guests.
 //!
-//! A temporary name T serves the name N of the same directory ([`temporary`]). What T and N lead
-//! to tells how far the run had come:
+//! A temporary name T serves the name N of the same directory ([`temporary`]), and tells whether N
+//! was about to be shared or to get a private copy. A link group is replaced name by name, and may
+//! have been left half way, so that all leftovers of one file are decided together:
 //!
-//! | T leads to | N leads to | so | now |
+//! | T is for | T leads to | so | now |
 //! | --- | --- | --- | --- |
-//! | an object | anything | the exchange had not happened, or the guest replaced N since | unlink T |
-//! | a file | an object, same identity | the exchange had happened (or a private copy was not in place yet) | unlink T |
-//! | a file | an object, other identity | a process wrote to the old file afterwards | exchange, unlink T |
-//! | a file | a file, or nothing | the guest replaced or removed N since | unlink T |
+//! | sharing | an object | N was not exchanged | unlink T |
+//! | sharing | a file that has no other names | all of its names were exchanged | see below |
+//! | sharing | a file that has other names, too | its link group was left half way | put it back everywhere |
+//! | a copy | a private file | N was not exchanged | unlink T |
+//! | a copy | an object | N was exchanged; other names of the object in this guest were not | give them the copy, too |
+//!
+//! A file all of whose names were exchanged is let go if it still is what the object is. If a
+//! process wrote to it after the run died, it is put back. Where the guest replaced or removed N
+//! since, that stands, and T is unlinked.
+//!
+//! A copy goes forward and never back, because the guest may have written to it since.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::prove::{Leased, Since, Unproven, since};
-use super::temporary;
+use super::replace::{Exchanged, Refused};
+use super::temporary::{self, Purpose};
+use crate::guest::Guest;
 use crate::identity::Mtime;
-use crate::report::Skip;
+use crate::report::{FileError, Skip};
+use crate::scan::{GuestId, Scan};
+use crate::store::Listed;
 use crate::sys::beneath;
+use crate::sys::stamp::Stamp;
 
-/// What became of a temporary name.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Recovered {
-    /// It is gone.
-    Done,
-    /// A process writes to the file; the next run decides.
-    Later,
-}
-
-/// Tidies up the temporary name `leftover` in `directory`. `is_object` knows the store's inodes.
+/// Tidies up all temporary names that `scan` found in `guests`.
 ///
-/// # Errors
-/// The system call that failed, by name. Nothing is lost then; the next run tries again.
-pub fn recover(
-    directory: BorrowedFd<'_>,
-    leftover: &[u8],
-    is_object: impl Fn(u64) -> bool,
-    buffer: &mut [u8],
-) -> Result<Recovered, (&'static str, Errno)> {
-    let unlink = || match rustix::fs::unlinkat(directory, leftover, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(Recovered::Done),
-        Err(errno) => Err(("unlinkat", errno)),
+/// Returns what could not be decided or done; nothing is lost then, and the next run tries again.
+#[must_use]
+pub fn recover(guests: &[&Guest], scan: &Scan, listed: &[Listed]) -> Vec<FileError> {
+    let objects: HashSet<u64> = listed.iter().map(|object| object.inode).collect();
+    let mut recovery = Recovery {
+        guests,
+        scan,
+        objects,
+        buffer: vec![0; 256 << 10],
+        errors: Vec::new(),
     };
-    let inode = match beneath::inode_of(directory, leftover) {
-        Ok(inode) => inode,
-        Err(Errno::NOENT) => return Ok(Recovered::Done),
-        Err(errno) => return Err(("statx", errno)),
-    };
-    if is_object(inode) {
-        return unlink();
-    }
-    let names = beneath::names(directory).map_err(|errno| ("getdents64", errno))?;
-    let served = names
-        .into_iter()
-        .find(|name| temporary::of(name) == leftover);
-    let Some(served) = served else {
-        return unlink();
-    };
-    match beneath::inode_of(directory, &served) {
-        Ok(inode) if is_object(inode) => {}
-        Ok(_) | Err(Errno::NOENT) => return unlink(),
-        Err(errno) => return Err(("statx", errno)),
-    }
-    // The exchange had happened. Has anybody written to the old file since?
-    let mut read = |name: &[u8]| {
-        let file = beneath::open_file(directory, name)
-            .map_err(|errno| Unproven::Failed("openat2", errno.into()))?;
-        Leased::new(file)?.prove(Mtime::Kept, buffer)
-    };
-    let (old, object) = match (read(leftover), read(&served)) {
-        (Ok(old), Ok(object)) => (old, object),
-        (Err(Unproven::Failed(call, error)), _) | (_, Err(Unproven::Failed(call, error))) => {
-            return Err((call, Errno::from_io_error(&error).unwrap_or(Errno::IO)));
+    // Files of half-shared groups, and copies that are in place, each with all of its leftovers.
+    let mut replaced: HashMap<(GuestId, u64), Vec<Leftover>> = HashMap::new();
+    let mut copied: HashMap<(GuestId, u64), Vec<Leftover>> = HashMap::new();
+    for found in &scan.leftovers {
+        let Some((leftover, purpose)) = recovery.look(found.directory, &found.name) else {
+            continue;
+        };
+        let is_object = recovery.objects.contains(&leftover.stamp.inode);
+        let key = (leftover.guest, leftover.stamp.inode);
+        match (purpose, is_object) {
+            (Purpose::Share, false) => replaced.entry(key).or_default().push(leftover),
+            (Purpose::Own, true) => copied.entry(key).or_default().push(leftover),
+            (Purpose::Share, true) | (Purpose::Own, false) => recovery.unlink(&leftover),
         }
-        (Err(Unproven::Skipped(Skip::OpenForWriting)), _)
-        | (_, Err(Unproven::Skipped(Skip::OpenForWriting))) => return Ok(Recovered::Later),
-        // What the old file is now, no object can be: it goes back.
-        _ => return put_back(directory, leftover, &served).map(|()| Recovered::Done),
-    };
-    let is_same =
-        old.identity == object.identity && since(&old.leased.file, &old.identity) == Since::Same;
-    if is_same {
-        unlink()
-    } else {
-        put_back(directory, leftover, &served).map(|()| Recovered::Done)
+    }
+    for leftovers in replaced.values() {
+        recovery.finish_sharing(leftovers);
+    }
+    for ((guest, object), leftovers) in &copied {
+        recovery.finish_copying(*guest, *object, leftovers);
+    }
+    recovery.errors
+}
+
+/// A temporary name and what it leads to.
+struct Leftover {
+    guest: GuestId,
+    directory: Rc<OwnedFd>,
+    name: Vec<u8>,
+    path: PathBuf,
+    stamp: Stamp,
+    /// The name that it serves and its inode, unless that is gone.
+    served: Option<(Vec<u8>, u64)>,
+}
+
+/// Why a step was not done.
+enum Undone {
+    Failed(&'static str, Errno),
+    WriterWaits,
+}
+
+struct Recovery<'a> {
+    guests: &'a [&'a Guest],
+    scan: &'a Scan,
+    objects: HashSet<u64>,
+    buffer: Vec<u8>,
+    errors: Vec<FileError>,
+}
+
+impl Recovery<'_> {
+    fn look(&mut self, directory: u32, name: &[u8]) -> Option<(Leftover, Purpose)> {
+        let guest = self.scan.guest_of(directory);
+        let path_below = self.scan.directory_path(directory);
+        let root = self.guests[usize::from(guest)];
+        let path = root.path_of(&[path_below.as_slice(), name].join(b"/".as_slice()));
+        let purpose = temporary::purpose(name)?;
+        let look = || -> Result<Leftover, (&'static str, Errno)> {
+            let directory = beneath::open_directory(root.root.as_fd(), &path_below)
+                .map_err(|errno| ("openat2", errno))?;
+            let stamp = Stamp::at(directory.as_fd(), name).map_err(|errno| ("statx", errno))?;
+            let names = beneath::names(directory.as_fd()).map_err(|errno| ("getdents64", errno))?;
+            let served = names
+                .into_iter()
+                .find(|served| temporary::of(served, purpose) == name);
+            let served = served.and_then(|served| {
+                let inode = beneath::inode_of(directory.as_fd(), &served).ok()?;
+                Some((served, inode))
+            });
+            Ok(Leftover {
+                guest,
+                directory: Rc::new(directory),
+                name: name.to_vec(),
+                path: path.clone(),
+                stamp,
+                served,
+            })
+        };
+        match look() {
+            Ok(leftover) => Some((leftover, purpose)),
+            // The guest removed it.
+            Err((_, Errno::NOENT)) => None,
+            Err((call, errno)) => {
+                self.errors.push(FileError::call(call, path, &errno.into()));
+                None
+            }
+        }
+    }
+
+    /// Lets a file go whose names were all exchanged, or puts it back.
+    fn finish_sharing(&mut self, leftovers: &[Leftover]) {
+        let names = leftovers.len() as u64;
+        let is_whole = u64::from(leftovers[0].stamp.link_count) <= names;
+        let mut is_same = is_whole;
+        for leftover in leftovers {
+            if !is_same {
+                break;
+            }
+            match self.is_same_as_object(leftover) {
+                Ok(same) => is_same = same,
+                Err(undone) => return self.failed(leftover, &undone),
+            }
+        }
+        for leftover in leftovers {
+            if is_same {
+                self.unlink(leftover);
+            } else {
+                self.put_back(leftover);
+            }
+        }
+    }
+
+    /// Whether a file still is what the object that took its place is; true where the guest has
+    /// replaced or removed that name itself, so that there is nothing to put back.
+    fn is_same_as_object(&mut self, leftover: &Leftover) -> Result<bool, Undone> {
+        let Some((served, _)) = leftover.shared_name(&self.objects) else {
+            return Ok(true);
+        };
+        let buffer = &mut self.buffer;
+        let mut read = |name: &[u8]| {
+            let file = beneath::open_file(leftover.directory.as_fd(), name)
+                .map_err(|errno| Unproven::Failed("openat2", errno.into()))?;
+            Leased::new(file)?.prove(Mtime::Kept, buffer)
+        };
+        let undone = |unproven| match unproven {
+            Unproven::Skipped(Skip::OpenForWriting) => Some(Undone::WriterWaits),
+            Unproven::Failed(call, error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                Some(Undone::Failed(call, errno))
+            }
+            // What the old file is now, no object can be.
+            Unproven::Skipped(_) => None,
+        };
+        let object = match read(served) {
+            Ok(object) => object,
+            Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
+        };
+        let old = match read(&leftover.name) {
+            Ok(old) => old,
+            Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
+        };
+        Ok(
+            old.identity == object.identity
+                && since(&old.leased.file, &old.identity) == Since::Same,
+        )
+    }
+
+    /// Gives the names of an object in a guest that have not got it yet the copy that others have.
+    fn finish_copying(&mut self, guest: GuestId, object: u64, leftovers: &[Leftover]) {
+        let private = |leftover: &Leftover| {
+            let (served, inode) = leftover.served.clone()?;
+            (!self.objects.contains(&inode)).then_some((served, inode))
+        };
+        let copy = leftovers
+            .iter()
+            .find_map(|leftover| private(leftover).map(|(name, inode)| (leftover, name, inode)));
+        if let Some((leftover, name, inode)) = copy
+            && let Err(undone) = self.spread(guest, object, leftover, &name, inode)
+        {
+            return self.failed(leftover, &undone);
+        }
+        for leftover in leftovers {
+            self.unlink(leftover);
+        }
+    }
+
+    /// Replaces every name of `object` in the guest by a link to the copy behind `name`.
+    fn spread(
+        &self,
+        guest: GuestId,
+        object: u64,
+        leftover: &Leftover,
+        name: &[u8],
+        copy: u64,
+    ) -> Result<(), Undone> {
+        let file = beneath::open_file(leftover.directory.as_fd(), name)
+            .map_err(|errno| Undone::Failed("openat2", errno))?;
+        let rest = self.scan.files.iter().filter(|file| {
+            file.stamp.inode == object && self.scan.guest_of(file.directory) == guest
+        });
+        for record in rest {
+            let path = self.scan.directory_path(record.directory);
+            let root = self.guests[usize::from(guest)].root.as_fd();
+            let directory = beneath::open_directory(root, &path)
+                .map_err(|errno| Undone::Failed("openat2", errno))?;
+            let name = self.scan.name_of(record);
+            let done = Exchanged::new(
+                Rc::new(directory),
+                name,
+                Purpose::Own,
+                object,
+                file.as_fd(),
+                copy,
+            );
+            match done.map(Exchanged::finish) {
+                Ok(Ok(())) => {}
+                // The guest has removed or replaced this name since it was scanned.
+                Err(Refused::Changed) => {}
+                Ok(Err(errno)) => return Err(Undone::Failed("unlinkat", errno)),
+                Err(Refused::Failed(call, errno)) => return Err(Undone::Failed(call, errno)),
+                Err(Refused::NameTaken | Refused::SourceGone) => {
+                    return Err(Undone::Failed("linkat", Errno::EXIST));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self, leftover: &Leftover) {
+        if let Some((served, _)) = leftover.shared_name(&self.objects) {
+            let exchanged = rustix::fs::renameat_with(
+                &*leftover.directory,
+                leftover.name.as_slice(),
+                &*leftover.directory,
+                served,
+                RenameFlags::EXCHANGE,
+            );
+            if let Err(errno) = exchanged {
+                return self.failed(leftover, &Undone::Failed("renameat2", errno));
+            }
+        }
+        self.unlink(leftover);
+    }
+
+    fn unlink(&mut self, leftover: &Leftover) {
+        let name = leftover.name.as_slice();
+        match rustix::fs::unlinkat(&*leftover.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => self.failed(leftover, &Undone::Failed("unlinkat", errno)),
+        }
+    }
+
+    fn failed(&mut self, leftover: &Leftover, undone: &Undone) {
+        let path = leftover.path.clone();
+        self.errors.push(match undone {
+            Undone::Failed(call, errno) => FileError::call(call, path, &(*errno).into()),
+            Undone::WriterWaits => FileError {
+                path,
+                reason: "a process writes to this file of an interrupted run; run again later"
+                    .to_owned(),
+            },
+        });
     }
 }
 
-fn put_back(
-    directory: BorrowedFd<'_>,
-    leftover: &[u8],
-    served: &[u8],
-) -> Result<(), (&'static str, Errno)> {
-    rustix::fs::renameat_with(
-        directory,
-        leftover,
-        directory,
-        served,
-        RenameFlags::EXCHANGE,
-    )
-    .map_err(|errno| ("renameat2", errno))?;
-    match rustix::fs::unlinkat(directory.as_fd(), leftover, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(("unlinkat", errno)),
+impl Leftover {
+    /// The name that it serves, if that leads to an object.
+    fn shared_name(&self, objects: &HashSet<u64>) -> Option<(&[u8], u64)> {
+        let (name, inode) = self.served.as_ref()?;
+        objects.contains(inode).then_some((name.as_slice(), *inode))
     }
 }

@@ -24,7 +24,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::sys::beneath;
-use crate::unify::temporary;
+use crate::unify::temporary::{self, Purpose};
 
 /// One name that now leads to the new inode, while the temporary name keeps the old one.
 #[derive(Debug)]
@@ -56,11 +56,12 @@ impl Exchanged {
     pub fn new(
         directory: Rc<OwnedFd>,
         name: &[u8],
+        purpose: Purpose,
         old_inode: u64,
         new: BorrowedFd<'_>,
         new_inode: u64,
     ) -> Result<Self, Refused> {
-        let temporary = temporary::of(name);
+        let temporary = temporary::of(name, purpose);
         link(new, &directory, &temporary)?;
         let this = Self {
             directory,

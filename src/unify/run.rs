@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use super::apply::Applier;
 use super::census::Census;
+use super::directory_times::DirectoryTimes;
 use super::group::{self, Key};
-use super::recover::{Recovered, recover};
+use super::recover::recover;
 use super::share::{has_candidates, share};
 use super::tally::{Linked, Tally};
 use crate::display::Shown;
@@ -29,6 +30,7 @@ use crate::store::{Listed, ObjectName, Store, StoreLock, Wait};
 use crate::sys::beneath;
 use crate::sys::lease::ignore_break_signal;
 use crate::sys::stamp::{Stamp, Timestamp};
+use rustix::io::Errno;
 
 /// How a run is to be done.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +126,16 @@ impl Shared<'_> {
             .path_of(&self.scan.path_of(file))
     }
 
+    /// Opens a directory that the scan found.
+    ///
+    /// # Errors
+    /// As [`beneath::open_directory`].
+    pub fn open(&self, directory: u32) -> Result<OwnedFd, Errno> {
+        let guest = self.guest(self.scan.guest_of(directory));
+        let path = self.scan.directory_path(directory);
+        beneath::open_directory(guest.root.as_fd(), &path)
+    }
+
     /// What an earlier run read in a file that has not changed since.
     #[must_use]
     pub fn remembered(&self, stamp: &Stamp) -> Option<Identity> {
@@ -201,7 +213,8 @@ pub fn unify(
     progress.stage("scan", None);
     let mut scan = walk(sources, options, progress);
     if !options.dry_run && !scan.leftovers.is_empty() {
-        report.errors.extend(tidy_up(sources, &scan, &listed));
+        let guests: Vec<&Guest> = sources.iter().map(|source| &source.guest).collect();
+        report.errors.extend(recover(&guests, &scan, &listed));
         scan = walk(sources, options, progress);
     }
     report.seconds.scan = scanning.elapsed().as_secs_f64();
@@ -241,6 +254,13 @@ pub fn unify(
         .flat_map(|group| &scan.files[group.files.clone()]);
     progress.stage("unify", Some(bytes.map(|file| file.stamp.size).sum()));
     let tally = work(&shared, &groups, options.jobs);
+    if tally.directories_with_new_mtime > 0 {
+        progress.note(&format!(
+            "{} directories have a new mtime, because they could not be watched; raise \
+             fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)",
+            tally.directories_with_new_mtime
+        ));
+    }
     report.seconds.unify = unifying.elapsed().as_secs_f64();
 
     fill(&mut report, &scan, &tally);
@@ -273,34 +293,6 @@ fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan 
         })
         .collect();
     scan(&requests, options.smallest, progress)
-}
-
-/// Finishes or undoes what an interrupted run left in the guests.
-fn tidy_up(sources: &[Source], scan: &Scan, listed: &[Listed]) -> Vec<FileError> {
-    let objects: HashSet<u64> = listed.iter().map(|object| object.inode).collect();
-    let mut buffer = vec![0; 256 << 10];
-    let mut errors = Vec::new();
-    for leftover in &scan.leftovers {
-        let guest = &sources[usize::from(scan.guest_of(leftover.directory))].guest;
-        let path = scan.directory_path(leftover.directory);
-        let done = beneath::open_directory(guest.root.as_fd(), &path)
-            .map_err(|errno| ("openat2", errno))
-            .and_then(|directory| {
-                let is_object = |inode| objects.contains(&inode);
-                recover(directory.as_fd(), &leftover.name, is_object, &mut buffer)
-            });
-        let host_path = guest.path_of(&[path.as_slice(), &leftover.name].join(b"/".as_slice()));
-        match done {
-            Ok(Recovered::Done) => {}
-            Ok(Recovered::Later) => errors.push(FileError {
-                path: host_path,
-                reason: "a process writes to this file of an interrupted run; run again later"
-                    .to_owned(),
-            }),
-            Err((call, errno)) => errors.push(FileError::call(call, host_path, &errno.into())),
-        }
-    }
-    errors
 }
 
 /// Every object by its inode, and those that no scanned guest links.
@@ -394,42 +386,61 @@ fn candidates<'a>(
 
 /// Lets `jobs` workers share the groups among them.
 fn work(shared: &Shared<'_>, groups: &[Group<'_>], jobs: usize) -> Tally {
-    /// Groups that a worker takes at once: neighbours, which share directories.
-    const BATCH: usize = 64;
     let next = AtomicUsize::new(0);
-    let is_over = AtomicBool::new(false);
-    let worker = || {
-        let mut tally = Tally::default();
-        let mut applier = Applier::new(shared);
-        while !is_over.load(Ordering::Relaxed) {
-            let start = next.fetch_add(BATCH, Ordering::Relaxed);
-            let Some(batch) = groups.get(start..groups.len().min(start + BATCH)) else {
-                break;
-            };
-            for group in batch {
-                let unseen: Vec<&ObjectState> = group.unseen.iter().collect();
-                let files = &shared.scan.files[group.files.clone()];
-                share(shared, files, &unseen, &mut applier, &mut tally);
-                if tally.fatal.is_some() {
-                    is_over.store(true, Ordering::Relaxed);
-                    break;
+    let mut all = Tally::default();
+    while next.load(Ordering::Relaxed) < groups.len() && all.fatal.is_none() {
+        let times = DirectoryTimes::new();
+        let (is_over, is_done) = (AtomicBool::new(false), AtomicBool::new(false));
+        let worker = || work_until_full(shared, groups, &next, &times, &is_over);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(worker)).collect();
+            scope.spawn(|| times.listen(&is_done));
+            for worker in workers {
+                match worker.join() {
+                    Ok(tally) => all.merge(tally),
+                    Err(panic) => {
+                        is_done.store(true, Ordering::Release);
+                        std::panic::resume_unwind(panic);
+                    }
                 }
             }
-        }
-        applier.finish_all(&mut tally);
-        tally
-    };
-    let mut all = Tally::default();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(tally) => all.merge(tally),
-                Err(panic) => std::panic::resume_unwind(panic),
+            is_done.store(true, Ordering::Release);
+        });
+        all.directories_with_new_mtime += times.restore(|directory| shared.open(directory));
+    }
+    all
+}
+
+/// Does groups until there are none left, or until so many directories were changed that their
+/// times have to be put back before the next one.
+fn work_until_full(
+    shared: &Shared<'_>,
+    groups: &[Group<'_>],
+    next: &AtomicUsize,
+    times: &DirectoryTimes,
+    is_over: &AtomicBool,
+) -> Tally {
+    /// Groups that a worker takes at once: neighbours, which share directories.
+    const BATCH: usize = 64;
+    let mut tally = Tally::default();
+    let mut applier = Applier::new(shared, times);
+    while !is_over.load(Ordering::Relaxed) && !times.is_full() {
+        let start = next.fetch_add(BATCH, Ordering::Relaxed);
+        let Some(batch) = groups.get(start..groups.len().min(start + BATCH)) else {
+            break;
+        };
+        for group in batch {
+            let unseen: Vec<&ObjectState> = group.unseen.iter().collect();
+            let files = &shared.scan.files[group.files.clone()];
+            share(shared, files, &unseen, &mut applier, &mut tally);
+            if tally.fatal.is_some() {
+                is_over.store(true, Ordering::Relaxed);
+                break;
             }
         }
-    });
-    all
+    }
+    applier.finish_all(&mut tally);
+    tally
 }
 
 fn fill(report: &mut RunReport, scan: &Scan, tally: &Tally) {

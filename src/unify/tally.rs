@@ -43,6 +43,8 @@ pub struct Tally {
     pub errors: Vec<FileError>,
     /// Set once going on makes no sense: the disk is full, read-only or broken.
     pub fatal: Option<Errno>,
+    /// Directories that could not be watched, so that they keep the mtime that replacing gave them.
+    pub directories_with_new_mtime: u64,
     /// Objects that were linked, as they are now.
     pub objects: Vec<Linked>,
     /// Files that were read and stay private, so that the next run need not read them.

@@ -1,44 +1,82 @@
 //! Temporary names beside the files they replace.
 //!
-//! A temporary name is made from the name it serves: `.vhashify-` and 32 hex digits of BLAKE3 of
-//! that name. So whoever finds one after a crash knows which file of the same directory it belongs
-//! to, without a journal that could be lost. Names of this form are reserved; nothing else in a
-//! guest is called so.
+//! A temporary name is made from the name it serves: a prefix and 32 hex digits of BLAKE3 of that
+//! name. So whoever finds one after a crash knows which file of the same directory it belongs to,
+//! without a journal that could be lost. The prefix tells what was being done:
+//!
+//! | prefix | the name was about to lead to |
+//! | --- | --- |
+//! | `.vhashify-` | an object (unification) |
+//! | `.vhashify-own-` | a private copy (deunification) |
+//!
+//! Names of these forms are reserved; nothing else in a guest is called so.
 
-const PREFIX: &[u8] = b".vhashify-";
+/// What a replacement puts in the place of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A link to an object.
+    Share,
+    /// A private copy.
+    Own,
+}
+
 const DIGITS: usize = 32;
+
+impl Purpose {
+    fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Share => b".vhashify-",
+            Self::Own => b".vhashify-own-",
+        }
+    }
+}
 
 /// The temporary name that serves `name`.
 #[must_use]
-pub fn of(name: &[u8]) -> Vec<u8> {
+pub fn of(name: &[u8], purpose: Purpose) -> Vec<u8> {
     let digits = blake3::hash(name).to_hex();
-    [PREFIX, &digits.as_bytes()[..DIGITS]].concat()
+    [purpose.prefix(), &digits.as_bytes()[..DIGITS]].concat()
+}
+
+/// What a temporary name is for; `None` for any other name.
+#[must_use]
+pub fn purpose(name: &[u8]) -> Option<Purpose> {
+    [Purpose::Share, Purpose::Own].into_iter().find(|purpose| {
+        name.strip_prefix(purpose.prefix()).is_some_and(|rest| {
+            rest.len() == DIGITS
+                && rest
+                    .iter()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    })
 }
 
 /// Whether `name` is reserved for temporary names.
 #[must_use]
 pub fn is_one(name: &[u8]) -> bool {
-    name.strip_prefix(PREFIX).is_some_and(|rest| {
-        rest.len() == DIGITS
-            && rest
-                .iter()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    purpose(name).is_some()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_one, of};
+    use super::{Purpose, is_one, of, purpose};
 
     #[test]
     fn only_temporary_names_are_taken_for_them() {
         for name in [&b"passwd"[..], b"\xff\n", &[b'x'; 255]] {
-            assert!(is_one(&of(name)));
+            for one in [Purpose::Share, Purpose::Own] {
+                assert_eq!(purpose(&of(name, one)), Some(one));
+            }
             assert!(!is_one(name));
         }
-        for name in [&b".vhashify-"[..], b".vhashify-notes", b".vhashify"] {
+        for name in [
+            &b".vhashify-"[..],
+            b".vhashify-notes",
+            b".vhashify",
+            b".vhashify-own-",
+        ] {
             assert!(!is_one(name));
         }
-        assert_ne!(of(b"a"), of(b"b"));
+        assert_ne!(of(b"a", Purpose::Share), of(b"b", Purpose::Share));
     }
 }

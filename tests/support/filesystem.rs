@@ -147,7 +147,8 @@ fn remove_those_of_killed_runs() {
                 continue;
             };
             let process = rest.split('-').next().unwrap_or_default();
-            let is_gone = process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists();
+            let is_gone =
+                process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists();
             if is_gone {
                 let path = entry.path();
                 take_away(&path.with_extension("img"), &path.with_extension("mnt"));

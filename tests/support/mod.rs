@@ -6,7 +6,7 @@
 //! | [`filesystem`] | real ext4, XFS and Btrfs, loop-mounted for one test |
 //! | [`program`] | the built `vhashify`, as a user runs it |
 //! | [`snapshot`] | a walk of a guest or a store, and what differs between two |
-
+//! | [`tree`] | guests described as data, random ones among them |
 //! | [`guests`] | real Debian guests |
 // Each test program compiles all of it and uses a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -15,6 +15,7 @@ pub mod filesystem;
 pub mod guests;
 pub mod program;
 pub mod snapshot;
+pub mod tree;
 
 /// Whether a test may pass over what this machine cannot do. In CI it may not.
 pub fn skip(why: &str) {

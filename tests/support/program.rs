@@ -57,7 +57,8 @@ impl Host {
 
     /// A run over all guests: `vhashify --protect none --manually OPTIONS GUEST…`.
     pub fn run_command(&self, options: &[&str]) -> Command {
-        let mut arguments: Vec<OsString> = vec!["--protect".into(), "none".into(), "--manually".into()];
+        let mut arguments: Vec<OsString> =
+            vec!["--protect".into(), "none".into(), "--manually".into()];
         arguments.extend(options.iter().map(OsString::from));
         arguments.extend(self.guests.iter().map(OsString::from));
         self.command(arguments)

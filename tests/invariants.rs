@@ -1,0 +1,403 @@
+//! The invariants of the design, each under the number that it has there, held by the built program
+//! on real filesystems.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use support::filesystem::on_each;
+use support::program::Host;
+use support::snapshot::{Content as Found, Snapshot, check_store};
+use support::tree::{
+    self, At, Attribute, Content, Item, Metadata, PLAIN, SIZE_WITH_HOLE, inode, make_file,
+    make_guests,
+};
+
+const SMALL: Content = Content {
+    size: 100,
+    variant: 0,
+};
+
+fn snapshots(host: &Host) -> Vec<Snapshot> {
+    host.guests
+        .iter()
+        .map(|guest| Snapshot::of(guest))
+        .collect()
+}
+
+fn assert_same(before: &[Snapshot], host: &Host, when: &str) {
+    for (number, (before, after)) in before.iter().zip(snapshots(host)).enumerate() {
+        before.assert_same(&after, &format!("{when}, guest {number}"));
+    }
+}
+
+/// What must agree before two files may be one: everything that the inode carries.
+type Identity = (
+    blake3::Hash,
+    u64,
+    u32,
+    u32,
+    u32,
+    (i64, i64),
+    BTreeMap<OsString, Vec<u8>>,
+);
+
+/// The inodes of each guest that may be shared, by identity.
+fn shareable(host: &Host, snapshots: &[Snapshot]) -> BTreeMap<String, Vec<BTreeSet<u64>>> {
+    let mut found: BTreeMap<String, Vec<BTreeSet<u64>>> = BTreeMap::new();
+    for (number, (snapshot, root)) in snapshots.iter().zip(&host.guests).enumerate() {
+        for (path, entry) in &snapshot.0 {
+            let Found::File(size, digest) = &entry.content else {
+                continue;
+            };
+            if *size == 0 || *size == SIZE_WITH_HOLE {
+                continue;
+            }
+            let identity: Identity = (
+                *digest,
+                *size,
+                entry.mode,
+                entry.owner,
+                entry.group,
+                entry.mtime,
+                entry.attributes.clone(),
+            );
+            let guests = found
+                .entry(format!("{identity:?}"))
+                .or_insert_with(|| vec![BTreeSet::new(); host.guests.len()]);
+            guests[number].insert(inode(&root.join(path)));
+        }
+    }
+    found
+}
+
+/// All that can be said of any guests: run, run again, give back, collect, verify.
+fn check_everything(guests: &[Vec<Item>], place: &Path, are_linked: bool) {
+    let host = Host::new(place, guests.len());
+    make_guests(guests, &host.guests);
+    let before = snapshots(&host);
+
+    let foretold = host.run(&["--dry-run"]);
+    assert_same(&before, &host, "after a dry run");
+    assert_eq!(
+        check_store(&host.store()).len(),
+        0,
+        "a dry run made objects"
+    );
+
+    let report = host.run(&[]);
+    assert_same(&before, &host, "after a run");
+    check_store(&host.store());
+    for number in ["files_unified", "objects_created", "bytes_saved"] {
+        assert_eq!(
+            foretold[number], report[number],
+            "the dry run said other {number}"
+        );
+    }
+    if !are_linked {
+        // The k-th copies of all guests that have so many meet in one inode.
+        for (identity, inodes) in shareable(&host, &snapshots(&host)) {
+            let most = inodes.iter().map(BTreeSet::len).max().unwrap();
+            let all: BTreeSet<u64> = inodes.into_iter().flatten().collect();
+            assert_eq!(
+                all.len(),
+                most,
+                "not all that could be shared is: {identity}"
+            );
+        }
+    }
+
+    let again = host.run(&[]);
+    assert_eq!(again["files_unified"], 0, "a second run found more to do");
+    assert_same(&before, &host, "after a second run");
+
+    host.call(["verify", "--deep"]);
+    host.deunify(0, &[]);
+    assert_same(&before, &host, "after deunify");
+    let objects = check_store(&host.store());
+    for path in before[0].0.keys() {
+        let inode = inode(&host.guests[0].join(path));
+        assert!(
+            !objects.contains_key(&inode),
+            "{} is still shared",
+            path.display()
+        );
+    }
+    host.call(["gc"]);
+    for path in check_store(&host.store()).values() {
+        let links = fs::metadata(path).unwrap().nlink();
+        assert!(links > 1, "gc left {}", path.display());
+    }
+    assert_same(&before, &host, "after gc");
+    host.run(&[]);
+    assert_same(
+        &before,
+        &host,
+        "after a run that shares what was given back",
+    );
+    host.call(["verify", "--deep"]);
+}
+
+fn on_random_guests(are_linked: bool) {
+    on_each(|filesystem| {
+        let number = Cell::new(0);
+        let config = Config {
+            cases: 16,
+            failure_persistence: None,
+            max_shrink_iters: 200,
+            ..Config::default()
+        };
+        let mut runner = TestRunner::new(config);
+        let result = runner.run(&tree::guests(are_linked), |guests| {
+            number.set(number.get() + 1);
+            let place = filesystem.path().join(format!("case{}", number.get()));
+            let checked =
+                std::panic::catch_unwind(|| check_everything(&guests, &place, are_linked));
+            fs::remove_dir_all(&place).unwrap();
+            checked.map_err(|panic| {
+                let text = panic.downcast_ref::<String>().cloned();
+                TestCaseError::fail(text.unwrap_or_default())
+            })
+        });
+        result.unwrap_or_else(|failure| panic!("{failure}"));
+    });
+}
+
+#[test]
+fn inv1_inv2_inv3_inv7_random_guests_are_the_same_and_share_all_they_can() {
+    on_random_guests(false);
+}
+
+#[test]
+fn inv1_inv2_inv3_inv7_guests_that_were_hard_linked_to_one_another_stay_the_same() {
+    on_random_guests(true);
+}
+
+#[test]
+fn inv2_files_that_differ_in_anything_but_their_names_are_not_shared() {
+    on_each(|filesystem| {
+        let variants = [
+            (
+                "mode",
+                Metadata {
+                    mode: 0o755,
+                    ..PLAIN
+                },
+            ),
+            ("owner", Metadata { owner: 1, ..PLAIN }),
+            ("group", Metadata { group: 1, ..PLAIN }),
+            (
+                "mtime",
+                Metadata {
+                    mtime: PLAIN.mtime + 1,
+                    ..PLAIN
+                },
+            ),
+            (
+                "attribute",
+                Metadata {
+                    attribute: Attribute::User,
+                    ..PLAIN
+                },
+            ),
+            (
+                "acl",
+                Metadata {
+                    attribute: Attribute::AccessControlList,
+                    ..PLAIN
+                },
+            ),
+            (
+                "capability",
+                Metadata {
+                    attribute: Attribute::Capability,
+                    ..PLAIN
+                },
+            ),
+        ];
+        for (name, metadata) in variants {
+            let host = Host::new(&filesystem.path().join(name), 2);
+            make_file(&host.guests[0].join("file"), SMALL, PLAIN);
+            make_file(&host.guests[1].join("file"), SMALL, metadata);
+            let before = snapshots(&host);
+            assert_eq!(host.run(&[])["files_unified"], 0, "differs in {name}");
+            assert_same(&before, &host, name);
+        }
+        let host = Host::new(&filesystem.path().join("content"), 2);
+        make_file(&host.guests[0].join("file"), SMALL, PLAIN);
+        make_file(
+            &host.guests[1].join("file"),
+            Content {
+                variant: 1,
+                ..SMALL
+            },
+            PLAIN,
+        );
+        assert_eq!(host.run(&[])["files_unified"], 0, "differs in content");
+    });
+}
+
+#[test]
+fn inv2_ignore_mtime_gives_up_the_mtime_and_nothing_else() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        make_file(&host.guests[0].join("file"), SMALL, PLAIN);
+        let later = Metadata {
+            mtime: PLAIN.mtime + 5,
+            ..PLAIN
+        };
+        make_file(&host.guests[1].join("file"), SMALL, later);
+        let report = host.run(&["--ignore-mtime"]);
+        assert_eq!(report["files_unified"], 1);
+        let inodes: BTreeSet<u64> = host
+            .guests
+            .iter()
+            .map(|guest| inode(&guest.join("file")))
+            .collect();
+        assert_eq!(inodes.len(), 1);
+        host.call(["verify", "--deep"]);
+    });
+}
+
+#[test]
+fn inv3_a_link_group_is_shared_whole_and_stays_one_file() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for guest in &host.guests {
+            make_file(&guest.join("bin/tool"), SMALL, PLAIN);
+            fs::create_dir_all(guest.join("lib")).unwrap();
+            fs::hard_link(guest.join("bin/tool"), guest.join("lib/other-name")).unwrap();
+            fs::hard_link(guest.join("bin/tool"), guest.join("third")).unwrap();
+        }
+        let before = snapshots(&host);
+        assert_eq!(host.run(&[])["files_unified"], 3);
+        assert_same(&before, &host, "after a run");
+        let names = ["bin/tool", "lib/other-name", "third"];
+        let inodes: BTreeSet<u64> = host
+            .guests
+            .iter()
+            .flat_map(|guest| names.map(|name| inode(&guest.join(name))))
+            .collect();
+        assert_eq!(inodes.len(), 1);
+    });
+}
+
+#[test]
+fn inv3_a_name_that_a_guest_adds_or_removes_later_is_noticed() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 3);
+        for guest in &host.guests {
+            make_file(&guest.join("one"), SMALL, PLAIN);
+        }
+        host.run(&[]);
+        // Another name of the shared file, and a second file of the same identity.
+        fs::hard_link(host.guests[0].join("one"), host.guests[0].join("added")).unwrap();
+        for guest in &host.guests[..2] {
+            make_file(&guest.join("second"), SMALL, PLAIN);
+        }
+        let before = snapshots(&host);
+        assert_eq!(host.run(&[])["files_unified"], 1);
+        assert_same(&before, &host, "a name was added");
+        fs::remove_file(host.guests[0].join("one")).unwrap();
+        let before = snapshots(&host);
+        host.run(&[]);
+        assert_same(&before, &host, "a name was removed");
+        // The excluded directory holds the guest's last name of the object.
+        let excluded = host.guests[0].join("excluded");
+        fs::create_dir(&excluded).unwrap();
+        fs::rename(host.guests[0].join("added"), excluded.join("moved")).unwrap();
+        make_file(&host.guests[0].join("third"), SMALL, PLAIN);
+        let list = host.place.join("list");
+        fs::write(&list, "/excluded\n").unwrap();
+        let before = snapshots(&host);
+        host.run(&["--exclude-from", list.to_str().unwrap()]);
+        assert_same(&before, &host, "a name stands where the scan does not look");
+    });
+}
+
+#[test]
+fn inv3_a_group_with_a_name_outside_of_what_is_scanned_is_left_alone() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for guest in &host.guests {
+            make_file(&guest.join("file"), SMALL, PLAIN);
+        }
+        fs::hard_link(host.guests[0].join("file"), host.place.join("outside")).unwrap();
+        let before = snapshots(&host);
+        let report = host.run(&[]);
+        assert_eq!(report["files_unified"], 0);
+        assert_eq!(report["skipped"]["linked-elsewhere"], 1);
+        assert_same(&before, &host, "after a run");
+    });
+}
+
+#[test]
+fn inv4_empty_files_and_files_with_holes_are_never_shared() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for guest in &host.guests {
+            make_file(&guest.join("empty"), Content { size: 0, ..SMALL }, PLAIN);
+            let image = Content {
+                size: SIZE_WITH_HOLE,
+                ..SMALL
+            };
+            make_file(&guest.join("image"), image, PLAIN);
+        }
+        let report = host.run(&[]);
+        assert_eq!(report["files_unified"], 0);
+        assert_eq!(report["skipped"]["empty"], 2);
+        assert_eq!(report["skipped"]["sparse"], 2);
+    });
+}
+
+#[test]
+fn inv7_an_index_that_is_lost_or_damaged_costs_nothing_but_time() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 3);
+        for guest in &host.guests {
+            for directory in 0..5 {
+                for name in 0..7 {
+                    let content = Content {
+                        size: 50 + u64::from(name),
+                        variant: directory,
+                    };
+                    make_file(&guest.join(At(directory, name).path()), content, PLAIN);
+                }
+            }
+        }
+        // Two of three are unified; the third comes when the index is broken.
+        let mut two = host.clone();
+        two.guests.truncate(2);
+        two.run(&[]);
+        let before = snapshots(&host);
+        let index: PathBuf = fs::read_dir(host.state())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|end| end == "redb"))
+            .expect("an index");
+        let whole = fs::read(&index).unwrap();
+        let middle = whole.len() / 2;
+        let mut flipped = whole.clone();
+        for at in (0..flipped.len()).step_by(97) {
+            flipped[at] ^= 0x41;
+        }
+        for damaged in [&whole[..0], &whole[..middle], b"no index", &flipped] {
+            fs::write(&index, damaged).unwrap();
+            host.run(&[]);
+            assert_same(&before, &host, "with a damaged index");
+            check_store(&host.store());
+            host.deunify(2, &[]);
+        }
+        fs::remove_file(&index).unwrap();
+        assert_eq!(host.run(&[])["files_unified"], 35);
+        assert_same(&before, &host, "without an index");
+        host.call(["verify", "--deep"]);
+    });
+}
