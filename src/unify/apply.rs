@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::directory_times::DirectoryTimes;
+use super::object::{self, ProvenObject};
 use super::plan::Step;
 use super::prove::{Leased, Proven, Since, Unproven, since};
 use super::replace::{Exchanged, Refused};
@@ -262,78 +263,29 @@ impl<'a> Applier<'a> {
         })
     }
 
-    /// Opens an object under a lease and makes sure that it is what its name says.
+    /// Opens an object that is to be linked.
     fn open_object(&mut self, known: &Known, tally: &mut Tally) -> Option<Object> {
-        let shared = self.shared;
-        let path = shared.store.path_of(&known.name);
-        let fail = |reason: String, tally: &mut Tally| {
-            tally.errors.push(FileError {
-                path: path.clone(),
-                reason,
-            });
-            None
-        };
-        let opened = match shared.store.open_object(&known.name) {
-            Ok(opened) => opened,
-            // Removed by an administrator's own cleanup; the next run makes it anew.
-            Err(Errno::NOENT) => return None,
-            Err(errno) => {
-                tally
-                    .errors
-                    .push(FileError::call("openat2", path, &errno.into()));
-                return None;
-            }
-        };
-        let leased = match Leased::new(opened) {
-            Ok(leased) => leased,
-            Err(Unproven::Skipped(skip)) => {
-                return fail(format!("the object cannot be used: {}", skip.name()), tally);
-            }
-            Err(Unproven::Failed(call, error)) => {
-                tally.errors.push(FileError::call(call, path, &error));
-                return None;
-            }
-        };
-        let (inode, is_marked) = (leased.stamp.inode, leased.is_marked);
-        let is_as_recorded = known
-            .proven
-            .is_some_and(|proven| leased.stamp.is_unchanged_since(&proven));
-        let file = if is_as_recorded {
-            leased.file
-        } else {
-            match leased.prove(known.name.identity.mtime, &mut self.buffer) {
-                Ok(proven) if proven.identity == known.name.identity => proven.leased.file,
-                Ok(_) => {
-                    let reason = "the object's bytes or metadata are not what its name says; \
-                                  run `vhashify verify --deep --repair`";
-                    return fail(reason.to_owned(), tally);
-                }
-                Err(Unproven::Skipped(skip)) => {
-                    return fail(format!("the object cannot be used: {}", skip.name()), tally);
-                }
-                Err(Unproven::Failed(call, error)) => {
-                    tally.errors.push(FileError::call(call, path, &error));
-                    return None;
-                }
-            }
-        };
-        // An interrupted run may have left it without the mark.
-        if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
-            tally.errors.push(FileError::call(
-                "ioctl(FS_IOC_SETFLAGS)",
+        let opened = object::open(
+            self.shared,
+            &known.name,
+            known.proven.as_ref(),
+            &mut self.buffer,
+        );
+        match opened {
+            Ok(ProvenObject { file, inode, path }) => Some(Object {
+                file,
+                inode,
+                name: known.name,
                 path,
-                &errno.into(),
-            ));
-            return None;
+                is_new: false,
+                guests: Vec::new(),
+            }),
+            Err(error) => {
+                // Where it is gone, the next run makes it anew.
+                tally.errors.extend(error);
+                None
+            }
         }
-        Some(Object {
-            file,
-            inode,
-            name: known.name,
-            path,
-            is_new: false,
-            guests: Vec::new(),
-        })
     }
 
     /// Replaces every name of the participant by a link to the object.

@@ -10,6 +10,7 @@
 //!  │  ├ plan     who links what; pure
 //!  │  └ apply    do it so that it can be undone until it is certain
 //!  │     └ replace  one name
+//!  ├ object    an object, proven and marked
 //!  ├ directory_times  what replacing did to the mtime of directories, undone
 //!  └ tally     what was done
 //! deunify    the reverse, for a guest or for paths of it
@@ -20,6 +21,7 @@ mod census;
 mod deunify;
 mod directory_times;
 mod group;
+mod object;
 pub mod plan;
 mod prove;
 mod recover;

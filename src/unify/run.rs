@@ -14,6 +14,7 @@ use super::apply::Applier;
 use super::census::Census;
 use super::directory_times::DirectoryTimes;
 use super::group::{self, Key};
+use super::object::learn_unknown;
 use super::recover::recover;
 use super::share::{has_candidates, share};
 use super::tally::{Linked, Tally};
@@ -117,6 +118,11 @@ impl Shared<'_> {
     #[must_use]
     pub fn object_of(&self, inode: u64) -> Option<&ObjectState> {
         self.objects.get(&inode)
+    }
+
+    /// Every object that the run knows.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectState> {
+        self.objects.values()
     }
 
     /// A file's path on the host, for messages.
@@ -253,7 +259,10 @@ pub fn unify(
         .iter()
         .flat_map(|group| &scan.files[group.files.clone()]);
     progress.stage("unify", Some(bytes.map(|file| file.stamp.size).sum()));
-    let tally = work(&shared, &groups, options.jobs);
+    let mut tally = work(&shared, &groups, options.jobs);
+    if !options.dry_run && tally.fatal.is_none() {
+        tally.merge(learn_unknown(&shared, &tally));
+    }
     if tally.directories_with_new_mtime > 0 {
         progress.note(&format!(
             "{} directories have a new mtime, because they could not be watched; raise \

@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 /// `FS_SYNC_FL | FS_NOATIME_FL` (linux/fs.h): the mark of iunlink.
 const MARK: u32 = 0x8 | 0x80;
 
+/// What ext4 says of its own layout (fs/ext4/ext4.h): a directory that got a hash tree, a file in
+/// extents, a huge one, attributes in inodes of their own, data in the inode.
+const LAYOUT: u32 = 0x1000 | 0x4_0000 | 0x8_0000 | 0x20_0000 | 0x1000_0000;
+
 /// What one path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -19,7 +23,7 @@ pub struct Entry {
     pub group: u32,
     pub mtime: (i64, i64),
     pub attributes: BTreeMap<OsString, Vec<u8>>,
-    /// Inode flags but for the mark, of regular files and directories.
+    /// Inode flags but for the mark and the filesystem's own, of regular files and directories.
     pub flags: u32,
     pub content: Content,
     /// The first path, in order, that leads to the same inode.
@@ -125,7 +129,7 @@ fn entry(path: &Path, metadata: &Metadata, first_name: PathBuf) -> Entry {
         mtime: (metadata.mtime(), metadata.mtime_nsec()),
         attributes: attributes(path),
         flags: if kind.is_file() || kind.is_dir() {
-            flags(path) & !MARK
+            flags(path) & !MARK & !LAYOUT
         } else {
             0
         },

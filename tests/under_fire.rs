@@ -1,0 +1,382 @@
+//! The invariants while something else happens at the same moment: guests that write, other runs,
+//! an administrator's cleanup, SIGKILL.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use support::filesystem::on_each;
+use support::program::{Host, output, spawn};
+use support::snapshot::{Content as Found, Snapshot, check_store};
+use support::tree::{Content, PLAIN, make_file};
+
+const RESERVED: &str = ".vhashify-";
+
+/// Guests of `files` files each, the same in all: every third a link group of two to four names.
+fn equal_guests(host: &Host, files: u64) {
+    for guest in &host.guests {
+        for number in 0..files {
+            let directory = guest.join(format!("d{}", number % 7));
+            let content = Content {
+                size: 500 + number,
+                variant: 0,
+            };
+            let path = directory.join(format!("file{number}"));
+            make_file(&path, content, PLAIN);
+            if number.is_multiple_of(3) {
+                for name in 0..=number % 4 {
+                    let other = guest.join(format!("d{}", (number + name) % 7));
+                    fs::create_dir_all(&other).unwrap();
+                    fs::hard_link(&path, other.join(format!("link{number}-{name}"))).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn snapshots(host: &Host) -> Vec<Snapshot> {
+    host.guests
+        .iter()
+        .map(|guest| Snapshot::of(guest))
+        .collect()
+}
+
+/// What holds at every moment, also after SIGKILL: no path is missing or has other bytes or
+/// metadata. Temporary names, directories' times and half-shared groups are the next run's.
+fn at_any_moment(snapshot: &Snapshot) -> Snapshot {
+    let mut entries = snapshot.0.clone();
+    entries.retain(|path, _| !is_reserved(path));
+    for (path, entry) in &mut entries {
+        entry.first_name.clone_from(path);
+        forget_times_of_directory(entry);
+    }
+    Snapshot(entries)
+}
+
+/// What holds once the next run is through: all but the times of directories.
+fn after_recovery(snapshot: &Snapshot) -> Snapshot {
+    let mut entries = snapshot.0.clone();
+    entries.values_mut().for_each(forget_times_of_directory);
+    Snapshot(entries)
+}
+
+fn forget_times_of_directory(entry: &mut support::snapshot::Entry) {
+    if entry.content == Found::Directory {
+        entry.mtime = (0, 0);
+    }
+}
+
+fn is_reserved(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(RESERVED)
+}
+
+/// Numbers that look random and are the same each time (xorshift64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+#[test]
+fn inv6_killed_at_any_moment_and_finished_by_the_next_run() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 3);
+        equal_guests(&host, 150);
+        let before = snapshots(&host);
+        let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+        let (mut killed, mut leftovers) = (0, 0);
+        for round in 0..40 {
+            let mut command = if round % 3 == 2 {
+                let guest = host.guests[round % host.guests.len()].clone();
+                host.command([
+                    "deunify".into(),
+                    "--manually".into(),
+                    guest.into_os_string(),
+                ])
+            } else {
+                host.run_command(&[])
+            };
+            let mut run = spawn(&mut command);
+            std::thread::sleep(Duration::from_micros(numbers.below(150_000)));
+            run.kill().unwrap();
+            killed += u32::from(!run.wait().unwrap().success());
+            let now = snapshots(&host);
+            for (before, now) in before.iter().zip(&now) {
+                leftovers += now.0.keys().filter(|path| is_reserved(path)).count();
+                at_any_moment(before).assert_same(&at_any_moment(now), "after SIGKILL");
+            }
+            check_store_but_marks(&host.store());
+        }
+        assert!(killed > 10, "most runs were over before they were killed");
+        assert!(leftovers > 0, "no run was killed while it replaced a name");
+        host.run(&[]);
+        for (before, now) in before.iter().zip(snapshots(&host)) {
+            after_recovery(before).assert_same(&after_recovery(&now), "after recovery");
+        }
+        check_store(&host.store());
+        host.call(["verify", "--deep"]);
+        for guest in 0..host.guests.len() {
+            host.deunify(guest, &[]);
+        }
+        host.call(["gc"]);
+        assert!(check_store(&host.store()).is_empty());
+    });
+}
+
+/// A run that is killed between linking and marking leaves an object without its mark, which the
+/// next one sets.
+fn check_store_but_marks(store: &Path) {
+    for path in support::snapshot::paths(store) {
+        if path.is_file() {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let digest = blake3::hash(&fs::read(&path).unwrap());
+            assert!(name.starts_with(digest.to_hex().as_str()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn inv6_no_path_is_missing_for_an_instant() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        equal_guests(&host, 60);
+        let paths: Vec<(PathBuf, Vec<u8>)> = host
+            .guests
+            .iter()
+            .flat_map(|guest| support::snapshot::paths(guest))
+            .filter(|path| path.is_file())
+            .map(|path| (path.clone(), fs::read(&path).unwrap()))
+            .collect();
+        let is_over = AtomicBool::new(false);
+        let looks = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    for (path, content) in &paths {
+                        let found = fs::read(path)
+                            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                        assert_eq!(&found, content, "{}", path.display());
+                        looks.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+            for _ in 0..8 {
+                if watcher.is_finished() {
+                    break;
+                }
+                host.run(&[]);
+                host.deunify(0, &[]);
+                host.deunify(1, &["d1", "d2"]);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(looks.load(Ordering::Relaxed) > 1000);
+    });
+}
+
+#[test]
+fn inv5_what_a_process_writes_while_runs_go_on_is_in_the_file_afterwards() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        let is_over = AtomicBool::new(false);
+        let writes = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for (number, guest) in host.guests.iter().enumerate() {
+                for thread in 0..2 {
+                    let seed = 1 + number as u64 * 2 + thread;
+                    let (is_over, writes) = (&is_over, &writes);
+                    scope.spawn(move || {
+                        write_until(guest, thread, Numbers(seed), is_over, writes);
+                    });
+                }
+            }
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(5) {
+                // Nothing protects a shared file here, so that a run may find an object written to
+                // and say so; what counts is what the writers find.
+                output(&mut host.run_command(&["--refresh"]));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(writes.load(Ordering::Relaxed) > 100);
+    });
+}
+
+/// Makes a file that has a twin in the other guest, appends to it a little later, and looks for
+/// what it wrote a little later than that.
+fn write_until(
+    guest: &Path,
+    thread: u64,
+    mut numbers: Numbers,
+    is_over: &AtomicBool,
+    writes: &AtomicU64,
+) {
+    let mut pause = || std::thread::sleep(Duration::from_micros(numbers.below(4000)));
+    for round in 0_u64.. {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        let path = guest.join(format!("file{thread}-{}", round % 8));
+        let new = guest.join(format!("new{thread}"));
+        let content = Content {
+            size: 1000 + round % 8,
+            variant: 0,
+        };
+        make_file(&new, content, PLAIN);
+        fs::rename(&new, &path).unwrap();
+        pause();
+        let record = format!("{} wrote {round} here\n", guest.display());
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(record.as_bytes()).unwrap();
+        pause();
+        file.write_all(record.as_bytes()).unwrap();
+        drop(file);
+        pause();
+        let found = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        let count = found.matches(&record).count();
+        assert_eq!(count, 2, "lost: {record:?} in {}", path.display());
+        writes.fetch_add(2, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn inv5_a_file_that_is_open_for_writing_is_left_alone_and_counted() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for guest in &host.guests {
+            make_file(
+                &guest.join("file"),
+                Content {
+                    size: 9,
+                    variant: 0,
+                },
+                PLAIN,
+            );
+        }
+        let path = host.guests[0].join("file");
+        let writer = OpenOptions::new().append(true).open(&path).unwrap();
+        let report = host.run(&[]);
+        assert_eq!(report["files_unified"], 0);
+        assert_eq!(report["skipped"]["open-for-writing"], 1);
+        drop(writer);
+        assert_eq!(host.run(&[])["files_unified"], 1);
+    });
+}
+
+#[test]
+fn inv2_a_guests_own_change_of_a_directory_is_not_hidden_by_the_old_mtime() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        equal_guests(&host, 60);
+        let is_over = AtomicBool::new(false);
+        let busy = host.guests[0].join("d3");
+        let quiet = host.guests[1].join("d3");
+        let quiet_since = fs::metadata(&quiet).unwrap().mtime_nsec();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0_u64.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    File::create(busy.join(format!("new{number}"))).unwrap();
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+            });
+            host.run(&[]);
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let last = fs::read_dir(&busy)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("new"))
+            .map(|entry| entry.metadata().unwrap().modified().unwrap())
+            .max()
+            .unwrap();
+        let seen = fs::metadata(&busy).unwrap().modified().unwrap();
+        assert!(
+            seen >= last,
+            "the guest's last change is hidden: {seen:?} < {last:?}"
+        );
+        assert_eq!(fs::metadata(&quiet).unwrap().mtime_nsec(), quiet_since);
+    });
+}
+
+#[test]
+fn inv7_the_cleanup_of_administrators_is_harmless_at_any_moment() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        equal_guests(&host, 60);
+        let before = snapshots(&host);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // Whatever vanishes under its hands is no failure of it.
+                    let cleanup = "find \"$0\" -type f -links 1 -print0 | xargs -0 -r rm -f";
+                    let store = host.store();
+                    output(Command::new("sh").args(["-c", cleanup]).arg(store));
+                }
+            });
+            for _ in 0..6 {
+                host.run(&[]);
+                host.deunify(0, &[]);
+                host.call(["gc"]);
+                host.deunify(1, &[]);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        host.run(&[]);
+        for (before, now) in before.iter().zip(snapshots(&host)) {
+            before.assert_same(&now, "after the cleanup");
+        }
+        check_store(&host.store());
+        host.call(["verify", "--deep"]);
+    });
+}
+
+#[test]
+fn inv1_inv3_runs_collections_and_verifications_at_once_take_turns() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 3);
+        equal_guests(&host, 60);
+        let before = snapshots(&host);
+        let commands = [&["gc"][..], &["verify", "--deep"], &["report"]];
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..4).for_each(|_| drop(host.run(&[]))));
+            }
+            for command in commands {
+                let host = &host;
+                scope.spawn(move || {
+                    for _ in 0..6 {
+                        host.call(command);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for guest in [0, 1, 2, 0, 1, 2] {
+                    host.deunify(guest, &[]);
+                }
+            });
+        });
+        host.run(&[]);
+        for (before, now) in before.iter().zip(snapshots(&host)) {
+            before.assert_same(&now, "after all of them");
+        }
+        check_store(&host.store());
+        host.call(["verify", "--deep"]);
+    });
+}
