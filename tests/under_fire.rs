@@ -195,8 +195,8 @@ fn inv5_what_a_process_writes_while_runs_go_on_is_in_the_file_afterwards() {
         let writes = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for (number, guest) in host.guests.iter().enumerate() {
-                for thread in 0..2 {
-                    let seed = 1 + number as u64 * 2 + thread;
+                for thread in 0..12 {
+                    let seed = 1 + number as u64 * 12 + thread;
                     let (is_over, writes) = (&is_over, &writes);
                     scope.spawn(move || {
                         write_until(guest, thread, Numbers(seed), is_over, writes);
@@ -224,7 +224,7 @@ fn write_until(
     is_over: &AtomicBool,
     writes: &AtomicU64,
 ) {
-    let mut pause = || std::thread::sleep(Duration::from_micros(numbers.below(4000)));
+    let mut pause = |most| std::thread::sleep(Duration::from_micros(numbers.below(most)));
     for round in 0_u64.. {
         if is_over.load(Ordering::Relaxed) {
             break;
@@ -237,14 +237,16 @@ fn write_until(
         };
         make_file(&new, content, PLAIN);
         fs::rename(&new, &path).unwrap();
-        pause();
+        // So long that many a run has scanned the file, and is reading it or replacing its name,
+        // when it is opened.
+        pause(200_000);
         let record = format!("{} wrote {round} here\n", guest.display());
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(record.as_bytes()).unwrap();
-        pause();
+        pause(4000);
         file.write_all(record.as_bytes()).unwrap();
         drop(file);
-        pause();
+        pause(4000);
         let found = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
         let count = found.matches(&record).count();
         assert_eq!(count, 2, "lost: {record:?} in {}", path.display());
@@ -281,30 +283,29 @@ fn inv2_a_guests_own_change_of_a_directory_is_not_hidden_by_the_old_mtime() {
     on_each(|filesystem| {
         let host = Host::new(filesystem.path(), 2);
         equal_guests(&host, 60);
-        let is_over = AtomicBool::new(false);
         let busy = host.guests[0].join("d3");
         let quiet = host.guests[1].join("d3");
         let quiet_since = fs::metadata(&quiet).unwrap().mtime_nsec();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for number in 0_u64.. {
-                    if is_over.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    File::create(busy.join(format!("new{number}"))).unwrap();
-                    std::thread::sleep(Duration::from_micros(500));
+        let last = std::thread::scope(|scope| {
+            let guest = scope.spawn(|| {
+                // While names are being replaced there: the last change but those of the run.
+                let is_begun = || {
+                    let entries = fs::read_dir(&busy).unwrap();
+                    entries.flatten().any(|entry| is_reserved(&entry.path()))
+                };
+                let begun = Instant::now();
+                while !is_begun() {
+                    assert!(
+                        begun.elapsed() < Duration::from_secs(30),
+                        "nothing was replaced"
+                    );
                 }
+                let new = File::create(busy.join("new")).unwrap();
+                new.metadata().unwrap().modified().unwrap()
             });
             host.run(&[]);
-            is_over.store(true, Ordering::Relaxed);
+            guest.join().unwrap()
         });
-        let last = fs::read_dir(&busy)
-            .unwrap()
-            .map(|entry| entry.unwrap())
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("new"))
-            .map(|entry| entry.metadata().unwrap().modified().unwrap())
-            .max()
-            .unwrap();
         let seen = fs::metadata(&busy).unwrap().modified().unwrap();
         assert!(
             seen >= last,

@@ -209,10 +209,12 @@ impl Verifier<'_> {
         let proven = leased
             .prove(identity.mtime, &mut buffer)
             .map_err(|unproven| told(&unproven))?;
-        let fault = if proven.identity.digest != identity.digest {
-            Some("its bytes are not what its name says")
+        let fault = if proven.identity == identity {
+            None
+        } else if proven.identity.digest == identity.digest {
+            Some(METADATA)
         } else {
-            (proven.identity != identity).then_some(METADATA)
+            Some("its bytes are not what its name says")
         };
         Ok((proven.leased.file, fault))
     }

@@ -92,15 +92,12 @@ impl DirectoryTimes {
         if state.touched.contains_key(&number) {
             return;
         }
-        let touched = match self.watch(directory) {
-            Ok((watch, touched)) => {
-                state.by_watch.insert(watch, number);
-                touched
-            }
-            Err(_) => {
-                state.unwatched += 1;
-                Touched::UNWATCHED
-            }
+        let touched = if let Ok((watch, touched)) = self.watch(directory) {
+            state.by_watch.insert(watch, number);
+            touched
+        } else {
+            state.unwatched += 1;
+            Touched::UNWATCHED
         };
         state.touched.insert(number, touched);
     }

@@ -244,9 +244,8 @@ impl Recovery<'_> {
                 copy,
             );
             match done.map(Exchanged::finish) {
-                Ok(Ok(())) => {}
-                // The guest has removed or replaced this name since it was scanned.
-                Err(Refused::Changed) => {}
+                // Changed: the guest has removed or replaced this name since it was scanned.
+                Ok(Ok(())) | Err(Refused::Changed) => {}
                 Ok(Err(errno)) => return Err(Undone::Failed("unlinkat", errno)),
                 Err(Refused::Failed(call, errno)) => return Err(Undone::Failed(call, errno)),
                 Err(Refused::NameTaken | Refused::SourceGone) => {

@@ -263,34 +263,32 @@ pub fn unify(
     if !options.dry_run && tally.fatal.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
     }
-    if tally.directories_with_new_mtime > 0 {
-        progress.note(&format!(
-            "{} directories have a new mtime, because they could not be watched; raise \
-             fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)",
-            tally.directories_with_new_mtime
-        ));
-    }
+    tally.tell(progress);
     report.seconds.unify = unifying.elapsed().as_secs_f64();
 
     fill(&mut report, &scan, &tally);
     if let Some(index) = index {
         let indexing = Instant::now();
         progress.stage("index", None);
-        let mut update = learn(&shared, tally);
         report.seconds.total = began_at.elapsed().as_secs_f64();
-        update.run = serde_json::to_string(&report).ok();
-        if let Err(error) = index.record(&update) {
-            // The guests are as they should be; the next run takes longer, and that is all.
-            let reason = error.to_string();
-            report.errors.push(FileError {
-                path: index.file().to_path_buf(),
-                reason,
-            });
-        }
+        record(&index, learn(&shared, tally), &mut report);
         report.seconds.index = indexing.elapsed().as_secs_f64();
     }
     report.seconds.total = began_at.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Writes what the run learned into the index, and what it did.
+fn record(index: &Index, mut update: Update, report: &mut RunReport) {
+    update.run = serde_json::to_string(report).ok();
+    if let Err(error) = index.record(&update) {
+        // The guests are as they should be; the next run takes longer, and that is all.
+        let reason = error.to_string();
+        report.errors.push(FileError {
+            path: index.file().to_path_buf(),
+            reason,
+        });
+    }
 }
 
 fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan {

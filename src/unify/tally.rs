@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::prove::Unproven;
 use crate::identity::Identity;
-use crate::report::{FileError, Skip, Skipped};
+use crate::report::{FileError, Progress, Skip, Skipped};
 use crate::scan::GuestId;
 use crate::store::ObjectName;
 use crate::sys::stamp::Stamp;
@@ -80,6 +80,17 @@ impl Tally {
         self.skipped.add(skip, files);
     }
 
+    /// Says what is no error of any file but should be known.
+    pub fn tell(&self, progress: &dyn Progress) {
+        if self.directories_with_new_mtime > 0 {
+            progress.note(&format!(
+                "{} directories have a new mtime, because they could not be watched; raise \
+                 fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)",
+                self.directories_with_new_mtime
+            ));
+        }
+    }
+
     /// Adds what another worker did.
     pub fn merge(&mut self, other: Self) {
         self.files_hashed += other.files_hashed;
@@ -91,6 +102,7 @@ impl Tally {
         self.skipped.merge(&other.skipped);
         self.errors.extend(other.errors);
         self.fatal = self.fatal.or(other.fatal);
+        self.directories_with_new_mtime += other.directories_with_new_mtime;
         self.objects.extend(other.objects);
         self.read.extend(other.read);
     }

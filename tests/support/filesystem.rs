@@ -102,11 +102,10 @@ pub fn on_each(test: impl Fn(&Filesystem)) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&filesystem)));
         if let Err(panic) = result {
             drop(filesystem);
-            let text = panic
+            let why = panic
                 .downcast_ref::<String>()
-                .cloned()
-                .unwrap_or_else(|| "see above".to_owned());
-            panic!("on {kind:?}: {text}");
+                .map_or("see above", String::as_str);
+            panic!("on {kind:?}: {why}");
         }
     }
 }

@@ -103,7 +103,8 @@ impl Content {
     pub fn bytes(self) -> Vec<u8> {
         let size = usize::try_from(self.size).unwrap();
         let step = 7 + 2 * usize::from(self.variant);
-        (0..size).map(|at| (at * step / 5 % 251) as u8).collect()
+        let byte = |at| u8::try_from(at * step / 5 % 251).unwrap();
+        (0..size).map(byte).collect()
     }
 }
 
@@ -134,7 +135,7 @@ pub fn make_file(path: &Path, content: Content, metadata: Metadata) {
     file.set_modified(mtime).unwrap();
 }
 
-/// `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--` (linux/posix_acl_xattr.h).
+/// `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--` (`linux/posix_acl_xattr.h`).
 fn access_control_list() -> Vec<u8> {
     const NOBODY: u32 = u32::MAX;
     let mut bytes = 2_u32.to_le_bytes().to_vec();
@@ -152,7 +153,7 @@ fn access_control_list() -> Vec<u8> {
     bytes
 }
 
-/// `cap_net_raw=ep` (`vfs_cap_data` of linux/capability.h, revision 2).
+/// `cap_net_raw=ep` (`vfs_cap_data` of `linux/capability.h`, revision 2).
 fn net_raw_capability() -> Vec<u8> {
     [0x0200_0001_u32, 1 << 13, 0, 0, 0]
         .iter()
