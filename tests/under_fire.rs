@@ -283,8 +283,9 @@ fn inv2_a_guests_own_change_of_a_directory_is_not_hidden_by_the_old_mtime() {
     on_each(|filesystem| {
         let host = Host::new(filesystem.path(), 2);
         equal_guests(&host, 60);
-        let busy = host.guests[0].join("d3");
-        let quiet = host.guests[1].join("d3");
+        // The first guest's files become the objects, so that names are replaced in the second.
+        let busy = host.guests[1].join("d3");
+        let quiet = host.guests[1].join("d4");
         let quiet_since = fs::metadata(&quiet).unwrap().mtime_nsec();
         let last = std::thread::scope(|scope| {
             let guest = scope.spawn(|| {

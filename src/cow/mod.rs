@@ -5,7 +5,7 @@
 //! the mark of iunlink. The caller gives it its names.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
@@ -22,7 +22,8 @@ pub type CopyError = (&'static str, io::Error);
 /// Copies a leased file into a new inode without a name, for `directory`'s filesystem.
 ///
 /// Extents are shared where the filesystem can (`FICLONE`). The metadata are compared with the
-/// original's before the copy is given out.
+/// original's before the copy is given out. It comes under a lease, so that whoever opens it for
+/// writing, once it has names, waits until the caller is done with it.
 ///
 /// # Errors
 /// The system call that failed; a copy whose metadata came out different is `EIO`.
@@ -30,7 +31,7 @@ pub fn private_copy(
     original: &LeasedFile,
     stamp: &Stamp,
     directory: BorrowedFd<'_>,
-) -> Result<OwnedFd, CopyError> {
+) -> Result<LeasedFile, CopyError> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let copy = rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)
         .map_err(failed("open(O_TMPFILE)"))?;
@@ -43,7 +44,17 @@ pub fn private_copy(
     if fingerprint(copy.as_fd())? != fingerprint(original.as_fd())? {
         return Err(("copying metadata", Errno::IO.into()));
     }
-    Ok(copy)
+    lease(copy)
+}
+
+/// Leases the copy, for which no descriptor may be open for writing any more.
+fn lease(copy: OwnedFd) -> Result<LeasedFile, CopyError> {
+    // The file has no name by which it could be opened again.
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    let readable = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open"))?;
+    drop(copy);
+    LeasedFile::acquire(readable).map_err(failed("fcntl(F_SETLEASE)"))
 }
 
 fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), CopyError> {

@@ -28,6 +28,9 @@ pub enum Mode {
 
 /// Makes an inode an object and takes that back.
 pub trait Protection: Sync {
+    /// Whether an inode that was put under protection cannot be opened for writing any more.
+    fn is_enforced(&self) -> bool;
+
     /// Puts the inode under protection. Doing it twice does no harm.
     ///
     /// # Errors

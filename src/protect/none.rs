@@ -10,6 +10,10 @@ use crate::sys::flags;
 pub struct MarkOnly;
 
 impl Protection for MarkOnly {
+    fn is_enforced(&self) -> bool {
+        false
+    }
+
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
         flags::mark(object)
     }

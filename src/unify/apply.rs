@@ -38,7 +38,7 @@ use crate::sys::stamp::Stamp;
 
 /// How long a replaced inode can still be put back. Far longer than the kernel takes from
 /// resolving a name to asking for the lease, far shorter than anybody waits for an `open`.
-const GRACE: Duration = Duration::from_millis(20);
+pub(super) const GRACE: Duration = Duration::from_millis(20);
 
 /// Descriptors that waiting transactions may hold, for each worker.
 const MOST_HELD: usize = 2000;
@@ -301,6 +301,12 @@ impl<'a> Applier<'a> {
             return;
         };
         let new = &transaction.objects[object];
+        if since(&new.file, &identity) != Since::Same {
+            tally
+                .skipped
+                .add(Skip::OpenForWriting, count(participant.files));
+            return;
+        }
         let mut names = Vec::with_capacity(participant.files.len());
         let mut refused = None;
         for file in participant.files {
@@ -427,80 +433,101 @@ impl Transaction {
     }
 
     /// Looks at everything once more, and makes it final or takes it back.
+    ///
+    /// A replacement is taken back when somebody waits to write to the old file: that process had
+    /// resolved the name before it was replaced. Somebody who waits to write to the *object*, or
+    /// has changed its metadata, is another matter. Where protection is enforced, such a process
+    /// came before the object was protected, so by a name that it had before: the object is
+    /// withdrawn. Where nothing is enforced, it may just as well have come by a name that leads to
+    /// the object since the exchange, and what it writes must be found there: the links stand.
     fn finish(self, shared: &Shared<'_>, tally: &mut Tally) {
-        let states: Vec<Since> = self
+        let withdrawn: Vec<bool> = self
             .objects
             .iter()
-            .map(|object| since(&object.file, &object.name.identity))
+            .map(|object| {
+                shared.protection.is_enforced()
+                    && since(&object.file, &object.name.identity) != Since::Same
+            })
             .collect();
         let mut replaced: Vec<Vec<(GuestId, u32)>> = vec![Vec::new(); self.objects.len()];
         for replacement in self.replacements {
             let files = replacement.names.len() as u64;
-            let state = match states[replacement.object] {
-                Since::Same => since(&replacement.old, &replacement.identity),
-                changed => changed,
-            };
-            match state {
-                Since::Same => {
-                    for name in replacement.names {
-                        if let Err(errno) = name.finish() {
-                            let path = replacement.path.clone();
-                            let error = FileError::call("unlinkat", path, &errno.into());
-                            tally.failed(error, errno);
-                        }
-                    }
-                    tally.unified(files, &replacement.stamp);
-                    replaced[replacement.object].extend(replacement.guests);
+            let skip = if withdrawn[replacement.object] {
+                Some(Skip::OpenForWriting)
+            } else {
+                match since(&replacement.old, &replacement.identity) {
+                    Since::Same => None,
+                    Since::WriterWaits => Some(Skip::OpenForWriting),
+                    Since::MetadataChanged => Some(Skip::Changed),
                 }
-                changed => {
-                    replacement
-                        .names
-                        .into_iter()
-                        .rev()
-                        .for_each(Exchanged::undo);
-                    let skip = match changed {
-                        Since::WriterWaits => Skip::OpenForWriting,
-                        _ => Skip::Changed,
-                    };
-                    tally.skipped.add(skip, files);
+            };
+            if let Some(skip) = skip {
+                replacement
+                    .names
+                    .into_iter()
+                    .rev()
+                    .for_each(Exchanged::undo);
+                tally.skipped.add(skip, files);
+                continue;
+            }
+            for name in replacement.names {
+                if let Err(errno) = name.finish() {
+                    let path = replacement.path.clone();
+                    let error = FileError::call("unlinkat", path, &errno.into());
+                    tally.failed(error, errno);
                 }
             }
+            tally.unified(files, &replacement.stamp);
+            replaced[replacement.object].extend(replacement.guests);
         }
-        for ((object, state), mut links) in self.objects.into_iter().zip(states).zip(replaced) {
+        for ((object, withdrawn), mut links) in
+            self.objects.into_iter().zip(withdrawn).zip(replaced)
+        {
             links.extend_from_slice(&object.guests);
-            if state != Since::Same {
-                object.withdraw(state, shared, tally);
+            if withdrawn {
+                object.withdraw(shared, tally);
             } else if object.is_new && links.len() < 2 {
                 // All others fell out meanwhile: no second guest needs it.
                 object.give_back(shared, tally);
-            } else if let Ok(stamp) = Stamp::of(object.file.as_fd()) {
-                tally.objects.push(Linked {
-                    name: object.name,
-                    stamp,
-                    guests: links,
-                });
+            } else {
+                object.keep(links, tally);
             }
         }
     }
 }
 
 impl Object {
-    /// Its inode is not what its name says any more: nothing may link it from now on.
-    fn withdraw(self, state: Since, shared: &Shared<'_>, tally: &mut Tally) {
-        if !self.is_new {
-            let reason = match state {
-                Since::WriterWaits => "a process writes to this shared file",
-                _ => "the metadata of this shared file were changed",
-            };
-            let reason = format!("{reason}; run `vhashify verify --deep`");
+    /// Tells the index what is linked now, unless a process writes to it: then its content is not
+    /// proven any more.
+    fn keep(self, guests: Vec<(GuestId, u32)>, tally: &mut Tally) {
+        if since(&self.file, &self.name.identity) != Since::Same {
+            let reason = "a process writes to this shared file, which nothing protects; run \
+                          `vhashify verify --deep`";
             tally.errors.push(FileError {
                 path: self.path,
-                reason,
+                reason: reason.to_owned(),
             });
-            return;
+        } else if let Ok(stamp) = Stamp::of(self.file.as_fd()) {
+            tally.objects.push(Linked {
+                name: self.name,
+                stamp,
+                guests,
+            });
         }
-        tally.skipped.add(Skip::OpenForWriting, 1);
-        self.give_back(shared, tally);
+    }
+
+    /// A process came to write to it before it was protected: nothing may link it from now on.
+    fn withdraw(self, shared: &Shared<'_>, tally: &mut Tally) {
+        if self.is_new {
+            tally.skipped.add(Skip::OpenForWriting, 1);
+            self.give_back(shared, tally);
+        } else {
+            let reason = "a process writes to this shared file; run `vhashify verify --deep`";
+            tally.errors.push(FileError {
+                path: self.path,
+                reason: reason.to_owned(),
+            });
+        }
     }
 
     /// A new object goes back to being a file of its guest and of nobody else.

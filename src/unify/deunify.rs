@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::apply::GRACE;
 use super::directory_times::DirectoryTimes;
 use super::group::inodes;
 use super::prove::{Leased, Unproven};
@@ -106,9 +107,14 @@ pub fn deunify(
         let copies: Vec<_> = batch.iter().filter_map(|names| work.copy(names)).collect();
         // A name must not lead to a copy whose bytes a power cut could still take.
         rustix::fs::syncfs(store.directory()).call("syncfs", store.path())?;
-        for copy in copies {
-            progress.advance(copy.names[0].stamp.size);
-            work.put_in_place(copy);
+        let placed: Vec<_> = copies
+            .into_iter()
+            .filter_map(|copy| work.put_in_place(copy))
+            .collect();
+        std::thread::sleep(GRACE);
+        for placed in placed {
+            progress.advance(placed.copy.names[0].stamp.size);
+            work.finish(placed);
         }
         work.times.take_events();
         if work.times.is_full() {
@@ -123,8 +129,14 @@ pub fn deunify(
 struct Copy<'a> {
     names: &'a [FileRecord],
     object: LeasedFile,
-    private: OwnedFd,
+    private: LeasedFile,
     inode: u64,
+}
+
+/// A copy that is in place, not final yet.
+struct Placed<'a> {
+    copy: Copy<'a>,
+    exchanged: Vec<Exchanged>,
 }
 
 struct Work<'a> {
@@ -152,7 +164,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn try_copy(&mut self, file: &FileRecord) -> Result<(LeasedFile, OwnedFd, u64), FileError> {
+    fn try_copy(&mut self, file: &FileRecord) -> Result<(LeasedFile, LeasedFile, u64), FileError> {
         let path = self.host_path(file);
         let called = |call, errno: Errno| FileError::call(call, path.clone(), &errno.into());
         let directory = self
@@ -179,25 +191,18 @@ impl<'a> Work<'a> {
         Ok((leased.file, copy, inode))
     }
 
-    fn put_in_place(
-        &mut self,
-        Copy {
-            names,
-            object,
-            private,
-            inode,
-        }: Copy<'_>,
-    ) {
-        let mut exchanged = Vec::with_capacity(names.len());
-        for file in names {
+    /// Exchanges every name of the object for one of its copy.
+    fn put_in_place(&mut self, copy: Copy<'a>) -> Option<Placed<'a>> {
+        let mut exchanged = Vec::with_capacity(copy.names.len());
+        for file in copy.names {
             let done = self
                 .directory(file.directory)
                 .map_err(|_| Refused::Changed)
                 .and_then(|directory| {
                     let name = self.scan.name_of(file);
                     self.times.begin(file.directory, directory.as_fd());
-                    let old = file.stamp.inode;
-                    Exchanged::new(directory, name, Purpose::Own, old, private.as_fd(), inode)
+                    let (old, new) = (file.stamp.inode, copy.private.as_fd());
+                    Exchanged::new(directory, name, Purpose::Own, old, new, copy.inode)
                 });
             match done {
                 Ok(done) => exchanged.push(done),
@@ -213,20 +218,27 @@ impl<'a> Work<'a> {
                     };
                     self.report.errors.push(error);
                     exchanged.into_iter().rev().for_each(Exchanged::undo);
-                    return;
+                    return None;
                 }
             }
         }
-        if !object.is_unbroken() {
+        Some(Placed { copy, exchanged })
+    }
+
+    /// Makes it final, or takes it back where a process waits to write to the object: it had
+    /// resolved the name before the exchange. One that waits to write to the copy has come since,
+    /// and what it writes must be found there.
+    fn finish(&mut self, Placed { copy, exchanged }: Placed<'a>) {
+        if !copy.object.is_unbroken() && copy.private.is_unbroken() {
             exchanged.into_iter().rev().for_each(Exchanged::undo);
-            let path = self.host_path(&names[0]);
+            let path = self.host_path(&copy.names[0]);
             let reason = "a process writes to this shared file; run it again".to_owned();
             self.report.errors.push(FileError { path, reason });
             return;
         }
-        self.report.files_deunified += names.len() as u64;
-        self.report.bytes_copied += names[0].stamp.size;
-        for (done, file) in exchanged.into_iter().zip(names) {
+        self.report.files_deunified += copy.names.len() as u64;
+        self.report.bytes_copied += copy.names[0].stamp.size;
+        for (done, file) in exchanged.into_iter().zip(copy.names) {
             if let Err(errno) = done.finish() {
                 let error = FileError::call("unlinkat", self.host_path(file), &errno.into());
                 self.report.errors.push(error);
