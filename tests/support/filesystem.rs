@@ -83,6 +83,14 @@ impl Filesystem {
         );
     }
 
+    /// Unmounts it, lets `change` have its image, and mounts it again: for damage that no mounted
+    /// filesystem would let happen.
+    pub fn while_unmounted(&self, change: impl FnOnce(&Path)) {
+        command(Command::new("umount").arg(&self.mount));
+        change(&self.image);
+        self.mount("");
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mount
@@ -147,7 +155,8 @@ fn remove_those_of_killed_runs() {
                 continue;
             };
             let process = rest.split('-').next().unwrap_or_default();
-            let is_gone = process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists();
+            let is_gone =
+                process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists();
             if is_gone {
                 let path = entry.path();
                 take_away(&path.with_extension("img"), &path.with_extension("mnt"));

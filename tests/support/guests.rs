@@ -28,5 +28,9 @@ pub fn pristine() -> &'static Path {
 /// Copies a pristine guest, with everything that its inodes carry.
 pub fn copy(name: &str, to: &Path) {
     let from = pristine().join(name);
-    command(Command::new("cp").args(["-a", "--reflink=never"]).args([&from, to]));
+    command(
+        Command::new("cp")
+            .args(["-a", "--reflink=never"])
+            .args([&from, to]),
+    );
 }

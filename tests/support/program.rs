@@ -57,7 +57,8 @@ impl Host {
 
     /// A run over all guests: `vhashify --protect none --manually OPTIONS GUEST…`.
     pub fn run_command(&self, options: &[&str]) -> Command {
-        let mut arguments: Vec<OsString> = vec!["--protect".into(), "none".into(), "--manually".into()];
+        let mut arguments: Vec<OsString> =
+            vec!["--protect".into(), "none".into(), "--manually".into()];
         arguments.extend(options.iter().map(OsString::from));
         arguments.extend(self.guests.iter().map(OsString::from));
         self.command(arguments)
@@ -91,7 +92,13 @@ pub fn vhashify() -> Command {
 
 /// Runs it with `--format json`; all must be well.
 pub fn json(mut command: Command) -> Value {
-    let output = output(command.args(["--format", "json"]));
+    command.args(["--format", "json"]);
+    all_well(command)
+}
+
+/// Runs a command that asks for JSON by itself; all must be well.
+pub fn all_well(mut command: Command) -> Value {
+    let output = output(&mut command);
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}{}",

@@ -1,0 +1,22 @@
+//! What an administrator types and what comes of it: the configuration tree, what is printed and
+//! where, the exit status, and everything that can be wrong with the input.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`configuration`] | guests, stores and exclusions as the tree names them |
+//! | [`status`] | the exit status, and who waits for whom |
+//! | [`usage`] | what can be typed wrongly |
+//! | [`bad_layout`] | how guests and stores may not lie |
+//! | [`tree`] | a configuration tree to test with |
+//! | [`still`] | proof that nothing was changed |
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in their helpers
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_layout;
+mod configuration;
+mod status;
+mod still;
+mod tree;
+mod usage;
