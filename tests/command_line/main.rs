@@ -7,6 +7,7 @@
 //! | [`status`] | the exit status, and who waits for whom |
 //! | [`usage`] | what can be typed wrongly |
 //! | [`bad_layout`] | how guests and stores may not lie |
+//! | [`bad_files`] | files that cannot be read, odd names, full and read-only filesystems |
 //! | [`tree`] | a configuration tree to test with |
 //! | [`still`] | proof that nothing was changed |
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in their helpers
@@ -14,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_files;
 mod bad_layout;
 mod configuration;
 mod status;
