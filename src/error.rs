@@ -132,8 +132,10 @@ pub fn advice(error: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => "; run it as root",
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
         Some(libc::EIO) => "; look at the kernel's log (dmesg), the disk may be failing",
+        Some(libc::EUCLEAN) => "; unmount the filesystem and check it (fsck)",
         Some(libc::ENOENT) => "; make it, or correct the path",
         Some(libc::ENOTDIR) => "; name a directory",
+        Some(libc::EISDIR) => "; name a file",
         _ => "",
     }
 }

@@ -6,6 +6,7 @@
 //! | [`configuration`] | guests, stores and exclusions as the tree names them |
 //! | [`status`] | the exit status, and who waits for whom |
 //! | [`usage`] | what can be typed wrongly |
+//! | [`bad_tree`] | what can be wrong in the configuration tree |
 //! | [`bad_layout`] | how guests and stores may not lie |
 //! | [`bad_files`] | files that cannot be read, odd names, full and read-only filesystems |
 //! | [`tree`] | a configuration tree to test with |
@@ -17,6 +18,7 @@ mod support;
 
 mod bad_files;
 mod bad_layout;
+mod bad_tree;
 mod configuration;
 mod status;
 mod still;
