@@ -49,6 +49,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The directory of the indexes cannot be made.
+    #[error(
+        "the state directory {} cannot be made: {}; correct that, or choose another one with --state-dir",
+        Shown::path(path),
+        reason(source)
+    )]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Another run holds the store, and `--no-wait` was given.
     #[error(
         "the store {} is in use by another run; try again later, or leave out --no-wait to wait for it",

@@ -9,6 +9,7 @@
 //! | [`bad_tree`] | what can be wrong in the configuration tree |
 //! | [`bad_layout`] | how guests and stores may not lie |
 //! | [`bad_files`] | files that cannot be read, odd names, full and read-only filesystems |
+//! | [`bad_index`] | an index that cannot be used |
 //! | [`tree`] | a configuration tree to test with |
 //! | [`still`] | proof that nothing was changed |
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in their helpers
@@ -17,6 +18,7 @@
 mod support;
 
 mod bad_files;
+mod bad_index;
 mod bad_layout;
 mod bad_tree;
 mod configuration;
