@@ -4,6 +4,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`configuration`] | guests, stores and exclusions as the tree names them |
+//! | [`output`] | JSON, text, progress, colours, closed pipes |
 //! | [`status`] | the exit status, and who waits for whom |
 //! | [`usage`] | what can be typed wrongly |
 //! | [`bad_tree`] | what can be wrong in the configuration tree |
@@ -22,6 +23,7 @@ mod bad_index;
 mod bad_layout;
 mod bad_tree;
 mod configuration;
+mod output;
 mod status;
 mod still;
 mod tree;
