@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::support::program::{Host, output};
+use crate::support::program::{Host, output, vhashify};
 use crate::support::snapshot::{Snapshot, check_store};
 use crate::tree::{files, is_shared, write};
 
@@ -39,8 +39,10 @@ fn goes_on(host: &Host, failed: &[(&Path, &str)]) {
         let path = path.to_str().unwrap();
         let start = format!("vhashify: {path}: ");
         let line = lines.lines().find(|line| line.starts_with(&start));
-        let line = line.unwrap_or_else(|| panic!("{path} is not in {lines}"));
-        assert!(line.contains(reason), "{reason:?} is not in {line}");
+        assert!(
+            line.is_some_and(|line| line.contains(reason)),
+            "{path}, {reason:?} is not in {lines}"
+        );
         let error = errors.iter().find(|error| error["path"] == path).unwrap();
         assert!(
             error["reason"].as_str().unwrap().contains(reason),
@@ -190,26 +192,27 @@ fn inv1_names_of_any_bytes_are_unified_like_others() {
     assert!(!is_shared(&odd, &other));
 }
 
-/// Fills a filesystem to its last block.
+/// Fills a filesystem to its last block; the first of the files has most of it.
 pub fn fill(place: &Path) -> Vec<PathBuf> {
     let mut ballast = Vec::new();
-    for (number, size) in [1 << 20, 64 << 10, 4 << 10, 1 << 10]
-        .into_iter()
-        .enumerate()
-    {
+    // Smaller and smaller, and then again: blocks that were freed are free at the next commit.
+    for (number, size) in [20, 16, 12, 10, 10, 10].into_iter().enumerate() {
         let path = place.join(format!("ballast{number}"));
         let Ok(mut file) = File::create(&path) else {
             continue;
         };
         ballast.push(path);
-        let block = vec![b'b'; size];
+        let block = vec![b'b'; 1 << size];
         loop {
             match file.write_all(&block).and_then(|()| file.sync_data()) {
                 Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                Err(error) => panic!("{error}"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+                    break;
+                }
             }
         }
+        rustix::fs::syncfs(File::open(place).unwrap()).unwrap();
     }
     ballast
 }
@@ -234,24 +237,7 @@ fn inv1_inv2_a_full_disk_is_reported_and_no_guest_feels_it() {
         .iter()
         .map(|guest| Snapshot::of(guest))
         .collect();
-    let run = || {
-        let mut command = Command::new(host.run_command(&[]).get_program());
-        command.env_remove("VSERVER_CONFDIR");
-        command.args([
-            "--protect",
-            "none",
-            "--manually",
-            "--format",
-            "json",
-            "--destination",
-        ]);
-        command
-            .arg(host.store())
-            .args(&host.guests)
-            .arg("--state-dir")
-            .arg(state.path());
-        output(&mut command)
-    };
+    let run = || output(&mut run_elsewhere(&host, state.path()));
     let done = run();
     let lines = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(1), "{lines}");
@@ -287,6 +273,71 @@ fn inv1_inv2_a_full_disk_is_reported_and_no_guest_feels_it() {
     assert_eq!(check_store(&host.store()).len(), 51);
 }
 
+/// A run over all guests that keeps its index in `state`, off the filesystem under test.
+fn run_elsewhere(host: &Host, state: &Path) -> Command {
+    let mut command = vhashify();
+    command.args([
+        "--protect",
+        "none",
+        "--manually",
+        "--jobs",
+        "2",
+        "--format",
+        "json",
+        "--destination",
+    ]);
+    command
+        .arg(host.store())
+        .args(&host.guests)
+        .arg("--state-dir")
+        .arg(state);
+    command
+}
+
+#[test]
+fn inv1_inv2_a_disk_that_becomes_full_in_the_middle_leaves_every_file_as_it_was() {
+    let filesystem = Filesystem::with_options(Kind::Ext4, 16 << 20, "");
+    let state = tempfile::tempdir().unwrap();
+    let host = two_guests(&filesystem);
+    for guest in &host.guests {
+        for number in 0..200 {
+            write(
+                guest,
+                format!("usr/lib/{number}"),
+                format!("library {number}"),
+            );
+        }
+    }
+    let ballast = fill(filesystem.path());
+    let before: Vec<Snapshot> = host.guests.iter().map(|guest| files(guest)).collect();
+    let (mut round, mut in_the_middle) = (0, 0);
+    loop {
+        let done = output(&mut run_elsewhere(&host, state.path()));
+        let lines = String::from_utf8(done.stderr).unwrap();
+        let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+        for (guest, before) in host.guests.iter().zip(&before) {
+            before.assert_same(&files(guest), &format!("round {round}"));
+        }
+        check_store(&host.store());
+        if done.status.success() {
+            assert_eq!(report["errors"], serde_json::json!([]));
+            break;
+        }
+        assert_eq!(done.status.code(), Some(1), "{lines}");
+        let advice = "no space left on device; free some space there";
+        assert!(lines.contains(advice), "{lines}");
+        in_the_middle += usize::from(report["files_unified"] != 0);
+        // The next round has room for a few more of the store's directories.
+        let file = File::options().write(true).open(&ballast[0]).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length - (8 << 10)).unwrap();
+        file.sync_all().unwrap();
+        round += 1;
+    }
+    assert!(in_the_middle > 0, "no round came to the middle");
+    assert_eq!(check_store(&host.store()).len(), 201);
+}
+
 #[test]
 fn a_full_disk_is_reported_by_deunify_and_the_guest_keeps_its_files() {
     let filesystem = Filesystem::with_options(Kind::Ext4, 16 << 20, "");
@@ -318,23 +369,34 @@ fn a_filesystem_that_becomes_read_only_is_reported_by_every_command_that_writes(
     let state = tempfile::tempdir().unwrap();
     let host = two_guests(&filesystem);
     host.run(&[]);
+    // One object that no guest uses, for gc.
+    for guest in &host.guests {
+        write(guest, "usr/old", "old");
+    }
+    host.run(&[]);
+    for guest in &host.guests {
+        fs::remove_file(guest.join("usr/old")).unwrap();
+    }
     filesystem.remount("ro");
-    let before = Snapshot::of(&host.guests[0]);
-    let guest = host.guests[0].to_str().unwrap();
-    let mut command = Command::new(host.run_command(&[]).get_program());
-    command.args(["deunify", "--manually", guest, "--destination"]);
-    command
-        .arg(host.store())
-        .arg("--state-dir")
-        .arg(state.path());
-    let done = output(&mut command);
-    let lines = String::from_utf8(done.stderr).unwrap();
-    assert!(matches!(done.status.code(), Some(1 | 2)), "{lines}");
-    assert_eq!(lines.lines().count(), 1, "{lines}");
-    assert!(
-        lines.contains(filesystem.path().to_str().unwrap()),
-        "{lines}"
-    );
-    assert!(lines.contains("mount"), "{lines}");
-    before.assert_same(&Snapshot::of(&host.guests[0]), "read-only");
+    let before = Snapshot::of(filesystem.path());
+    let on_it = filesystem.path().to_str().unwrap().to_owned();
+    for arguments in [
+        &["deunify", "--manually", host.guests[0].to_str().unwrap()][..],
+        &["gc"],
+    ] {
+        let mut command = vhashify();
+        command
+            .args(arguments)
+            .arg("--destination")
+            .arg(host.store());
+        command.arg("--state-dir").arg(state.path());
+        let done = output(&mut command);
+        let lines = String::from_utf8(done.stderr).unwrap();
+        assert!(matches!(done.status.code(), Some(1 | 2)), "{lines}");
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        for word in [&on_it[..], "read-only file", "mount"] {
+            assert!(lines.contains(word), "{word:?} is not in {lines}");
+        }
+        before.assert_same(&Snapshot::of(filesystem.path()), "read-only");
+    }
 }

@@ -34,8 +34,10 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+type Damage = fn(&Path);
+
 /// What may have become of an index.
-const DAMAGES: [(&str, fn(&Path)); 7] = [
+const DAMAGES: [(&str, Damage); 8] = [
     ("empty", |index| fs::write(index, "").unwrap()),
     ("truncated", |index| {
         let length = fs::metadata(index).unwrap().len();
@@ -55,11 +57,18 @@ const DAMAGES: [(&str, fn(&Path)); 7] = [
         bytes[4096..].fill(0xa5);
         fs::write(index, bytes).unwrap();
     }),
+    ("of a newer database", |index| {
+        // The version of the file format is the first byte of both commit slots.
+        let mut bytes = fs::read(index).unwrap();
+        bytes[64] = 99;
+        bytes[192] = 99;
+        fs::write(index, bytes).unwrap();
+    }),
     ("of a newer version", |index| {
-        set_meta(index, "format", &99_u32.to_le_bytes())
+        set_meta(index, "format", &99_u32.to_le_bytes());
     }),
     ("of another store", |index| {
-        set_meta(index, "store", b"/elsewhere")
+        set_meta(index, "store", b"/elsewhere");
     }),
 ];
 
@@ -134,6 +143,22 @@ fn inv7_other_commands_do_without_an_index_that_is_damaged() {
     let report = host.call(["verify", "--repair"]);
     assert_eq!(report["errors"], serde_json::json!([]));
     host.call(["verify", "--deep"]);
+}
+
+#[test]
+fn verify_needs_an_index_only_to_repair_it() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let (host, index) = indexed(&filesystem);
+    fs::remove_dir_all(host.state()).unwrap();
+    fs::write(host.state(), "").unwrap();
+    host.call(["verify", "--deep"]);
+    let mut command = host.command(["verify", "--repair"]);
+    let words = [
+        text(index.parent().unwrap()),
+        "cannot be made",
+        "--state-dir",
+    ];
+    refused_untouched(filesystem.path(), &mut command, 2, &words);
 }
 
 #[test]

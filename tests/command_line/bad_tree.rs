@@ -136,10 +136,10 @@ fn a_root_directory_that_is_none() {
     ] {
         fs::remove_file(&link).unwrap();
         symlink(target, &link).unwrap();
-        let line = refuses(&tree, words);
+        let told = refuses(&tree, words);
         assert!(
-            line.contains(&text(&link)) && line.contains("ln -sfn"),
-            "{line}"
+            told.contains(&text(&link)) && told.contains("ln -sfn"),
+            "{told}"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! What is printed, where, and when: results on standard output, all else on standard error.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -31,7 +32,7 @@ fn known(filesystem: &Filesystem) -> Host {
 fn on_a_terminal(command: &Command) -> String {
     let mut line = String::from("env -u VSERVER_CONFDIR");
     for word in std::iter::once(command.get_program()).chain(command.get_args()) {
-        line.push_str(&format!(" '{}'", word.to_str().unwrap()));
+        write!(line, " '{}'", word.to_str().unwrap()).unwrap();
     }
     let done = output(
         Command::new("script")
@@ -141,6 +142,17 @@ fn min_size_leaves_smaller_files_alone_and_counts_them() {
     assert_eq!(report["files_unified"], 1);
     assert_eq!(report["bytes_saved"], 100_000);
     assert_eq!(report["skipped"]["below-min-size"], 10);
+}
+
+#[test]
+fn jobs_change_how_long_it_takes_and_nothing_else() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = known(&filesystem);
+    for jobs in ["1", "7", "1024"] {
+        let report = host.run(&["-n", "--jobs", jobs]);
+        assert_eq!(report["files_hashed"], 8, "{jobs}");
+        assert_eq!(report["files_unified"], 4, "{jobs}");
+    }
 }
 
 #[test]
