@@ -8,7 +8,7 @@
 //! | status | meaning |
 //! | --- | --- |
 //! | 0 | all done |
-//! | 1 | finished, but some files failed; each is named |
+//! | 1 | finished, but some files failed, each named; or the result could not be printed |
 //! | 2 | usage or configuration; nothing was changed |
 //! | 3 | refused: nothing can be protected, or the store is busy; nothing was changed |
 

@@ -96,17 +96,19 @@ fn three_when_the_store_is_busy_and_nobody_wants_to_wait() {
     let filesystem = Filesystem::new(Kind::Ext4);
     let host = two_guests(&filesystem);
     let store = host.store();
-    let held = File::open(&store).unwrap();
-    flock(&held, FlockOperation::LockExclusive).unwrap();
-    for mut command in commands(&host) {
-        let words = [
-            store.to_str().unwrap(),
-            "in use by another run",
-            "--no-wait",
-        ];
-        refused_untouched(filesystem.path(), command.arg("--no-wait"), 3, &words);
+    // A shared lock of the holder tells whether the commands ask for an exclusive one.
+    for held_as in [FlockOperation::LockExclusive, FlockOperation::LockShared] {
+        let held = File::open(&store).unwrap();
+        flock(&held, held_as).unwrap();
+        for mut command in commands(&host) {
+            let words = [
+                store.to_str().unwrap(),
+                "in use by another run",
+                "--no-wait",
+            ];
+            refused_untouched(filesystem.path(), command.arg("--no-wait"), 3, &words);
+        }
     }
-    drop(held);
     host.run(&["--no-wait"]);
     assert!(is_shared(
         &host.guests[0].join("usr/bin/tool"),
