@@ -49,6 +49,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The directory of the indexes cannot be made.
+    #[error(
+        "the state directory {} cannot be made: {}; correct that, or choose another one with --state-dir",
+        Shown::path(path),
+        reason(source)
+    )]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Another run holds the store, and `--no-wait` was given.
     #[error(
         "the store {} is in use by another run; try again later, or leave out --no-wait to wait for it",
@@ -132,8 +144,10 @@ pub fn advice(error: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => "; run it as root",
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
         Some(libc::EIO) => "; look at the kernel's log (dmesg), the disk may be failing",
+        Some(libc::EUCLEAN) => "; unmount the filesystem and check it (fsck)",
         Some(libc::ENOENT) => "; make it, or correct the path",
         Some(libc::ENOTDIR) => "; name a directory",
+        Some(libc::EISDIR) => "; name a file",
         _ => "",
     }
 }

@@ -80,22 +80,17 @@ pub enum ReadFailure {
 /// [`ReadFailure`]; a broken lease ends the reading early.
 pub fn digest(file: &LeasedFile, size: u64, buffer: &mut [u8]) -> Result<Digest, ReadFailure> {
     let mut hasher = blake3::Hasher::new();
-    if size >= SMALLEST_MAPPED {
-        let mapping = LeasedMapping::new(file).map_err(|error| ReadFailure::Call("mmap", error))?;
-        if mapping.len() as u64 != size {
-            return Err(ReadFailure::SizeChanged);
-        }
-        for chunk in mapping.chunks(BYTES_BETWEEN_LOOKS) {
-            if !file.is_unbroken() {
-                return Err(ReadFailure::LeaseBroken);
-            }
-            hasher.update(chunk);
-        }
-        return Ok(hasher.finalize().into());
-    }
-    let mut offset = 0;
+    let mut offset = if size >= SMALLEST_MAPPED {
+        digest_mapped(file, size, &mut hasher)?
+    } else {
+        0
+    };
     // One read more than the size says: it has to find the end there.
     loop {
+        // What is read at once needs no second look.
+        if offset > 0 && !file.is_unbroken() {
+            return Err(ReadFailure::LeaseBroken);
+        }
         let count = match rustix::io::pread(file.as_fd(), &mut *buffer, offset) {
             Ok(count) => count,
             Err(Errno::INTR) => continue,
@@ -115,6 +110,32 @@ pub fn digest(file: &LeasedFile, size: u64, buffer: &mut [u8]) -> Result<Digest,
     } else {
         Err(ReadFailure::SizeChanged)
     }
+}
+
+/// Digests a file through a mapping, and says how far it came: to the end, or to where the disk
+/// gives no answer. There `pread(2)` goes on, which fails with a reason, where touching the mapping
+/// would end the whole process with SIGBUS.
+fn digest_mapped(
+    file: &LeasedFile,
+    size: u64,
+    hasher: &mut blake3::Hasher,
+) -> Result<u64, ReadFailure> {
+    let mapping = LeasedMapping::new(file).map_err(|error| ReadFailure::Call("mmap", error))?;
+    if mapping.len() as u64 != size {
+        return Err(ReadFailure::SizeChanged);
+    }
+    let mut offset = 0;
+    for chunk in mapping.chunks(BYTES_BETWEEN_LOOKS) {
+        if !file.is_unbroken() {
+            return Err(ReadFailure::LeaseBroken);
+        }
+        if mapping.populate(offset, chunk.len()).is_err() {
+            break;
+        }
+        hasher.update(chunk);
+        offset += chunk.len();
+    }
+    Ok(offset as u64)
 }
 
 /// Fingerprints the metadata of an open file whose inode is `stamp`.

@@ -13,11 +13,9 @@
 //! ```
 
 use std::cell::RefCell;
-use std::ffi::{CStr, OsString};
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
@@ -219,6 +217,7 @@ impl Walk<'_> {
         let mut found = lock(&self.found[rayon::current_thread_index().unwrap_or(0)]);
         let files_before = found.files_seen;
         let mut visit = Visit {
+            guest: request.guest,
             rules: request.rules,
             smallest: self.smallest,
             directory,
@@ -226,7 +225,7 @@ impl Walk<'_> {
             full_path: [b"/", path].concat(),
             subdirectories: Vec::new(),
         };
-        let read = BUFFER.with_borrow_mut(|buffer| visit.read(request.guest, path, buffer));
+        let read = BUFFER.with_borrow_mut(|buffer| visit.read(path, buffer));
         let subdirectories = visit.subdirectories;
         match read {
             // Gone since its parent was read.
@@ -285,6 +284,7 @@ impl Walk<'_> {
 
 /// The reading of one directory.
 struct Visit<'a> {
+    guest: &'a Guest,
     rules: &'a Rules,
     smallest: u64,
     directory: u32,
@@ -297,11 +297,10 @@ struct Visit<'a> {
 impl Visit<'_> {
     fn read(
         &mut self,
-        guest: &Guest,
         path: &[u8],
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<(), (&'static str, Errno)> {
-        let opened = beneath::open_directory(guest.root.as_fd(), path)
+        let opened = beneath::open_directory(self.guest.root.as_fd(), path)
             .map_err(|errno| ("openat2", errno))?;
         let mut entries = RawDir::new(opened.as_fd(), buffer);
         while let Some(entry) = entries.next() {
@@ -395,10 +394,10 @@ impl Visit<'_> {
     fn failed(&mut self, name: &[u8], errno: Errno) {
         // Removed since the directory was read.
         if errno != Errno::NOENT {
-            let path = join(&self.full_path, name);
+            let path = self.guest.path_of(&join(&self.full_path[1..], name));
             self.found
                 .errors
-                .push(FileError::call("statx", to_path(path), &errno.into()));
+                .push(FileError::call("statx", path, &errno.into()));
         }
     }
 }
@@ -430,10 +429,6 @@ fn append(names: &mut Vec<u8>, name: &[u8]) -> NameRange {
 /// Four thousand million directories, or bytes of names, are beyond any host.
 fn narrow(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn to_path(bytes: Vec<u8>) -> PathBuf {
-    PathBuf::from(OsString::from_vec(bytes))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,6 @@
 //! Does what was asked for and prints what came of it.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::output::Text;
 use super::progress::Bar;
 use super::selection;
 use crate::display::Shown;
+use crate::error::{advice, reason};
 use crate::identity::Mtime;
 use crate::index::Index;
 use crate::protect::{MarkOnly, Mode};
@@ -245,9 +246,16 @@ fn print(common: &Common, text: &impl Text, json: &impl Serialize) -> u8 {
         Format::Text if common.quiet => String::new(),
         Format::Text => text.text(common.verbose > 0),
     };
-    if !printed.is_empty() {
+    if !printed.is_empty()
+        && let Err(error) = writeln!(std::io::stdout(), "{printed}")
         // Whoever closed the pipe has read what it wanted.
-        drop(writeln!(std::io::stdout(), "{printed}"));
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let (reason, advice) = (reason(&error), advice(&error));
+        say(&format!(
+            "the result cannot be written to standard output: {reason}{advice}"
+        ));
+        return SOME_FAILED;
     }
     if errors.is_empty() { DONE } else { SOME_FAILED }
 }
@@ -261,7 +269,9 @@ fn say(line: &str) {
 fn start_tracing(common: &Common) {
     use tracing::Level;
     let level = match common.verbose {
-        0 => Level::ERROR,
+        0 if common.quiet => Level::ERROR,
+        // A setting without effect is named, and not only to those who ask for more.
+        0 => Level::WARN,
         1 => Level::INFO,
         _ => Level::TRACE,
     };
@@ -275,5 +285,6 @@ fn start_tracing(common: &Common) {
         .with_ansi(is_coloured)
         .with_writer(std::io::stderr)
         .without_time()
+        .with_target(common.verbose > 1)
         .init();
 }

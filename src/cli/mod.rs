@@ -8,7 +8,7 @@
 //! | status | meaning |
 //! | --- | --- |
 //! | 0 | all done |
-//! | 1 | finished, but some files failed; each is named |
+//! | 1 | finished, but some files failed, each named; or the result could not be printed |
 //! | 2 | usage or configuration; nothing was changed |
 //! | 3 | refused: nothing can be protected, or the store is busy; nothing was changed |
 
@@ -43,27 +43,27 @@ fn grouped(number: u64) -> String {
     out
 }
 
-/// Bytes in a unit that leaves at most four digits before the point: `6.2 GB`, decimal units.
+/// Bytes in a decimal unit with three digits or so, rounded once: `6.2 GB`, `123 kB`.
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
         return format!("{count} B");
     }
-    // Tenths of a unit, in whole numbers: no rounding surprises at the boundaries.
-    let mut tenths = u128::from(count) * 10;
-    let mut unit = "";
-    for next in UNITS {
-        if tenths < 10_000 {
-            break;
+    let count = u128::from(count);
+    let mut scale: u128 = 1;
+    for unit in UNITS {
+        scale *= 1000;
+        let tenths = (count * 10 + scale / 2) / scale;
+        if tenths < 1000 {
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
         }
-        tenths = tenths.div_ceil(1000).max(10);
-        unit = next;
+        let whole = (count + scale / 2) / scale;
+        // What rounds to a thousand is one of the next unit.
+        if whole < 1000 {
+            return format!("{whole} {unit}");
+        }
     }
-    if tenths >= 1000 {
-        format!("{} {unit}", tenths / 10)
-    } else {
-        format!("{}.{} {unit}", tenths / 10, tenths % 10)
-    }
+    format!("{count} B")
 }
 
 #[cfg(test)]
@@ -84,10 +84,14 @@ mod tests {
             (0, "0 B"),
             (999, "999 B"),
             (1000, "1.0 kB"),
-            (12_345, "12.4 kB"),
-            (123_400, "124 kB"),
+            (12_345, "12.3 kB"),
+            (99_960, "100 kB"),
+            (123_400, "123 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.0 MB"),
+            (1_000_001, "1.0 MB"),
             (6_200_000_000, "6.2 GB"),
-            (u64::MAX, "18.5 EB"),
+            (u64::MAX, "18.4 EB"),
         ] {
             assert_eq!(bytes(count), text, "{count}");
         }

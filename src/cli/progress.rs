@@ -1,13 +1,16 @@
 //! Progress on a terminal, by indicatif; without one, notes alone.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::args::{Common, When};
 use crate::report::Progress;
+
+/// How often a bar is drawn.
+const DRAWN_A_SECOND: u8 = 10;
 
 /// One bar on standard error, a stage at a time.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ impl Bar {
     pub fn new(common: &Common) -> Self {
         let is_drawn = !common.quiet
             && match common.progress {
-                When::Auto => std::io::stderr().is_terminal(),
+                When::Auto => io::stderr().is_terminal(),
                 When::Always => true,
                 When::Never => false,
             };
@@ -53,7 +56,11 @@ impl Progress for Bar {
             return;
         }
         self.clear();
-        let target = ProgressDrawTarget::stderr_with_hz(10);
+        let target = if io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr_with_hz(DRAWN_A_SECOND)
+        } else {
+            ProgressDrawTarget::term_like_with_hz(Box::new(Elsewhere), DRAWN_A_SECOND)
+        };
         let bar = ProgressBar::with_draw_target(total, target).with_message(name);
         let template = match (total, name) {
             (Some(_), "verify") => "{msg:>8} {wide_bar} {human_pos}/{human_len} {eta:>4}",
@@ -77,8 +84,61 @@ impl Progress for Bar {
         if !self.is_quiet {
             self.bar().suspend(|| {
                 // Nobody is left to tell when standard error is gone.
-                drop(writeln!(std::io::stderr(), "vhashify: {line}"));
+                drop(writeln!(io::stderr(), "vhashify: {line}"));
             });
         }
+    }
+}
+
+/// Standard error that is no terminal, for `--progress always`: indicatif draws nothing there by
+/// itself. What reads it (a pager, a terminal behind a pipe) is taken for a terminal of 80 columns.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl TermLike for Elsewhere {
+    fn width(&self) -> u16 {
+        80
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        self.moved(lines, 'A')
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        self.moved(lines, 'B')
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.moved(columns, 'C')
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.moved(columns, 'D')
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        writeln!(io::stderr(), "{line}")
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        write!(io::stderr(), "{text}")
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.write_str("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl Elsewhere {
+    /// Moves the cursor; a count of 0 would be taken for 1.
+    fn moved(&self, count: usize, direction: char) -> io::Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.write_str(&format!("\x1b[{count}{direction}"))
     }
 }

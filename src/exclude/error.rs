@@ -4,12 +4,17 @@ use std::io;
 use std::path::PathBuf;
 
 use super::pattern::BadPattern;
+use crate::display::Shown;
+use crate::error::{advice, reason};
 
 /// Why a pattern file or a package database could not be used. Every variant names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ExcludeError {
     /// A line of a pattern file.
-    #[error("{}:{line}: {reason}; correct the line or begin it with '#'", path.display())]
+    #[error(
+        "{}:{line}: {reason}; correct the line or begin it with '#'",
+        Shown::path(path)
+    )]
     BadLine {
         /// The pattern file.
         path: PathBuf,
@@ -19,7 +24,12 @@ pub enum ExcludeError {
         reason: BadPattern,
     },
     /// A system call failed.
-    #[error("{call} failed on {}: {source}", path.display())]
+    #[error(
+        "{call} failed on {}: {}{}",
+        Shown::path(path),
+        reason(source),
+        advice(source)
+    )]
     Io {
         /// The call.
         call: &'static str,
@@ -29,13 +39,19 @@ pub enum ExcludeError {
         source: io::Error,
     },
     /// A device, a FIFO or a directory is where a file should be.
-    #[error("{} is not a regular file; replace it by one or remove it", path.display())]
+    #[error(
+        "{} is not a regular file; replace it by one or remove it",
+        Shown::path(path)
+    )]
     NotAFile {
         /// The file.
         path: PathBuf,
     },
     /// A file or directory is larger than anything that its kind has a reason to be.
-    #[error("{} is larger than the limit of {limit} {unit}; it is not read", path.display())]
+    #[error(
+        "{} is larger than the limit of {limit} {unit}; it is not read",
+        Shown::path(path)
+    )]
     TooLarge {
         /// The file or directory.
         path: PathBuf,
@@ -48,7 +64,7 @@ pub enum ExcludeError {
     #[error(
         "package database {}: {reason}; repair it in the guest, or unify the guest without \
          package information",
-        path.display()
+        Shown::path(path)
     )]
     Database {
         /// The database file.
@@ -60,7 +76,7 @@ pub enum ExcludeError {
     #[error(
         "package database {}: {source}; repair it in the guest (rpm --rebuilddb), or unify the \
          guest without package information",
-        path.display()
+        Shown::path(path)
     )]
     Sqlite {
         /// The database file.

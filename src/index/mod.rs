@@ -20,7 +20,8 @@ use redb::{
 };
 use thiserror::Error;
 
-use crate::error::{Call as _, Error};
+use crate::display::Shown;
+use crate::error::{Call as _, Error, reason};
 use crate::identity::Identity;
 use crate::store::{ObjectName, Store};
 use crate::sys::stamp::{Stamp, Timestamp};
@@ -42,7 +43,7 @@ const RUNS_KEPT: u64 = 1000;
 /// Why an index could not be used. The caller begins a new one, or goes on without.
 #[derive(Debug, Error)]
 enum Fault {
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Redb(#[from] redb::Error),
     #[error("it belongs to another store")]
     OtherStore,
@@ -120,7 +121,10 @@ impl Index {
         store: &Store,
         warn: impl FnOnce(String),
     ) -> Result<Self, Error> {
-        std::fs::create_dir_all(state_directory).call("mkdir", state_directory)?;
+        std::fs::create_dir_all(state_directory).map_err(|source| Error::StateDirectory {
+            path: state_directory.to_path_buf(),
+            source,
+        })?;
         let path = Self::path(state_directory, store.path());
         let failed = |fault: &Fault| Error::Index {
             path: path.clone(),
@@ -137,7 +141,7 @@ impl Index {
                     warn(format!(
                         "the index {} cannot be used ({fault}); it is made anew, and this run \
                          takes longer",
-                        path.display()
+                        Shown::path(&path)
                     ));
                 }
             }
@@ -300,6 +304,14 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Damaged));
     std::panic::set_hook(quiet);
     result
+}
+
+/// What redb says, or the system where it is the system's error.
+fn words(error: &redb::Error) -> String {
+    match error {
+        redb::Error::Io(error) => reason(error),
+        other => other.to_string(),
+    }
 }
 
 /// Whether the fault lies with the place and not with the content: making it anew would not help.

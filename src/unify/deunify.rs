@@ -22,6 +22,7 @@ use super::replace::{Exchanged, Refused};
 use super::run::Source;
 use super::temporary::{self, Purpose};
 use crate::cow::private_copy;
+use crate::display::Shown;
 use crate::error::{Call as _, Error};
 use crate::guest::{Guest, StoreLocation};
 use crate::report::{FileError, Progress};
@@ -62,7 +63,10 @@ pub fn deunify(
         .map(|path| below(guest, path))
         .collect::<Result<Vec<_>, _>>()?;
     let mut store = Store::open(location)?;
-    let _lock = StoreLock::acquire(&store, wait, || progress.note("waiting for another run"))?;
+    let _lock = StoreLock::acquire(&store, wait, || {
+        let path = Shown::path(store.path()).to_string();
+        progress.note(&format!("waiting for another run on {path}"));
+    })?;
     let (listed, _) = store.list()?;
     let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
 

@@ -83,6 +83,14 @@ impl Filesystem {
         );
     }
 
+    /// Unmounts it, lets `change` have its image, and mounts it again: for damage that no mounted
+    /// filesystem would let happen.
+    pub fn while_unmounted(&self, change: impl FnOnce(&Path)) {
+        command(Command::new("umount").arg(&self.mount));
+        change(&self.image);
+        self.mount("");
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mount

@@ -92,7 +92,13 @@ pub fn vhashify() -> Command {
 
 /// Runs it with `--format json`; all must be well.
 pub fn json(mut command: Command) -> Value {
-    let output = output(command.args(["--format", "json"]));
+    command.args(["--format", "json"]);
+    all_well(command)
+}
+
+/// Runs a command that asks for JSON by itself; all must be well.
+pub fn all_well(mut command: Command) -> Value {
+    let output = output(&mut command);
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}{}",
