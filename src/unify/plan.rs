@@ -71,7 +71,7 @@ pub fn plan(instances: &[Instance], members: &[Member], links: u64) -> Vec<Step>
         .map(|instance| (instance.number, instance))
         .collect();
     let last_existing = existing.keys().next_back().copied();
-    let mut waiting = Waiting::new(members);
+    let mut waiting = Waiting::new(members, links);
     let mut steps = Vec::new();
     let mut number = 0;
     while !waiting.is_empty() {
@@ -125,10 +125,14 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(members: &'a [Member]) -> Self {
+    /// All but those with so many names that no inode can take them and the store's own.
+    fn new(members: &'a [Member], links: u64) -> Self {
         let mut single: BTreeMap<GuestId, VecDeque<usize>> = BTreeMap::new();
         let mut shared = Vec::new();
         for (number, member) in members.iter().enumerate() {
+            if member.names() >= links {
+                continue;
+            }
             match member.guests.as_slice() {
                 [] => {}
                 [(guest, _)] => single.entry(*guest).or_default().push_back(number),
