@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use xattr::FileExt;
 
+use crate::sys::fault::{self, Point};
 use crate::sys::lease::LeasedFile;
 use crate::sys::mapping::LeasedMapping;
 use crate::sys::stamp::Stamp;
@@ -37,8 +38,9 @@ pub type Fingerprint = [u8; 16];
 /// Files at least this large are mapped; below it, `read` is quicker than building a mapping.
 const SMALLEST_MAPPED: u64 = 1 << 20;
 
-/// A lease break is looked for after this many bytes, so that a writer waits for milliseconds.
-const BYTES_BETWEEN_LOOKS: usize = 8 << 20;
+/// Bytes that are mapped at once. A lease break is looked for between two of them, so that a writer
+/// waits for milliseconds; and what is mapped counts as memory of this process.
+const WINDOW: usize = 512 << 10;
 
 /// Whether mtime is part of the metadata that must agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +93,8 @@ pub fn digest(file: &LeasedFile, size: u64, buffer: &mut [u8]) -> Result<Digest,
         if offset > 0 && !file.is_unbroken() {
             return Err(ReadFailure::LeaseBroken);
         }
-        let count = match rustix::io::pread(file.as_fd(), &mut *buffer, offset) {
+        let read = || rustix::io::pread(file.as_fd(), &mut *buffer, offset);
+        let count = match fault::at(Point::Read, read) {
             Ok(count) => count,
             Err(Errno::INTR) => continue,
             Err(error) => return Err(ReadFailure::Call("pread", error.into())),
@@ -112,7 +115,7 @@ pub fn digest(file: &LeasedFile, size: u64, buffer: &mut [u8]) -> Result<Digest,
     }
 }
 
-/// Digests a file through a mapping, and says how far it came: to the end, or to where the disk
+/// Digests a file through mappings, and says how far it came: to the end, or to where the disk
 /// gives no answer. There `pread(2)` goes on, which fails with a reason, where touching the mapping
 /// would end the whole process with SIGBUS.
 fn digest_mapped(
@@ -120,22 +123,19 @@ fn digest_mapped(
     size: u64,
     hasher: &mut blake3::Hasher,
 ) -> Result<u64, ReadFailure> {
-    let mapping = LeasedMapping::new(file).map_err(|error| ReadFailure::Call("mmap", error))?;
-    if mapping.len() as u64 != size {
-        return Err(ReadFailure::SizeChanged);
-    }
     let mut offset = 0;
-    for chunk in mapping.chunks(BYTES_BETWEEN_LOOKS) {
+    while offset < size {
         if !file.is_unbroken() {
             return Err(ReadFailure::LeaseBroken);
         }
-        if mapping.populate(offset, chunk.len()).is_err() {
-            break;
-        }
-        hasher.update(chunk);
-        offset += chunk.len();
+        let length = usize::try_from(size - offset).map_or(WINDOW, |rest| rest.min(WINDOW));
+        match fault::at(Point::Read, || LeasedMapping::new(file, offset, length)) {
+            Ok(window) => hasher.update(&window),
+            Err(_) => break,
+        };
+        offset += length as u64;
     }
-    Ok(offset as u64)
+    Ok(offset)
 }
 
 /// Fingerprints the metadata of an open file whose inode is `stamp`.

@@ -145,7 +145,7 @@ pub fn scan(requests: &[Request<'_>], smallest: u64, progress: &dyn Progress) ->
         progress,
         directories: Mutex::default(),
         found: (0..rayon::current_num_threads().max(1))
-            .map(|_| Mutex::default())
+            .map(|_| Mutex::new(Found::with_room()))
             .collect(),
     };
     rayon::scope(|scope| {
@@ -197,6 +197,22 @@ struct Found {
     errors: Vec<FileError>,
     files_seen: u64,
     bytes_seen: u64,
+}
+
+impl Found {
+    /// Room for the files of a middling host, as addresses and not as memory: so large a piece the
+    /// allocator maps by itself, and where it must grow after all, the kernel moves its pages.
+    /// Grown from nothing it would be copied from one piece of the heap to the next, and the pieces
+    /// left behind would count as memory of this process: half as much again.
+    fn with_room() -> Self {
+        const FILES: usize = 1 << 19;
+        const NAMES: usize = 48 << 20;
+        Self {
+            files: Vec::with_capacity(FILES),
+            names: Vec::with_capacity(NAMES),
+            ..Self::default()
+        }
+    }
 }
 
 thread_local! {
@@ -269,7 +285,7 @@ impl Walk<'_> {
                 scan.files = found.files;
                 scan.names = found.names;
             } else {
-                scan.files.append(&mut found.files);
+                move_all(&mut found.files, &mut scan.files);
                 scan.names.append(&mut found.names);
             }
             scan.leftovers.append(&mut found.leftovers);
@@ -405,6 +421,19 @@ impl Visit<'_> {
 fn look(directory: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     rustix::fs::statx(directory, name, flags, Stamp::MASK)
+}
+
+/// Moves all of `from` to the end of `to`, and gives memory back as it goes, so that nothing is held
+/// twice. The order changes.
+fn move_all<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
+    /// A megabyte or so.
+    const AT_ONCE: usize = 1 << 14;
+    to.reserve_exact(from.len());
+    while !from.is_empty() {
+        let rest = from.len().saturating_sub(AT_ONCE);
+        to.extend(from.drain(rest..));
+        from.shrink_to_fit();
+    }
 }
 
 /// `directory/name`, where the vdir itself is the empty path.

@@ -13,70 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::filesystem::on_each;
+use support::moments::{
+    after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
+};
 use support::program::{Host, output, spawn};
-use support::snapshot::{Content as Found, Snapshot, check_store};
+use support::snapshot::check_store;
 use support::tree::{Content, PLAIN, make_file};
-
-const RESERVED: &str = ".vhashify-";
-
-/// Guests of `files` files each, the same in all: every third a link group of two to four names.
-fn equal_guests(host: &Host, files: u64) {
-    for guest in &host.guests {
-        for number in 0..files {
-            let directory = guest.join(format!("d{}", number % 7));
-            let content = Content {
-                size: 500 + number,
-                variant: 0,
-            };
-            let path = directory.join(format!("file{number}"));
-            make_file(&path, content, PLAIN);
-            if number.is_multiple_of(3) {
-                for name in 0..=number % 4 {
-                    let other = guest.join(format!("d{}", (number + name) % 7));
-                    fs::create_dir_all(&other).unwrap();
-                    fs::hard_link(&path, other.join(format!("link{number}-{name}"))).unwrap();
-                }
-            }
-        }
-    }
-}
-
-fn snapshots(host: &Host) -> Vec<Snapshot> {
-    host.guests
-        .iter()
-        .map(|guest| Snapshot::of(guest))
-        .collect()
-}
-
-/// What holds at every moment, also after SIGKILL: no path is missing or has other bytes or
-/// metadata. Temporary names, directories' times and half-shared groups are the next run's.
-fn at_any_moment(snapshot: &Snapshot) -> Snapshot {
-    let mut entries = snapshot.0.clone();
-    entries.retain(|path, _| !is_reserved(path));
-    for (path, entry) in &mut entries {
-        entry.first_name.clone_from(path);
-        forget_times_of_directory(entry);
-    }
-    Snapshot(entries)
-}
-
-/// What holds once the next run is through: all but the times of directories.
-fn after_recovery(snapshot: &Snapshot) -> Snapshot {
-    let mut entries = snapshot.0.clone();
-    entries.values_mut().for_each(forget_times_of_directory);
-    Snapshot(entries)
-}
-
-fn forget_times_of_directory(entry: &mut support::snapshot::Entry) {
-    if entry.content == Found::Directory {
-        entry.mtime = (0, 0);
-    }
-}
-
-fn is_reserved(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with(RESERVED)
-}
 
 /// Numbers that look random and are the same each time (xorshift64).
 struct Numbers(u64);
@@ -118,7 +60,7 @@ fn inv6_killed_at_any_moment_and_finished_by_the_next_run() {
                 leftovers += now.0.keys().filter(|path| is_reserved(path)).count();
                 at_any_moment(before).assert_same(&at_any_moment(now), "after SIGKILL");
             }
-            check_store_but_marks(&host.store());
+            check_objects(&host.store());
         }
         assert!(killed > 10, "most runs were over before they were killed");
         assert!(leftovers > 0, "no run was killed while it replaced a name");
@@ -134,18 +76,6 @@ fn inv6_killed_at_any_moment_and_finished_by_the_next_run() {
         host.call(["gc"]);
         assert!(check_store(&host.store()).is_empty());
     });
-}
-
-/// A run that is killed between linking and marking leaves an object without its mark, which the
-/// next one sets.
-fn check_store_but_marks(store: &Path) {
-    for path in support::snapshot::paths(store) {
-        if path.is_file() {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            let digest = blake3::hash(&fs::read(&path).unwrap());
-            assert!(name.starts_with(digest.to_hex().as_str()), "{name}");
-        }
-    }
 }
 
 #[test]

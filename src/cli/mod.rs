@@ -1,4 +1,4 @@
-//! The command line: what was typed ([`args`]), what it means ([`selection`]), what is shown.
+//! The command line: what was typed (`args`), what it means (`selection`), what is shown.
 //!
 //! ```text
 //! args ─▶ selection ─▶ the library ─▶ output ─▶ exit status

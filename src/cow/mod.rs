@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use xattr::FileExt;
 
 use crate::identity::{self, Fingerprint, Mtime};
+use crate::sys::fault::{self, Point};
 use crate::sys::flags;
 use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::Stamp;
@@ -33,8 +34,8 @@ pub fn private_copy(
     directory: BorrowedFd<'_>,
 ) -> Result<LeasedFile, CopyError> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let copy = rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)
-        .map_err(failed("open(O_TMPFILE)"))?;
+    let create = || rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR);
+    let copy = fault::at(Point::CopyCreate, create).map_err(failed("open(O_TMPFILE)"))?;
     copy_content(original, stamp.size, &copy)?;
     copy_metadata(original, stamp, &copy)?;
     let fingerprint = |file: BorrowedFd<'_>| -> Result<Fingerprint, CopyError> {
@@ -58,13 +59,19 @@ fn lease(copy: OwnedFd) -> Result<LeasedFile, CopyError> {
 }
 
 fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), CopyError> {
-    if rustix::fs::ioctl_ficlone(copy, original).is_ok() {
+    if fault::at(Point::CopyContent, || {
+        rustix::fs::ioctl_ficlone(copy, original)
+    })
+    .is_ok()
+    {
         return Ok(());
     }
     let (mut from, mut to) = (0_u64, 0_u64);
     while from < size {
         let rest = usize::try_from(size - from).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(original, Some(&mut from), copy, Some(&mut to), rest) {
+        let part =
+            || rustix::fs::copy_file_range(original, Some(&mut from), copy, Some(&mut to), rest);
+        match fault::at(Point::CopyContent, part) {
             // The lease keeps the file from becoming shorter.
             Ok(0) => return Err(("copy_file_range", Errno::IO.into())),
             Ok(_) | Err(Errno::INTR) => {}
@@ -78,9 +85,10 @@ fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result
     // In this order: a change of owner takes away set-user-ID bits and capabilities, a change of
     // mode changes the mask of an ACL, and all of them are older than the times.
     let (owner, group) = (Uid::from_raw(stamp.owner), Gid::from_raw(stamp.group));
-    rustix::fs::fchown(copy, Some(owner), Some(group)).map_err(failed("fchown"))?;
+    let change = || rustix::fs::fchown(copy, Some(owner), Some(group));
+    fault::at(Point::CopyMetadata, change).map_err(failed("fchown"))?;
     let mode = Mode::from_raw_mode(u32::from(stamp.mode) & 0o7777);
-    rustix::fs::fchmod(copy, mode).map_err(failed("fchmod"))?;
+    fault::at(Point::CopyMetadata, || rustix::fs::fchmod(copy, mode)).map_err(failed("fchmod"))?;
 
     let wanted = identity::extended_attributes(original.as_fd())?;
     let file = std::fs::File::from(copy.try_clone().map_err(|error| ("dup", error))?);
@@ -98,7 +106,7 @@ fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result
             .as_ref()
             != Some(value)
         {
-            file.set_xattr(name, value)
+            fault::at(Point::CopyMetadata, || file.set_xattr(name, value))
                 .map_err(|error| ("fsetxattr", error))?;
         }
     }
@@ -113,7 +121,8 @@ fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result
             tv_nsec: stamp.mtime.nanoseconds.into(),
         },
     };
-    rustix::fs::futimens(copy, &times).map_err(failed("futimens"))
+    fault::at(Point::CopyMetadata, || rustix::fs::futimens(copy, &times))
+        .map_err(failed("futimens"))
 }
 
 fn failed(call: &'static str) -> impl FnOnce(Errno) -> CopyError {

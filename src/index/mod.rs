@@ -5,7 +5,7 @@
 //! by a walk. An index that is missing, damaged or made by another version is set aside and begun
 //! anew; that costs one slower run.
 //!
-//! Rows are described in [`rows`]. Beside those tables stand `guests` (number → name and vdir),
+//! Rows are described in `rows`. Beside those tables stand `guests` (number → name and vdir),
 //! `runs` (number → report as JSON) and `meta` (format and store, to notice another store's index).
 
 mod rows;
@@ -15,8 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, Table,
-    TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition,
+    WriteTransaction,
 };
 use thiserror::Error;
 
@@ -24,6 +24,7 @@ use crate::display::Shown;
 use crate::error::{Call as _, Error, reason};
 use crate::identity::Identity;
 use crate::store::{ObjectName, Store};
+use crate::sys::fault::{self, Point};
 use crate::sys::stamp::{Stamp, Timestamp};
 
 const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("objects");
@@ -36,6 +37,9 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// The format that this version reads and writes.
 const FORMAT: u32 = 1;
+
+/// Memory for pages of the index file.
+const CACHE_BYTES: usize = 4 << 20;
 
 /// How many runs are remembered.
 const RUNS_KEPT: u64 = 1000;
@@ -53,6 +57,12 @@ enum Fault {
     Damaged,
 }
 
+impl From<rustix::io::Errno> for Fault {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Redb(redb::Error::Io(errno.into()))
+    }
+}
+
 /// What the index remembers, in memory.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -65,12 +75,12 @@ pub struct Loaded {
 /// The links of one guest to one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestLinks {
-    /// The object.
-    pub object: ObjectName,
+    /// The object, as a position in [`Update::objects`].
+    pub object: u32,
     /// Count of names.
     pub count: u32,
     /// The names, where there is more than one.
-    pub names: Vec<Vec<u8>>,
+    pub names: Box<[Vec<u8>]>,
 }
 
 /// What one guest is known by.
@@ -85,11 +95,11 @@ pub struct GuestRow {
 /// What a run adds.
 #[derive(Debug, Default)]
 pub struct Update {
-    /// The objects that exist, as they are; all others are forgotten.
-    pub objects: HashMap<ObjectName, Stamp>,
+    /// The objects that exist, as they are, sorted by name; all others are forgotten.
+    pub objects: Vec<(ObjectName, Stamp)>,
     /// The private files that were read, now or before; all others are forgotten.
     pub read: HashMap<u64, (Stamp, Identity)>,
-    /// The guests of this run with all their links.
+    /// The guests of this run with all their links, sorted by object, each object once.
     pub guests: Vec<(GuestRow, Vec<GuestLinks>)>,
     /// The run's report as JSON, if it is to be remembered.
     pub run: Option<String>,
@@ -137,7 +147,8 @@ impl Index {
                 Err(fault) if is_environment(&fault) => return Err(failed(&fault)),
                 Err(fault) => {
                     let aside = path.with_extension("redb.unusable");
-                    std::fs::rename(&path, &aside).call("rename", &path)?;
+                    fault::at(Point::IndexAside, || std::fs::rename(&path, &aside))
+                        .call("rename", &path)?;
                     warn(format!(
                         "the index {} cannot be used ({fault}); it is made anew, and this run \
                          takes longer",
@@ -146,7 +157,8 @@ impl Index {
                 }
             }
         }
-        let database = guarded(|| Self::begin(&path, &mark)).map_err(|fault| failed(&fault))?;
+        let database = guarded(|| fault::at(Point::IndexBegin, || Self::begin(&path, &mark)))
+            .map_err(|fault| failed(&fault))?;
         Ok(Self { path, database })
     }
 
@@ -158,7 +170,7 @@ impl Index {
             return Loaded::default();
         };
         let read = guarded(|| {
-            let database = ReadOnlyDatabase::open(&path).map_err(redb::Error::from)?;
+            let database = builder().open_read_only(&path).map_err(redb::Error::from)?;
             let transaction = database.begin_read().map_err(redb::Error::from)?;
             check_meta(&transaction, &mark)?;
             load(&transaction)
@@ -171,7 +183,7 @@ impl Index {
     pub fn peek_guests(state_directory: &Path, store: &Store) -> Vec<GuestRow> {
         let path = Self::path(state_directory, store.path());
         guarded(|| {
-            let database = ReadOnlyDatabase::open(&path).map_err(redb::Error::from)?;
+            let database = builder().open_read_only(&path).map_err(redb::Error::from)?;
             let transaction = database.begin_read().map_err(redb::Error::from)?;
             guests(&transaction).map(|guests| guests.into_values().collect())
         })
@@ -209,29 +221,6 @@ impl Index {
             .unwrap_or_default()
     }
 
-    /// All links that are recorded: guest, object, count of names.
-    #[must_use]
-    pub fn links(&self) -> Vec<(GuestRow, ObjectName, u32)> {
-        guarded(|| {
-            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
-            let guests = guests(&transaction)?;
-            let mut links = Vec::new();
-            let table = transaction.open_table(LINKS).map_err(redb::Error::from)?;
-            for row in table.iter().map_err(redb::Error::from)? {
-                let (key, value) = row.map_err(redb::Error::from)?;
-                let count = rows::unseal("links", key.value(), value.value())
-                    .and_then(rows::count_from_bytes);
-                let found = rows::link_from_key(key.value())
-                    .and_then(|(guest, object)| Some((guests.get(&guest)?.clone(), object)));
-                if let (Some((guest, object)), Some(count)) = (found, count) {
-                    links.push((guest, object, count));
-                }
-            }
-            Ok(links)
-        })
-        .unwrap_or_default()
-    }
-
     /// Rows that exist but cannot be read, or that say two things: how many.
     #[must_use]
     pub fn inconsistencies(&self) -> u64 {
@@ -250,8 +239,10 @@ impl Index {
         let written = guarded(|| {
             let transaction = self.database.begin_write().map_err(redb::Error::from)?;
             write(&transaction, update)?;
-            transaction.commit().map_err(redb::Error::from)?;
-            Ok(())
+            fault::at(Point::IndexCommit, || {
+                transaction.commit().map_err(redb::Error::from)?;
+                Ok(())
+            })
         });
         written.map_err(|fault| Error::Index {
             path: self.path.clone(),
@@ -260,7 +251,7 @@ impl Index {
     }
 
     fn open_existing(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
-        let database = Database::open(path).map_err(redb::Error::from)?;
+        let database = builder().open(path).map_err(redb::Error::from)?;
         let transaction = database.begin_read().map_err(redb::Error::from)?;
         check_meta(&transaction, mark)?;
         drop(transaction);
@@ -268,7 +259,7 @@ impl Index {
     }
 
     fn begin(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
-        let database = Database::create(path).map_err(redb::Error::from)?;
+        let database = builder().create(path).map_err(redb::Error::from)?;
         let transaction = database.begin_write().map_err(redb::Error::from)?;
         {
             let mut meta = transaction.open_table(META).map_err(redb::Error::from)?;
@@ -281,6 +272,13 @@ impl Index {
         transaction.commit().map_err(redb::Error::from)?;
         Ok(database)
     }
+}
+
+/// How the file is opened: with a small cache, because it is read from one end to the other once.
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
 /// What tells this store from any other: its path and the inode of its directory.
@@ -419,7 +417,7 @@ fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Fault> {
 fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), Fault> {
     write_objects(transaction, &update.objects)?;
     write_cache(transaction, &update.read)?;
-    write_guests(transaction, &update.guests)?;
+    write_guests(transaction, &update.guests, &update.objects)?;
     let mut runs = transaction.open_table(RUNS).map_err(redb::Error::from)?;
     if let Some(report) = &update.run {
         let last = runs
@@ -436,30 +434,45 @@ fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), Fault> {
 
 fn write_objects(
     transaction: &WriteTransaction,
-    objects: &HashMap<ObjectName, Stamp>,
+    objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
     let mut table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+    let row = |position: usize| {
+        let (name, stamp) = &objects[position];
+        let key = name.to_bytes().to_vec();
+        let value = rows::seal("objects", &key, rows::stamp_to_bytes(stamp));
+        (key, value)
+    };
+    // Longer than any key, and so beyond all of them.
+    let end = [u8::MAX; ObjectName::LENGTH + 1];
+    if sync(&mut table, &[], &end, objects.len(), row)? {
+        write_inodes(transaction, objects)?;
+    }
+    Ok(())
+}
+
+fn write_inodes(
+    transaction: &WriteTransaction,
+    objects: &[(ObjectName, Stamp)],
+) -> Result<(), Fault> {
     let mut inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
-    let wanted: BTreeMap<Vec<u8>, Vec<u8>> = objects
+    let mut wanted: Vec<(u64, ObjectName)> = objects
         .iter()
-        .map(|(name, stamp)| {
-            let key = name.to_bytes().to_vec();
-            let value = rows::seal("objects", &key, rows::stamp_to_bytes(stamp));
-            (key, value)
-        })
+        .map(|(name, stamp)| (stamp.inode, *name))
         .collect();
-    let changed = sync(&mut table, &wanted)?;
-    let by_inode: BTreeMap<u64, [u8; ObjectName::LENGTH]> = objects
-        .iter()
-        .map(|(name, stamp)| (stamp.inode, name.to_bytes()))
-        .collect();
-    if changed {
-        inodes
-            .retain(|inode, _| by_inode.contains_key(&inode))
-            .map_err(redb::Error::from)?;
-        for (inode, name) in &by_inode {
+    wanted.sort_unstable();
+    let is_wanted = |inode: u64, name: &[u8]| {
+        let found = wanted.binary_search_by_key(&inode, |(inode, _)| *inode);
+        found.is_ok_and(|at| wanted[at].1.to_bytes() == name)
+    };
+    inodes
+        .retain(|inode, name| is_wanted(inode, name))
+        .map_err(redb::Error::from)?;
+    for (inode, name) in &wanted {
+        let is_there = inodes.get(inode).map_err(redb::Error::from)?.is_some();
+        if !is_there {
             inodes
-                .insert(inode, name.as_slice())
+                .insert(inode, name.to_bytes().as_slice())
                 .map_err(redb::Error::from)?;
         }
     }
@@ -493,6 +506,7 @@ fn write_cache(
 fn write_guests(
     transaction: &WriteTransaction,
     guests: &[(GuestRow, Vec<GuestLinks>)],
+    objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
     let mut numbers = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
     let mut links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
@@ -519,79 +533,57 @@ fn write_guests(
                 .map_err(redb::Error::from)?;
             next
         };
-        let wanted: BTreeMap<Vec<u8>, Vec<u8>> = rows_of_guest
-            .iter()
-            .map(|row| {
-                let key = rows::link_key(number, &row.object);
-                let value = rows::seal("links", &key, rows::names_to_bytes(row.count, &row.names));
-                (key, value)
-            })
-            .collect();
-        sync_range(&mut links, number, &wanted)?;
+        let row = |position: usize| {
+            let row: &GuestLinks = &rows_of_guest[position];
+            let (object, _) = &objects[row.object as usize];
+            let key = rows::link_key(number, object);
+            let value = rows::seal("links", &key, rows::names_to_bytes(row.count, &row.names));
+            (key, value)
+        };
+        let (from, to) = (number.to_be_bytes(), number.wrapping_add(1).to_be_bytes());
+        sync(&mut links, &from, &to, rows_of_guest.len(), row)?;
     }
     Ok(())
 }
 
-/// Makes a table hold exactly `wanted`; whether anything had to be written.
+/// Makes the keys from `from` up to `to` hold exactly the rows number 0 to `count` - 1, which are
+/// sorted by key; whether anything had to be written.
+///
+/// Rows are made when they are looked at and not kept: there are as many as there are files.
 fn sync(
     table: &mut Table<'_, &'static [u8], &'static [u8]>,
-    wanted: &BTreeMap<Vec<u8>, Vec<u8>>,
+    from: &[u8],
+    to: &[u8],
+    count: usize,
+    row: impl Fn(usize) -> (Vec<u8>, Vec<u8>),
 ) -> Result<bool, Fault> {
-    let (stale, missing) = {
-        let present = table.iter().map_err(redb::Error::from)?;
-        difference(present, wanted)?
-    };
-    write_difference(table, &stale, &missing)
-}
-
-fn sync_range(
-    table: &mut Table<'_, &'static [u8], &'static [u8]>,
-    guest: u32,
-    wanted: &BTreeMap<Vec<u8>, Vec<u8>>,
-) -> Result<bool, Fault> {
-    let (stale, missing) = {
-        let (from, to) = (guest.to_be_bytes(), guest.wrapping_add(1).to_be_bytes());
-        let present = table
-            .range(from.as_slice()..to.as_slice())
-            .map_err(redb::Error::from)?;
-        difference(present, wanted)?
-    };
-    write_difference(table, &stale, &missing)
-}
-
-type Difference<'a> = (Vec<Vec<u8>>, Vec<(&'a Vec<u8>, &'a Vec<u8>)>);
-
-/// One pass over two sorted sequences: keys that are not wanted, and rows that are not there.
-fn difference<'a>(
-    present: redb::Range<'_, &'static [u8], &'static [u8]>,
-    wanted: &'a BTreeMap<Vec<u8>, Vec<u8>>,
-) -> Result<Difference<'a>, Fault> {
     let (mut stale, mut missing) = (Vec::new(), Vec::new());
-    let mut wanted = wanted.iter().peekable();
-    for row in present {
-        let (key, value) = row.map_err(redb::Error::from)?;
-        while let Some(row) = wanted.next_if(|(wanted, _)| wanted.as_slice() < key.value()) {
-            missing.push(row);
+    {
+        // One pass over two sorted sequences.
+        let mut wanted = (0..count)
+            .map(|position| (position, row(position)))
+            .peekable();
+        for present in table.range(from..to).map_err(redb::Error::from)? {
+            let (key, value) = present.map_err(redb::Error::from)?;
+            let (key, value) = (key.value(), value.value());
+            while let Some((position, _)) =
+                wanted.next_if(|(_, (wanted, _))| wanted.as_slice() < key)
+            {
+                missing.push(position);
+            }
+            match wanted.next_if(|(_, (wanted, _))| wanted.as_slice() == key) {
+                Some((_, (_, wanted))) if wanted == value => {}
+                Some((position, _)) => missing.push(position),
+                None => stale.push(key.to_vec()),
+            }
         }
-        match wanted.next_if(|(wanted, _)| wanted.as_slice() == key.value()) {
-            Some(row) if row.1.as_slice() != value.value() => missing.push(row),
-            Some(_) => {}
-            None => stale.push(key.value().to_vec()),
-        }
+        missing.extend(wanted.map(|(position, _)| position));
     }
-    missing.extend(wanted);
-    Ok((stale, missing))
-}
-
-fn write_difference(
-    table: &mut Table<'_, &'static [u8], &'static [u8]>,
-    stale: &[Vec<u8>],
-    missing: &[(&Vec<u8>, &Vec<u8>)],
-) -> Result<bool, Fault> {
-    for key in stale {
+    for key in &stale {
         table.remove(key.as_slice()).map_err(redb::Error::from)?;
     }
-    for (key, value) in missing {
+    for &position in &missing {
+        let (key, value) = row(position);
         table
             .insert(key.as_slice(), value.as_slice())
             .map_err(redb::Error::from)?;

@@ -148,13 +148,6 @@ pub(super) fn link_key(guest: u32, object: &ObjectName) -> Vec<u8> {
     [&guest.to_be_bytes()[..], &object.to_bytes()].concat()
 }
 
-/// The reverse of [`link_key`].
-pub(super) fn link_from_key(key: &[u8]) -> Option<(u32, ObjectName)> {
-    let (guest, object) = key.split_first_chunk()?;
-    let object = ObjectName::from_bytes(object.try_into().ok()?)?;
-    Some((u32::from_be_bytes(*guest), object))
-}
-
 /// A row of `links`: how many names, and which, where there is more than one.
 pub(super) fn names_to_bytes(count: u32, names: &[Vec<u8>]) -> Vec<u8> {
     let mut out = count.to_le_bytes().to_vec();
@@ -165,11 +158,6 @@ pub(super) fn names_to_bytes(count: u32, names: &[Vec<u8>]) -> Vec<u8> {
         }
     }
     out
-}
-
-/// The count of a row of `links`.
-pub(super) fn count_from_bytes(value: &[u8]) -> Option<u32> {
-    Reader(value).u32()
 }
 
 #[cfg(test)]

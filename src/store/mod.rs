@@ -39,6 +39,7 @@ use crate::error::{Call as _, Error};
 use crate::guest::StoreLocation;
 use crate::identity::Digest;
 use crate::sys::beneath;
+use crate::sys::fault::{self, Point};
 
 /// A directory holds at most about this many files before the store grows a level deeper.
 const FILES_PER_DIRECTORY: usize = 10_000;
@@ -175,13 +176,10 @@ impl Store {
         let [shallow, deep] = shards(&name.identity.digest);
         let shard = if self.deep { deep } else { shallow };
         let directory = self.shard(shard.as_bytes(), Create::Yes)?;
-        rustix::fs::linkat(
-            file,
-            c"",
-            &*directory,
-            name.to_string(),
-            AtFlags::EMPTY_PATH,
-        )
+        let name = name.to_string();
+        fault::at(Point::ObjectLink, || {
+            rustix::fs::linkat(file, c"", &*directory, name, AtFlags::EMPTY_PATH)
+        })
     }
 
     /// Takes an object's name out of the store. What guests link stays theirs.
@@ -194,7 +192,9 @@ impl Store {
             let removed = self
                 .shard(shard.as_bytes(), Create::No)
                 .and_then(|directory| {
-                    rustix::fs::unlinkat(&*directory, file.as_str(), AtFlags::empty())
+                    fault::at(Point::ObjectUnlink, || {
+                        rustix::fs::unlinkat(&*directory, file.as_str(), AtFlags::empty())
+                    })
                 });
             match removed {
                 Err(Errno::NOENT) => {}
@@ -230,7 +230,8 @@ impl Store {
             .map(|(at, _)| at);
         for end in ends.chain([shard.len()]) {
             // For root alone: an old set-user-ID program lives on here after its guests upgraded.
-            match rustix::fs::mkdirat(&self.directory, &shard[..end], Mode::RWXU) {
+            let make = || rustix::fs::mkdirat(&self.directory, &shard[..end], Mode::RWXU);
+            match fault::at(Point::ObjectDirectory, make) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }

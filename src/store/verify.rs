@@ -105,8 +105,10 @@ pub fn verify(
     if check.repair {
         report.index_rows_rebuilt = found.len() as u64;
         let index = index.clear(store)?;
+        let mut objects: Vec<_> = found.into_iter().collect();
+        objects.sort_unstable_by_key(|(name, _)| *name);
         index.record(&Update {
-            objects: found,
+            objects,
             ..Update::default()
         })?;
     } else if report.index_rows_wrong > 0 {

@@ -5,13 +5,15 @@
 //! with symbolic links, `..` past the top and other mounts refused by the kernel during the
 //! resolution itself: there is no check that could be outrun.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Result;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+
+use super::fault::{self, Point};
 
 /// Never out of the tree, never through a symbolic link, never onto another mount.
 const STRICT: ResolveFlags = ResolveFlags::BENEATH
@@ -30,6 +32,10 @@ const LONGEST_STEP: usize = 4000;
 /// # Errors
 /// `ELOOP` for a symbolic link on the way, `EXDEV` for a mount point, and what `openat2(2)` lists.
 pub fn open_directory(top: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
+    fault::at(Point::OpenDirectory, || open_in_steps(top, path))
+}
+
+fn open_in_steps(top: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     const DIRECTORY: OFlags = OFlags::RDONLY
         .union(OFlags::DIRECTORY)
         .union(OFlags::NOFOLLOW)
@@ -57,7 +63,7 @@ pub fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
         .union(OFlags::NOCTTY)
         .union(OFlags::NOATIME)
         .union(OFlags::CLOEXEC);
-    open_strict(directory, name, FILE)
+    fault::at(Point::OpenFile, || open_strict(directory, name, FILE))
 }
 
 /// The inode number of `name` in `directory`, the name itself and not what it may point at.

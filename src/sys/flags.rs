@@ -8,6 +8,8 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Result;
 
+use super::fault::{self, Point};
+
 /// `FS_SYNC_FL | FS_NOATIME_FL`.
 const MARK: IFlags = IFlags::SYNC.union(IFlags::NOATIME);
 
@@ -52,7 +54,7 @@ pub fn read(file: BorrowedFd<'_>) -> Result<Flags> {
 /// What `ioctl_iflags(2)` lists; `EOPNOTSUPP` where the filesystem keeps no such flags.
 pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
     let flags = ioctl_getflags(file)?;
-    ioctl_setflags(file, flags | MARK)
+    fault::at(Point::Mark, || ioctl_setflags(file, flags | MARK))
 }
 
 /// Takes the mark away. Only for an inode that is not, or not any more, an object.
@@ -61,7 +63,7 @@ pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
 /// What `ioctl_iflags(2)` lists.
 pub fn unmark(file: BorrowedFd<'_>) -> Result<()> {
     let flags = ioctl_getflags(file)?;
-    ioctl_setflags(file, flags - MARK)
+    fault::at(Point::Unmark, || ioctl_setflags(file, flags - MARK))
 }
 
 /// Takes every flag off a new file that its directory or the filesystem gave it (no copy-on-write,

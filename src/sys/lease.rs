@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use super::fault::{self, Point};
+
 /// An open file on which this process holds a read lease. Dropping it gives the lease back.
 ///
 /// It is also the capability to read a file's content: what asks for a `&LeasedFile` reads bytes
@@ -29,12 +31,12 @@ impl LeasedFile {
     pub fn acquire(file: OwnedFd) -> Result<Self, Errno> {
         // SAFETY: F_SETLEASE takes an integer and touches no memory of this process; `file` is
         // open for the whole call.
-        let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
-        if answer == 0 {
-            Ok(Self(file))
-        } else {
-            Err(last_error())
-        }
+        let take =
+            || match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } {
+                0 => Ok(()),
+                _ => Err(last_error()),
+            };
+        fault::at(Point::Lease, take).map(|()| Self(file))
     }
 
     /// Whether nobody waits for this file: false once an `open` for writing or a `truncate` has

@@ -1,14 +1,14 @@
-//! Maps a file into memory, only while a lease holds it still.
+//! Maps a part of a file into memory, only while a lease holds it still.
 
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd};
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, MmapOptions};
 
 use super::lease::LeasedFile;
 
-/// The bytes of a leased file, mapped; the lease outlives the mapping.
+/// Some bytes of a leased file, mapped; the lease outlives the mapping.
 #[derive(Debug)]
 pub struct LeasedMapping<'lease> {
     bytes: Mmap,
@@ -16,31 +16,26 @@ pub struct LeasedMapping<'lease> {
 }
 
 impl<'lease> LeasedMapping<'lease> {
-    /// Maps the whole of `file`.
+    /// Maps `length` bytes at `offset`, which must be a multiple of the page size, and brings them
+    /// into memory, so that touching them cannot fail.
     ///
     /// # Errors
-    /// What `mmap(2)` lists.
-    pub fn new(file: &'lease LeasedFile) -> io::Result<Self> {
+    /// What `mmap(2)` lists; `EFAULT` where the disk cannot be read; `EINVAL` on Linux before 5.14,
+    /// which has no `MADV_POPULATE_READ`.
+    pub fn new(file: &'lease LeasedFile, offset: u64, length: usize) -> io::Result<Self> {
         let descriptor = file.as_fd().as_raw_fd();
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(length);
         // SAFETY: memmap2 asks that the file is neither truncated nor written while it is mapped.
         // The read lease that `file` holds makes every writer and every truncation wait until it
         // is given back, and the borrow keeps it from being given back before the mapping ends.
         // (A writer is let through after lease-break-time; callers map for far less than that.)
-        let bytes = unsafe { Mmap::map(descriptor) }?;
+        let bytes = unsafe { options.map(descriptor) }?;
+        bytes.advise(Advice::PopulateRead)?;
         Ok(Self {
             bytes,
             _lease: file,
         })
-    }
-
-    /// Brings `length` bytes at `offset` into memory, so that touching them cannot fail.
-    ///
-    /// # Errors
-    /// `EFAULT` where the disk cannot be read; `EINVAL` on Linux before 5.14, which has no
-    /// `MADV_POPULATE_READ`.
-    pub fn populate(&self, offset: usize, length: usize) -> io::Result<()> {
-        self.bytes
-            .advise_range(Advice::PopulateRead, offset, length)
     }
 }
 

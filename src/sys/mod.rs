@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod beneath;
+pub mod fault;
 pub mod flags;
 pub mod lease;
 pub mod mapping;

@@ -24,7 +24,7 @@ use super::directory_times::DirectoryTimes;
 use super::object::{self, ProvenObject};
 use super::plan::Step;
 use super::prove::{Leased, Proven, Since, Unproven, since};
-use super::replace::{Exchanged, Refused};
+use super::replace::{Exchanged, Refused, Stuck, undo_all};
 use super::run::Shared;
 use super::tally::{Linked, Tally};
 use super::temporary::Purpose;
@@ -33,6 +33,7 @@ use crate::report::{FileError, Skip};
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
 use crate::sys::beneath;
+use crate::sys::fault::{self, Point};
 use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::Stamp;
 
@@ -92,6 +93,8 @@ struct Object {
     name: ObjectName,
     path: PathBuf,
     is_new: bool,
+    /// Whether it must stay an object, so that the next run can put right what this one could not.
+    must_stay: bool,
     /// Who has it without any replacement: the guests whose file became the object.
     guests: Vec<(GuestId, u32)>,
 }
@@ -229,7 +232,9 @@ impl<'a> Applier<'a> {
         // A name that leads to this inode after a power cut must lead to its content, too, which
         // may not be on the disk yet if it was written since the filesystem was synchronised.
         if leased.stamp.ctime >= shared.synchronised
-            && let Err(errno) = rustix::fs::fdatasync(leased.file.as_fd())
+            && let Err(errno) = fault::at(Point::ObjectSync, || {
+                rustix::fs::fdatasync(leased.file.as_fd())
+            })
         {
             return failed("fdatasync", errno, tally);
         }
@@ -259,6 +264,7 @@ impl<'a> Applier<'a> {
             name,
             path,
             is_new: true,
+            must_stay: false,
             guests: participant.guests.clone(),
         })
     }
@@ -278,6 +284,7 @@ impl<'a> Applier<'a> {
                 name: known.name,
                 path,
                 is_new: false,
+                must_stay: false,
                 guests: Vec::new(),
             }),
             Err(error) => {
@@ -336,7 +343,10 @@ impl<'a> Applier<'a> {
         }
         if let Some((reason, file)) = refused {
             // A link group is replaced whole or not at all.
-            names.into_iter().rev().for_each(Exchanged::undo);
+            let stuck = [undo_all(names).err(), reason.stuck()];
+            for stuck in stuck.into_iter().flatten() {
+                transaction.objects[object].stuck(stuck, self.shared.host_path(file), tally);
+            }
             self.count_refusal(reason, file, participant.files, tally);
             return;
         }
@@ -364,6 +374,8 @@ impl<'a> Applier<'a> {
             Refused::SourceGone => Skip::ObjectGone,
             Refused::Failed(_, Errno::MLINK) => Skip::TooManyLinks,
             Refused::Failed(_, Errno::XDEV) => Skip::CannotLink,
+            // Told already, with the object that it concerns.
+            Refused::Stuck(_) => return,
             Refused::Failed(call, errno) => {
                 let path = self.shared.host_path(file);
                 tally.failed(FileError::call(call, path, &errno.into()), errno);
@@ -440,7 +452,7 @@ impl Transaction {
     /// came before the object was protected, so by a name that it had before: the object is
     /// withdrawn. Where nothing is enforced, it may just as well have come by a name that leads to
     /// the object since the exchange, and what it writes must be found there: the links stand.
-    fn finish(self, shared: &Shared<'_>, tally: &mut Tally) {
+    fn finish(mut self, shared: &Shared<'_>, tally: &mut Tally) {
         let withdrawn: Vec<bool> = self
             .objects
             .iter()
@@ -462,11 +474,9 @@ impl Transaction {
                 }
             };
             if let Some(skip) = skip {
-                replacement
-                    .names
-                    .into_iter()
-                    .rev()
-                    .for_each(Exchanged::undo);
+                if let Err(stuck) = undo_all(replacement.names) {
+                    self.objects[replacement.object].stuck(stuck, replacement.path, tally);
+                }
                 tally.skipped.add(skip, files);
                 continue;
             }
@@ -486,7 +496,7 @@ impl Transaction {
             links.extend_from_slice(&object.guests);
             if withdrawn {
                 object.withdraw(shared, tally);
-            } else if object.is_new && links.len() < 2 {
+            } else if object.is_new && !object.must_stay && links.len() < 2 {
                 // All others fell out meanwhile: no second guest needs it.
                 object.give_back(shared, tally);
             } else {
@@ -497,6 +507,13 @@ impl Transaction {
 }
 
 impl Object {
+    /// Says that a replacement by it could not be taken back.
+    fn stuck(&mut self, Stuck(errno): Stuck, path: PathBuf, tally: &mut Tally) {
+        self.must_stay = true;
+        let error = FileError::call("renameat2", path, &errno.into());
+        tally.failed(error, errno);
+    }
+
     /// Tells the index what is linked now, unless a process writes to it: then its content is not
     /// proven any more.
     fn keep(self, guests: Vec<(GuestId, u32)>, tally: &mut Tally) {
@@ -518,7 +535,7 @@ impl Object {
 
     /// A process came to write to it before it was protected: nothing may link it from now on.
     fn withdraw(self, shared: &Shared<'_>, tally: &mut Tally) {
-        if self.is_new {
+        if self.is_new && !self.must_stay {
             tally.skipped.add(Skip::OpenForWriting, 1);
             self.give_back(shared, tally);
         } else {

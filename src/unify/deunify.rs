@@ -18,7 +18,7 @@ use super::directory_times::DirectoryTimes;
 use super::group::inodes;
 use super::prove::{Leased, Unproven};
 use super::recover::recover;
-use super::replace::{Exchanged, Refused};
+use super::replace::{Exchanged, Refused, Stuck, undo_all};
 use super::run::Source;
 use super::temporary::{self, Purpose};
 use crate::cow::private_copy;
@@ -29,6 +29,7 @@ use crate::report::{FileError, Progress};
 use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Listed, Store, StoreLock, Wait};
 use crate::sys::beneath;
+use crate::sys::fault::{self, Point};
 use crate::sys::lease::{LeasedFile, ignore_break_signal};
 
 /// Copies that are made before the filesystem is synchronised and they are put in place.
@@ -87,7 +88,12 @@ pub fn deunify(
     found
         .files
         .sort_unstable_by_key(|file| (file.stamp.inode, file.directory));
-    report.errors.extend(found.errors.iter().cloned());
+    if !found.errors.is_empty() {
+        // In a directory that cannot be read there may be names of any of the files: a link group
+        // would be split if it were replaced without them.
+        report.errors.append(&mut found.errors);
+        return Ok(report);
+    }
     let groups: Vec<&[FileRecord]> = inodes(&found.files)
         .filter(|names| {
             names
@@ -110,7 +116,8 @@ pub fn deunify(
     for batch in groups.chunks(BATCH) {
         let copies: Vec<_> = batch.iter().filter_map(|names| work.copy(names)).collect();
         // A name must not lead to a copy whose bytes a power cut could still take.
-        rustix::fs::syncfs(store.directory()).call("syncfs", store.path())?;
+        fault::at(Point::Sync, || rustix::fs::syncfs(store.directory()))
+            .call("syncfs", store.path())?;
         let placed: Vec<_> = copies
             .into_iter()
             .filter_map(|copy| work.put_in_place(copy))
@@ -215,13 +222,14 @@ impl<'a> Work<'a> {
                         Refused::Failed(call, errno) => {
                             FileError::call(call, self.host_path(file), &errno.into())
                         }
+                        Refused::Stuck(stuck) => self.stuck(stuck, file),
                         _ => FileError {
                             path: self.host_path(file),
                             reason: "it changed meanwhile; run it again".to_owned(),
                         },
                     };
                     self.report.errors.push(error);
-                    exchanged.into_iter().rev().for_each(Exchanged::undo);
+                    self.undo(exchanged, file);
                     return None;
                 }
             }
@@ -234,7 +242,7 @@ impl<'a> Work<'a> {
     /// and what it writes must be found there.
     fn finish(&mut self, Placed { copy, exchanged }: Placed<'a>) {
         if !copy.object.is_unbroken() && copy.private.is_unbroken() {
-            exchanged.into_iter().rev().for_each(Exchanged::undo);
+            self.undo(exchanged, &copy.names[0]);
             let path = self.host_path(&copy.names[0]);
             let reason = "a process writes to this shared file; run it again".to_owned();
             self.report.errors.push(FileError { path, reason });
@@ -248,6 +256,17 @@ impl<'a> Work<'a> {
                 self.report.errors.push(error);
             }
         }
+    }
+
+    fn undo(&mut self, exchanged: Vec<Exchanged>, file: &FileRecord) {
+        if let Err(stuck) = undo_all(exchanged) {
+            let error = self.stuck(stuck, file);
+            self.report.errors.push(error);
+        }
+    }
+
+    fn stuck(&self, Stuck(errno): Stuck, file: &FileRecord) -> FileError {
+        FileError::call("renameat2", self.host_path(file), &errno.into())
     }
 
     fn host_path(&self, file: &FileRecord) -> PathBuf {

@@ -28,6 +28,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::temporary;
+use crate::sys::fault::{self, Point};
 use crate::sys::stamp::{Stamp, Timestamp};
 
 /// Directories that are watched at once. Far below what a kernel allows for one user
@@ -266,7 +267,10 @@ fn set_mtime(directory: BorrowedFd<'_>, mtime: Timespec) -> bool {
         last_access,
         last_modification: mtime,
     };
-    rustix::fs::futimens(directory, &times).is_ok()
+    fault::at(Point::DirectoryTime, || {
+        rustix::fs::futimens(directory, &times)
+    })
+    .is_ok()
 }
 
 #[cfg(test)]

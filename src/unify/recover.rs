@@ -27,7 +27,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::prove::{Leased, Since, Unproven, since};
-use super::replace::{Exchanged, Refused};
+use super::replace::{Exchanged, Refused, Stuck};
 use super::temporary::{self, Purpose};
 use crate::guest::Guest;
 use crate::identity::Mtime;
@@ -35,6 +35,7 @@ use crate::report::{FileError, Skip};
 use crate::scan::{GuestId, Scan};
 use crate::store::Listed;
 use crate::sys::beneath;
+use crate::sys::fault::{self, Point};
 use crate::sys::stamp::Stamp;
 
 /// Tidies up all temporary names that `scan` found in `guests`.
@@ -248,6 +249,9 @@ impl Recovery<'_> {
                 Ok(Ok(())) | Err(Refused::Changed) => {}
                 Ok(Err(errno)) => return Err(Undone::Failed("unlinkat", errno)),
                 Err(Refused::Failed(call, errno)) => return Err(Undone::Failed(call, errno)),
+                Err(Refused::Stuck(Stuck(errno))) => {
+                    return Err(Undone::Failed("renameat2", errno));
+                }
                 Err(Refused::NameTaken | Refused::SourceGone) => {
                     return Err(Undone::Failed("linkat", Errno::EXIST));
                 }
@@ -258,13 +262,15 @@ impl Recovery<'_> {
 
     fn put_back(&mut self, leftover: &Leftover) {
         if let Some((served, _)) = leftover.shared_name(&self.objects) {
-            let exchanged = rustix::fs::renameat_with(
-                &*leftover.directory,
-                leftover.name.as_slice(),
-                &*leftover.directory,
-                served,
-                RenameFlags::EXCHANGE,
-            );
+            let exchanged = fault::at(Point::RecoverExchange, || {
+                rustix::fs::renameat_with(
+                    &*leftover.directory,
+                    leftover.name.as_slice(),
+                    &*leftover.directory,
+                    served,
+                    RenameFlags::EXCHANGE,
+                )
+            });
             if let Err(errno) = exchanged {
                 return self.failed(leftover, &Undone::Failed("renameat2", errno));
             }
@@ -274,7 +280,8 @@ impl Recovery<'_> {
 
     fn unlink(&mut self, leftover: &Leftover) {
         let name = leftover.name.as_slice();
-        match rustix::fs::unlinkat(&*leftover.directory, name, AtFlags::empty()) {
+        let unlink = || rustix::fs::unlinkat(&*leftover.directory, name, AtFlags::empty());
+        match fault::at(Point::RecoverUnlink, unlink) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => self.failed(leftover, &Undone::Failed("unlinkat", errno)),
         }

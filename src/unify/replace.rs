@@ -24,6 +24,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::sys::beneath;
+use crate::sys::fault::{self, Point};
 use crate::unify::temporary::{self, Purpose};
 
 /// One name that now leads to the new inode, while the temporary name keeps the old one.
@@ -35,7 +36,7 @@ pub struct Exchanged {
     new_inode: u64,
 }
 
-/// Why a name was not replaced. It leads to what it led to before.
+/// Why a name was not replaced. It leads to what it led to before, but for [`Refused::Stuck`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The name is gone, or leads to another file by now.
@@ -46,7 +47,26 @@ pub enum Refused {
     SourceGone,
     /// Link or exchange failed.
     Failed(&'static str, Errno),
+    /// It could not be taken back: see [`Stuck`].
+    Stuck(Stuck),
 }
+
+impl Refused {
+    /// What could not be taken back, if anything.
+    #[must_use]
+    pub fn stuck(self) -> Option<Stuck> {
+        match self {
+            Self::Stuck(stuck) => Some(stuck),
+            _ => None,
+        }
+    }
+}
+
+/// A replacement that could not be taken back: the name leads to the new inode, the old one waits
+/// under the temporary name for the next run, which knows by the new inode being an object what
+/// to do. So that object must stay one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stuck(pub Errno);
 
 impl Exchanged {
     /// Puts a link to the inode behind `new` in the place of `name`, if that leads to `old_inode`.
@@ -69,10 +89,10 @@ impl Exchanged {
             temporary,
             new_inode,
         };
-        match this.exchange() {
+        match this.exchange(Point::Exchange) {
             Ok(()) => {}
             Err(errno) => {
-                this.unlink_temporary();
+                this.forget_temporary();
                 return Err(match errno {
                     Errno::NOENT => Refused::Changed,
                     _ => Refused::Failed("renameat2", errno),
@@ -82,10 +102,9 @@ impl Exchanged {
         match beneath::inode_of(this.directory.as_fd(), &this.temporary) {
             Ok(inode) if inode == old_inode => Ok(this),
             // The guest put another file there in the last microseconds: that one belongs there.
-            _ => {
-                this.undo();
-                Err(Refused::Changed)
-            }
+            _ => Err(this
+                .undo()
+                .map_or_else(Refused::Stuck, |()| Refused::Changed)),
         }
     }
 
@@ -94,7 +113,7 @@ impl Exchanged {
     /// # Errors
     /// What `unlinkat(2)` lists. The replacement stands all the same; the next run tidies up.
     pub fn finish(self) -> Result<(), Errno> {
-        match rustix::fs::unlinkat(&*self.directory, &*self.temporary, AtFlags::empty()) {
+        match self.unlink_temporary(Point::TemporaryUnlink) {
             // The guest removed a name that it did not know.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
@@ -103,55 +122,76 @@ impl Exchanged {
 
     /// Takes it back: `name` leads to the old inode again, unless the guest has replaced or removed
     /// it meanwhile, which then stands.
-    pub fn undo(self) {
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub fn undo(self) -> Result<(), Stuck> {
         let inode_of = |name: &[u8]| beneath::inode_of(self.directory.as_fd(), name).ok();
         // Only our own link may be taken away from the name.
         if inode_of(&self.name) == Some(self.new_inode) {
-            match self.exchange() {
+            match self.exchange(Point::UndoExchange) {
                 Ok(()) => {
                     // Between the look and the exchange the guest may have put a newer file
                     // there, which then stands behind the temporary name: back with it.
                     let is_ours = inode_of(&self.temporary) == Some(self.new_inode);
-                    if !is_ours && self.exchange().is_err() {
-                        return;
+                    if !is_ours {
+                        self.exchange(Point::UndoExchange).map_err(Stuck)?;
                     }
                 }
                 // The guest removed the name: it has removed the file.
                 Err(Errno::NOENT) => {}
-                // The old inode must keep the one name it has; the next run puts it back.
-                Err(errno) => {
-                    tracing::warn!(%errno, "a file waits under a temporary name for the next run");
-                    return;
-                }
+                // The old inode must keep the one name it has.
+                Err(errno) => return Err(Stuck(errno)),
             }
         }
-        self.unlink_temporary();
+        self.forget_temporary();
+        Ok(())
     }
 
-    fn exchange(&self) -> Result<(), Errno> {
-        rustix::fs::renameat_with(
-            &*self.directory,
-            &*self.temporary,
-            &*self.directory,
-            &*self.name,
-            RenameFlags::EXCHANGE,
-        )
+    fn exchange(&self, point: Point) -> Result<(), Errno> {
+        fault::at(point, || {
+            rustix::fs::renameat_with(
+                &*self.directory,
+                &*self.temporary,
+                &*self.directory,
+                &*self.name,
+                RenameFlags::EXCHANGE,
+            )
+        })
     }
 
-    fn unlink_temporary(&self) {
-        // A name that stays is found and removed by the next run.
-        if let Err(errno) =
+    fn unlink_temporary(&self, point: Point) -> Result<(), Errno> {
+        fault::at(point, || {
             rustix::fs::unlinkat(&*self.directory, &*self.temporary, AtFlags::empty())
-        {
+        })
+    }
+
+    fn forget_temporary(&self) {
+        // A name that stays is found and removed by the next run.
+        if let Err(errno) = self.unlink_temporary(Point::UndoUnlink) {
             tracing::debug!(%errno, "a temporary name stays until the next run");
         }
     }
 }
 
+/// Takes all names of one file back, the last one first. All are tried, whatever becomes of one.
+///
+/// # Errors
+/// The first [`Stuck`].
+pub fn undo_all(names: Vec<Exchanged>) -> Result<(), Stuck> {
+    let mut result = Ok(());
+    for name in names.into_iter().rev() {
+        result = result.and(name.undo());
+    }
+    result
+}
+
 /// Gives the inode behind `file` the name `name`, by descriptor, so that it is that very inode.
 fn link(file: BorrowedFd<'_>, directory: &OwnedFd, name: &[u8]) -> Result<(), Refused> {
-    rustix::fs::linkat(file, c"", directory, name, AtFlags::EMPTY_PATH).map_err(|errno| match errno
-    {
+    let linked = fault::at(Point::TemporaryLink, || {
+        rustix::fs::linkat(file, c"", directory, name, AtFlags::EMPTY_PATH)
+    });
+    linked.map_err(|errno| match errno {
         Errno::EXIST => Refused::NameTaken,
         // An inode whose last name was removed cannot get one again (`vfs_link`, fs/namei.c).
         Errno::NOENT => Refused::SourceGone,

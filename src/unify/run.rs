@@ -16,8 +16,8 @@ use super::directory_times::DirectoryTimes;
 use super::group::{self, Key};
 use super::object::learn_unknown;
 use super::recover::recover;
-use super::share::{has_candidates, share};
-use super::tally::{Linked, Tally};
+use super::share::{guests_of, has_candidates, share};
+use super::tally::Tally;
 use crate::display::Shown;
 use crate::error::{Call as _, Error};
 use crate::exclude::Rules;
@@ -29,6 +29,7 @@ use crate::report::{FileError, Progress, RunReport};
 use crate::scan::{FileRecord, GuestId, Request, Scan, scan};
 use crate::store::{Listed, ObjectName, Store, StoreLock, Wait};
 use crate::sys::beneath;
+use crate::sys::fault::{self, Point};
 use crate::sys::lease::ignore_break_signal;
 use crate::sys::stamp::{Stamp, Timestamp};
 use rustix::io::Errno;
@@ -227,7 +228,7 @@ pub fn unify(
 
     let grouping = Instant::now();
     group::sort(&mut scan.files, options.mtime);
-    let (objects, unseen) = know_objects(&store, &listed, &loaded, &scan);
+    let (objects, unseen) = know_objects(&store, listed, loaded.objects, &scan);
     let mut shared = Shared {
         store: &store,
         lock: &lock,
@@ -253,7 +254,8 @@ pub fn unify(
         // A name that leads to an object must lead to its bytes after a power cut, too: whatever
         // guests wrote so far goes to the disk before the first name is replaced.
         shared.synchronised = Timestamp::now();
-        rustix::fs::syncfs(store.directory()).call("syncfs", store.path())?;
+        fault::at(Point::Sync, || rustix::fs::syncfs(store.directory()))
+            .call("syncfs", store.path())?;
     }
     let bytes = groups
         .iter()
@@ -305,14 +307,13 @@ fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan 
 /// Every object by its inode, and those that no scanned guest links.
 fn know_objects(
     store: &Store,
-    listed: &[Listed],
-    loaded: &Loaded,
+    listed: Vec<Listed>,
+    loaded: HashMap<ObjectName, Stamp>,
     scan: &Scan,
 ) -> (HashMap<u64, ObjectState>, Vec<ObjectState>) {
     let mut objects = HashMap::with_capacity(listed.len());
     for object in listed {
         let proven = loaded
-            .objects
             .get(&object.name)
             .filter(|stamp| stamp.inode == object.inode)
             .copied();
@@ -330,7 +331,8 @@ fn know_objects(
             },
         );
     }
-    let mut is_seen: HashSet<u64> = HashSet::with_capacity(listed.len());
+    drop(loaded);
+    let mut is_seen: HashSet<u64> = HashSet::with_capacity(objects.len());
     for file in &scan.files {
         if let Some(state) = objects.get_mut(&file.stamp.inode) {
             is_seen.insert(file.stamp.inode);
@@ -467,49 +469,17 @@ fn fill(report: &mut RunReport, scan: &Scan, tally: &Tally) {
 
 /// What the index is to know after this run.
 fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
-    let mut update = Update::default();
-    let mut links: Vec<HashMap<ObjectName, GuestLinks>> =
-        vec![HashMap::new(); shared.sources.len()];
-    for state in shared.objects.values() {
-        if let Some(proven) = state.proven {
-            update.objects.insert(state.name, proven);
-        }
-    }
-    for names in group::inodes(&shared.scan.files) {
-        let Some(state) = shared.object_of(names[0].stamp.inode) else {
-            continue;
-        };
-        for file in names {
-            let guest = usize::from(shared.scan.guest_of(file.directory));
-            let row = links[guest]
-                .entry(state.name)
-                .or_insert_with(|| GuestLinks {
-                    object: state.name,
-                    count: 0,
-                    names: Vec::new(),
-                });
-            row.count += 1;
-            if names.len() > 1 {
-                row.names.push(shared.scan.path_of(file));
-            }
-        }
-    }
-    for Linked {
-        name,
-        stamp,
-        guests,
-    } in tally.objects
-    {
-        update.objects.insert(name, stamp);
-        for (guest, count) in guests {
-            let row = GuestLinks {
-                object: name,
-                count,
-                names: Vec::new(),
-            };
-            links[usize::from(guest)].insert(name, row);
-        }
-    }
+    let mut update = Update {
+        objects: proven_objects(shared, &tally),
+        ..Update::default()
+    };
+    let links = links_by_guest(shared, &tally, &update.objects);
+    update.guests = shared
+        .sources
+        .iter()
+        .zip(links)
+        .map(|(source, links)| (guest_row(&source.guest), links))
+        .collect();
     let seen: HashMap<u64, Stamp> = shared
         .scan
         .files
@@ -535,13 +505,69 @@ fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
             .into_iter()
             .map(|(stamp, identity)| (stamp.inode, (stamp, identity))),
     );
-    update.guests = shared
-        .sources
-        .iter()
-        .zip(links)
-        .map(|(source, links)| (guest_row(&source.guest), links.into_values().collect()))
-        .collect();
     update
+}
+
+/// The objects that are known to be what their names say, sorted by name.
+fn proven_objects(shared: &Shared<'_>, tally: &Tally) -> Vec<(ObjectName, Stamp)> {
+    let mut objects: Vec<(ObjectName, Stamp)> = tally
+        .objects
+        .iter()
+        .map(|linked| (linked.name, linked.stamp))
+        .collect();
+    let before = shared.objects();
+    objects.extend(before.filter_map(|state| Some((state.name, state.proven?))));
+    // Of an object that was linked, what was seen after that counts: it stands first.
+    objects.sort_by_key(|(name, _)| *name);
+    objects.dedup_by_key(|(name, _)| *name);
+    objects
+}
+
+/// Who links which of `objects`, for each guest, sorted by object.
+fn links_by_guest(
+    shared: &Shared<'_>,
+    tally: &Tally,
+    objects: &[(ObjectName, Stamp)],
+) -> Vec<Vec<GuestLinks>> {
+    let position = |name: &ObjectName| {
+        let found = objects.binary_search_by_key(name, |(name, _)| *name);
+        found.ok().and_then(|at| u32::try_from(at).ok())
+    };
+    let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); shared.sources.len()];
+    for names in group::inodes(&shared.scan.files) {
+        let state = shared.object_of(names[0].stamp.inode);
+        let Some(object) = state.and_then(|state| position(&state.name)) else {
+            continue;
+        };
+        // Names of one guest are not always neighbours: they are sorted by directory.
+        for (guest, count) in guests_of(shared, names) {
+            let of_guest =
+                |file: &&FileRecord| shared.scan.guest_of(file.directory) == guest && count > 1;
+            let names = names.iter().filter(of_guest);
+            links[usize::from(guest)].push(GuestLinks {
+                object,
+                count,
+                names: names.map(|file| shared.scan.path_of(file)).collect(),
+            });
+        }
+    }
+    for linked in &tally.objects {
+        let Some(object) = position(&linked.name) else {
+            continue;
+        };
+        for &(guest, count) in &linked.guests {
+            links[usize::from(guest)].push(GuestLinks {
+                object,
+                count,
+                names: Box::default(),
+            });
+        }
+    }
+    for links in &mut links {
+        links.sort_by_key(|row| row.object);
+        links.dedup_by_key(|row| row.object);
+    }
+    links
 }
 
 /// How the index names a guest.

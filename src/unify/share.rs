@@ -208,7 +208,7 @@ fn count(steps: &[Step], participants: &[Participant<'_>], tally: &mut Tally) {
 }
 
 /// Count of names by guest. Files of one inode are sorted by directory, not by guest.
-fn guests_of(shared: &Shared<'_>, files: &[FileRecord]) -> Vec<(GuestId, u32)> {
+pub fn guests_of(shared: &Shared<'_>, files: &[FileRecord]) -> Vec<(GuestId, u32)> {
     let mut guests: Vec<(GuestId, u32)> = Vec::with_capacity(1);
     for file in files {
         let guest = shared.scan.guest_of(file.directory);

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`filesystem`] | real ext4, XFS and Btrfs, loop-mounted for one test |
 //! | [`program`] | the built `vhashify`, as a user runs it |
+//! | [`moments`] | what holds at any moment, and what after the next run |
 //! | [`snapshot`] | a walk of a guest or a store, and what differs between two |
 //! | [`tree`] | guests described as data, random ones among them |
 //! | [`guests`] | real Debian guests |
@@ -13,6 +14,7 @@
 
 pub mod filesystem;
 pub mod guests;
+pub mod moments;
 pub mod program;
 pub mod snapshot;
 pub mod tree;

@@ -1,0 +1,212 @@
+//! Points at which a test makes a call fail or the process die.
+//!
+//! Every call that changes something on a disk, and every call that reads a guest's files, goes
+//! through [`at`] under the name of its [`Point`]. In an ordinary build that is the call and
+//! nothing else. With the feature `fault-injection`, which only tests turn on, the environment
+//! says what happens, as a list of `POINT:HIT:ACTION` with commas between them:
+//!
+//! | action | what happens at that hit of the point (the first is 1) |
+//! | --- | --- |
+//! | `kill-before`, `kill-after` | SIGKILL, before or after the call |
+//! | `ENOSPC`, `EIO`, … | the call is not made and fails |
+//! | `ENOSPC+`, … | so do all later ones |
+
+#[cfg(not(feature = "fault-injection"))]
+use rustix::io::Errno;
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A call that can be made to fail.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Point { $($(#[$doc])* $name,)* }
+
+        impl Point {
+            /// Every point.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name in the environment.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+points! {
+    /// `openat2` of a guest's directory, or of the store's.
+    OpenDirectory = "open-directory",
+    /// `openat2` of a file that is to be read.
+    OpenFile = "open-file",
+    /// `fcntl(F_SETLEASE)`.
+    Lease = "lease",
+    /// `pread` or `mmap` of a file's content.
+    Read = "read",
+    /// `mkdirat` in the store.
+    ObjectDirectory = "object-directory",
+    /// `linkat` that gives an inode its name in the store.
+    ObjectLink = "object-link",
+    /// `unlinkat` in the store.
+    ObjectUnlink = "object-unlink",
+    /// `fdatasync` of a file that becomes an object.
+    ObjectSync = "object-sync",
+    /// `ioctl(FS_IOC_SETFLAGS)` that sets the mark.
+    Mark = "mark",
+    /// `ioctl(FS_IOC_SETFLAGS)` that takes the mark away.
+    Unmark = "unmark",
+    /// `syncfs` before names are replaced.
+    Sync = "sync",
+    /// `linkat` of a temporary name.
+    TemporaryLink = "temporary-link",
+    /// `renameat2(RENAME_EXCHANGE)` that replaces a name.
+    Exchange = "exchange",
+    /// `unlinkat` of a temporary name, which makes a replacement final.
+    TemporaryUnlink = "temporary-unlink",
+    /// `renameat2(RENAME_EXCHANGE)` that takes a replacement back.
+    UndoExchange = "undo-exchange",
+    /// `unlinkat` of a temporary name after a replacement was taken back or not made.
+    UndoUnlink = "undo-unlink",
+    /// `renameat2(RENAME_EXCHANGE)` that puts back what a killed run left.
+    RecoverExchange = "recover-exchange",
+    /// `unlinkat` of a temporary name that a killed run left.
+    RecoverUnlink = "recover-unlink",
+    /// `open(O_TMPFILE)` of a private copy.
+    CopyCreate = "copy-create",
+    /// `ioctl(FICLONE)` or `copy_file_range` into a private copy.
+    CopyContent = "copy-content",
+    /// `fchown`, `fchmod`, `fsetxattr` … of a private copy.
+    CopyMetadata = "copy-metadata",
+    /// `futimens` of a directory.
+    DirectoryTime = "directory-time",
+    /// `rename` of an unusable index.
+    IndexAside = "index-aside",
+    /// The making of a new index.
+    IndexBegin = "index-begin",
+    /// The commit of what a run learned.
+    IndexCommit = "index-commit",
+}
+
+/// Makes the call `change`, unless a test wants something else to happen at `point`.
+///
+/// # Errors
+/// Those of `change`, and those that a test asks for.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+pub fn at<T, E: From<Errno>>(_point: Point, change: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    change()
+}
+
+#[cfg(feature = "fault-injection")]
+pub use injected::at;
+
+#[cfg(feature = "fault-injection")]
+mod injected {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rustix::io::Errno;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::Point;
+
+    /// Where the faults are described.
+    const VARIABLE: &str = "VHASHIFY_FAULT";
+
+    static HITS: [AtomicU64; Point::ALL.len()] = [const { AtomicU64::new(0) }; Point::ALL.len()];
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Action {
+        KillBefore,
+        KillAfter,
+        Fail { errno: Errno, also_later: bool },
+    }
+
+    struct Fault {
+        point: Point,
+        hit: u64,
+        action: Action,
+    }
+
+    /// As without the feature, but for what the environment says.
+    ///
+    /// # Errors
+    /// Those of `change`, and those that the environment asks for.
+    pub fn at<T, E: From<Errno>>(
+        point: Point,
+        change: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let hit = HITS[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        let due = faults().iter().filter(|fault| fault.point == point);
+        let mut dies_after = false;
+        for fault in due {
+            match fault.action {
+                Action::KillBefore if fault.hit == hit => die(),
+                Action::KillAfter if fault.hit == hit => dies_after = true,
+                Action::Fail { errno, also_later }
+                    if fault.hit == hit || also_later && hit > fault.hit =>
+                {
+                    return Err(errno.into());
+                }
+                _ => {}
+            }
+        }
+        let result = change();
+        if dies_after {
+            die();
+        }
+        result
+    }
+
+    fn die() {
+        // Whether it was sent or not, nothing else may be done from here on.
+        kill_process(getpid(), Signal::KILL).unwrap_or_else(|_| std::process::abort());
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn faults() -> &'static [Fault] {
+        static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
+        FAULTS.get_or_init(|| {
+            let text = std::env::var(VARIABLE).unwrap_or_default();
+            let parts = text.split(',').filter(|part| !part.is_empty());
+            #[allow(clippy::expect_used)] // A test that is written wrongly must not pass.
+            parts
+                .map(|part| parse(part).expect("a fault is POINT:HIT:ACTION"))
+                .collect()
+        })
+    }
+
+    fn parse(part: &str) -> Option<Fault> {
+        let mut words = part.split(':');
+        let name = words.next()?;
+        let point = Point::ALL.iter().find(|point| point.name() == name)?;
+        let hit = words.next()?.parse().ok()?;
+        let action = match words.next()? {
+            "kill-before" => Action::KillBefore,
+            "kill-after" => Action::KillAfter,
+            error => Action::Fail {
+                errno: errno(error.trim_end_matches('+'))?,
+                also_later: error.ends_with('+'),
+            },
+        };
+        Some(Fault {
+            point: *point,
+            hit,
+            action,
+        })
+    }
+
+    fn errno(name: &str) -> Option<Errno> {
+        Some(match name {
+            "ENOSPC" => Errno::NOSPC,
+            "EDQUOT" => Errno::DQUOT,
+            "EIO" => Errno::IO,
+            "EROFS" => Errno::ROFS,
+            "EMFILE" => Errno::MFILE,
+            "ENOMEM" => Errno::NOMEM,
+            "EMLINK" => Errno::MLINK,
+            _ => return None,
+        })
+    }
+}
