@@ -17,7 +17,7 @@
 mod apply;
 mod census;
 mod deunify;
-mod group;
+pub mod group;
 pub mod plan;
 mod prove;
 mod recover;
