@@ -37,7 +37,8 @@ lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 doc: toolchain ## the documentation, in target/doc
 	$(CARGO) doc --no-deps --locked
 
-bench: toolchain ## the benchmarks; they print, nothing is asserted
+bench: toolchain ## each stage, and a run beside other tools (root); nothing is asserted
+	@fixtures/install.sh debootstrap jdupes rdfind /usr/bin/time:time
 	$(CARGO) bench --locked
 
 fmt: ## format the sources
