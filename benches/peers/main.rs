@@ -14,7 +14,8 @@
 //! so that a machine that grows slower meanwhile does so for all of them; ratios are taken round by
 //! round. Nothing is asserted: it prints.
 //!
-//! `VHASHIFY_BENCH_GUESTS` is the number of guests (6), `VHASHIFY_BENCH_ROUNDS` that of rounds (3).
+//! `VHASHIFY_BENCH_GUESTS` is the number of guests (6), `VHASHIFY_BENCH_ROUNDS` that of rounds (3),
+//! `VHASHIFY_BENCH_PLACE` a directory of another filesystem to do it on.
 #![allow(clippy::cast_precision_loss)] // Bytes and files here are far below 2 to the 53rd.
 
 mod findings;
@@ -82,12 +83,20 @@ fn compare() -> Result<()> {
         for turn in 0..tools.len() {
             let number = (turn + round) % tools.len();
             let tool = tools[number];
-            note(&format!("Round {} of {rounds}: {}", round + 1, tool.name));
             let fresh = Fresh::copy(place.path(), &pristine)?;
             for (limit, command) in [(&mut findings.find, FIND), (&mut findings.hash, HASH)] {
                 limit.measures.push(fresh.measure(command, round)?.0);
             }
-            visit(tool, &mut findings.accounts[number], &fresh, round)?;
+            let seconds = visit(tool, &mut findings.accounts[number], &fresh, round)?;
+            // A run over many guests takes long, and one that is killed should not be for nothing.
+            note(&format!(
+                "Round {} of {rounds}: {:<9} dry run {:.2} s, first {:.2} s, nothing new {:.2} s",
+                round + 1,
+                tool.name,
+                seconds[0],
+                seconds[1],
+                seconds[2]
+            ));
         }
         findings.fixed.push(on_nothing(place.path(), round)?);
     }
@@ -100,10 +109,11 @@ fn compare() -> Result<()> {
     }
 }
 
-/// Lets one tool do its three runs on a copy of its own.
-fn visit(tool: &Tool, account: &mut Account, fresh: &Fresh, round: usize) -> Result<()> {
+/// Lets one tool do its three runs on a copy of its own; how long each took.
+fn visit(tool: &Tool, account: &mut Account, fresh: &Fresh, round: usize) -> Result<[f64; 3]> {
     let before = Extent::of(&fresh.guests)?;
-    account.dry.push(fresh.measure(tool.dry_run, round)?.0);
+    let (dry, _) = fresh.measure(tool.dry_run, round)?;
+    account.dry.push(dry);
     let (first, first_told) = fresh.measure(tool.run, round)?;
     account.first.push(first);
     account.freed = before.allocated - Extent::of(&fresh.guests)?.allocated;
@@ -117,7 +127,7 @@ fn visit(tool: &Tool, account: &mut Account, fresh: &Fresh, round: usize) -> Res
             .nothing_told
             .push(serde_json::from_slice(&nothing_told)?);
     }
-    Ok(())
+    Ok([dry.seconds, first.seconds, nothing.seconds])
 }
 
 /// A run on two empty guests: what is measured here does not grow with the files.
