@@ -23,13 +23,14 @@ demo: toolchain ## two real Debian guests, unified, all in target/demo
 test: toolchain ## every test, on real guests and real ext4, XFS and Btrfs (root)
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
 		mkfs.btrfs:btrfs-progs losetup:mount
-	$(CARGO) test --locked
+	$(CARGO) test --locked --features fault-injection
 
 lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 	@fixtures/install.sh shellcheck
 	shellcheck fixtures/*.sh .ci/run
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --locked --features fault-injection -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
@@ -37,7 +38,8 @@ lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 doc: toolchain ## the documentation, in target/doc
 	$(CARGO) doc --no-deps --locked
 
-bench: toolchain ## the benchmarks; they print, nothing is asserted
+bench: toolchain ## each stage, and a run beside other tools (root); nothing is asserted
+	@fixtures/install.sh debootstrap jdupes rdfind /usr/bin/time:time
 	$(CARGO) bench --locked
 
 fmt: ## format the sources

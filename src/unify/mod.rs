@@ -20,7 +20,7 @@ mod apply;
 mod census;
 mod deunify;
 mod directory_times;
-mod group;
+pub mod group;
 mod object;
 pub mod plan;
 mod prove;

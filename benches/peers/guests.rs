@@ -1,0 +1,156 @@
+//! The place that everything happens in, and real guests that differ a little.
+//!
+//! ```text
+//! target/bench/peers/        made anew, removed at the end, also after a panic
+//!   pristine/00 01 …         guests: several userlands, two copies of each
+//!   fresh/guests/00 01 …     a copy of pristine for one tool in one round
+//!   fresh/hash, fresh/state  what vhashify keeps beside its guests
+//! ```
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use walkdir::WalkDir;
+
+use crate::note;
+
+/// The directory that everything happens in; dropping it removes it.
+pub struct Workplace(PathBuf);
+
+impl Workplace {
+    /// Makes it, on the filesystem of the build directory if no other is given. On a filesystem
+    /// that others write to, too, vhashify waits for what they wrote when it synchronises; there
+    /// its figures say little.
+    pub fn new() -> Result<Self> {
+        let place = match std::env::var_os("VHASHIFY_BENCH_PLACE") {
+            Some(place) => Path::new(&place).join("vhashify-bench"),
+            None => target()?.join("bench/peers"),
+        };
+        // A killed run could not tidy up.
+        remove(&place)?;
+        fs::create_dir_all(&place)?;
+        Ok(Self(place))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            note(&format!("{error:#}"));
+        }
+    }
+}
+
+fn target() -> Result<&'static Path> {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .context("the build directory")
+}
+
+/// Removes a directory with all that is in it, if it is there.
+pub fn remove(place: &Path) -> Result<()> {
+    match fs::remove_dir_all(place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", place.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes `count` guests in `pristine`: each userland twice, or once where the number is odd. The
+/// first two are the real guests; later ones are these with one file in 32 changed.
+pub fn make(pristine: &Path, count: usize) -> Result<()> {
+    let source =
+        std::env::var_os("VHASHIFY_GUESTS").map_or(target()?.join("guests"), PathBuf::from);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/guests.sh");
+    succeed(Command::new(script).arg(&source))?;
+    note(&format!("Making {count} guests"));
+    fs::create_dir(pristine)?;
+    let userlands = count.div_ceil(2);
+    for number in 0..count {
+        let userland = number % userlands;
+        let guest = pristine.join(format!("{number:02}"));
+        copy(&source.join(["alpha", "beta"][userland % 2]), &guest)?;
+        if userland >= 2 {
+            vary(&guest, userland)?;
+        }
+    }
+    Ok(())
+}
+
+/// Touches one file in 64 and appends to another one in 64: the same ones, in the same way, in
+/// every copy of a userland.
+fn vary(guest: &Path, userland: usize) -> Result<()> {
+    for entry in WalkDir::new(guest) {
+        let entry = entry?;
+        let path = entry.path().strip_prefix(guest)?;
+        let lot = format!("{userland} {}", path.display());
+        let lot = blake3::hash(lot.as_bytes()).as_bytes()[0];
+        let metadata = entry.metadata()?;
+        if lot >= 8 || !metadata.is_file() || metadata.nlink() > 1 || metadata.len() == 0 {
+            continue;
+        }
+        let mut file = File::options().append(true).open(entry.path())?;
+        if lot < 4 {
+            writeln!(file, "{userland}")?;
+        }
+        let then = Duration::from_secs(1_700_000_000 + userland as u64);
+        file.set_modified(SystemTime::UNIX_EPOCH + then)?;
+    }
+    Ok(())
+}
+
+/// Copies a directory with everything that its inodes carry.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    // Extents that are shared already would make a tool that knows them look good.
+    succeed(
+        Command::new("cp")
+            .args(["-a", "--reflink=never", "--"])
+            .args([from, to]),
+    )
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status();
+    let status = status.with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+/// What guests amount to.
+pub struct Extent {
+    /// Names of regular files.
+    pub files: f64,
+    /// Bytes that their inodes have allocated, each counted once.
+    pub allocated: f64,
+}
+
+impl Extent {
+    /// Counts.
+    pub fn of(guests: &Path) -> Result<Self> {
+        let (mut files, mut allocated, mut seen) = (0_u64, 0_u64, HashSet::new());
+        for entry in WalkDir::new(guests) {
+            let metadata = entry?.metadata()?;
+            if metadata.is_file() {
+                files += 1;
+                if metadata.nlink() == 1 || seen.insert(metadata.ino()) {
+                    allocated += 512 * metadata.blocks();
+                }
+            }
+        }
+        Ok(Self {
+            files: files as f64,
+            allocated: allocated as f64,
+        })
+    }
+}
