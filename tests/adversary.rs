@@ -92,7 +92,8 @@ fn inv4_a_directory_that_becomes_a_symbolic_link_leads_nowhere() {
         for guest in &host.guests {
             tempting(&guest.join("swapped"));
         }
-        symlink(&secret, host.guests[0].join("link")).unwrap();
+        // Not by way of the host's root, which is another mount.
+        symlink("../secret", host.guests[0].join("link")).unwrap();
         let before = outside(&secret);
         let (one, other) = (host.guests[0].join("swapped"), host.guests[0].join("link"));
         under_attack(&host, || exchange(&one, &other));
