@@ -19,7 +19,7 @@ use support::snapshot::{Snapshot, check_store};
 use support::tree::{Content, PLAIN, make_file};
 
 const FILES: u64 = 20;
-const LONGEST_RUN: Duration = Duration::from_secs(60);
+const LONGEST_RUN: Duration = Duration::from_mins(1);
 
 fn content(number: u64) -> Content {
     Content {

@@ -5,11 +5,13 @@
 //! | objects | object name, 53 bytes | stamp |
 //! | inodes | inode u64 | object name |
 //! | links | guest u32 BE, object name | count of names u32, then, where there is more than one, each as length u32 and bytes |
+//! | guests | number u32 | name, NUL, vdir (without a check) |
 //! | scan cache | inode u64 | stamp, digest 32, fingerprint 16, mtime kept or ignored u8 |
 //!
 //! Every value ends in a check: the first 8 bytes of BLAKE3 of table, key and value. A row that was
 //! damaged on the disk is no row.
 
+use super::GuestRow;
 use crate::identity::{Identity, Mtime};
 use crate::store::ObjectName;
 use crate::sys::stamp::{Stamp, Timestamp};
@@ -158,6 +160,21 @@ pub(super) fn names_to_bytes(count: u32, names: &[Vec<u8>]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// A row of `guests`.
+pub(super) fn guest_to_bytes(guest: &GuestRow) -> Vec<u8> {
+    // Neither a file name nor a path holds a NUL byte.
+    [guest.name.as_slice(), &[0], guest.vdir.as_slice()].concat()
+}
+
+/// The reverse of [`guest_to_bytes`].
+pub(super) fn guest_from_bytes(value: &[u8]) -> Option<GuestRow> {
+    let at = value.iter().position(|&byte| byte == 0)?;
+    Some(GuestRow {
+        name: value[..at].to_vec(),
+        vdir: value[at + 1..].to_vec(),
+    })
 }
 
 #[cfg(test)]

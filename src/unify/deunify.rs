@@ -13,14 +13,14 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::apply::GRACE;
 use super::directory_times::DirectoryTimes;
 use super::group::inodes;
 use super::prove::{Leased, Unproven};
 use super::recover::recover;
 use super::replace::{Exchanged, Refused, Stuck, undo_all};
-use super::run::Source;
+use super::shared::Source;
 use super::temporary::{self, Purpose};
+use super::transaction::GRACE;
 use crate::cow::private_copy;
 use crate::display::Shown;
 use crate::error::{Call as _, Error};

@@ -8,11 +8,14 @@
 //!  ├ share     one group: prove, plan, apply
 //!  │  ├ prove    open, lease, read
 //!  │  ├ plan     who links what; pure
-//!  │  └ apply    do it so that it can be undone until it is certain
-//!  │     └ replace  one name
+//!  │  └ apply    do it
+//!  │     └ transaction  what can be undone until it is certain
+//!  │        └ replace   one name
 //!  ├ object    an object, proven and marked
 //!  ├ directory_times  what replacing did to the mtime of directories, undone
-//!  └ tally     what was done
+//!  ├ shared    what all workers look at
+//!  ├ tally     what was done
+//!  └ learn     what the index is told of it
 //! deunify    the reverse, for a guest or for paths of it
 //! ```
 
@@ -21,6 +24,7 @@ mod census;
 mod deunify;
 mod directory_times;
 pub mod group;
+mod learn;
 mod object;
 pub mod plan;
 mod prove;
@@ -28,9 +32,12 @@ mod recover;
 mod replace;
 mod run;
 mod share;
+mod shared;
 mod tally;
 pub mod temporary;
+mod transaction;
 
 pub use deunify::{DeunifyReport, deunify};
 pub use prove::{Leased, Unproven};
-pub use run::{Options, Source, unify};
+pub use run::{Options, unify};
+pub use shared::Source;

@@ -8,7 +8,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::io::Errno;
 
 use super::prove::{Leased, Unproven};
-use super::run::Shared;
+use super::shared::Shared;
 use super::tally::{Linked, Tally};
 use crate::report::FileError;
 use crate::store::ObjectName;
@@ -84,7 +84,8 @@ pub fn open(
 pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
     let linked: HashSet<ObjectName> = tally.objects.iter().map(|linked| linked.name).collect();
     let unknown: Vec<ObjectName> = shared
-        .objects()
+        .objects
+        .values()
         .filter(|state| state.proven.is_none() && !linked.contains(&state.name))
         .map(|state| state.name)
         .collect();

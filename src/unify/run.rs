@@ -1,38 +1,34 @@
 //! One run on one store, from the lock to the index.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::HashMap;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::apply::Applier;
-use super::census::Census;
 use super::directory_times::DirectoryTimes;
 use super::group::{self, Key};
+use super::learn::learn;
 use super::object::learn_unknown;
 use super::recover::recover;
-use super::share::{guests_of, has_candidates, share};
+use super::share::{has_candidates, share};
+use super::shared::{ObjectState, Shared, Source, know_objects, most_links};
 use super::tally::Tally;
 use crate::display::Shown;
 use crate::error::{Call as _, Error};
-use crate::exclude::Rules;
 use crate::guest::{Guest, StoreLocation};
-use crate::identity::{Identity, Mtime};
-use crate::index::{self, GuestLinks, GuestRow, Index, Loaded, Update};
+use crate::identity::Mtime;
+use crate::index::{Index, Loaded, Update};
 use crate::protect::{self, MarkOnly, Mode, Protection};
 use crate::report::{FileError, Progress, RunReport};
-use crate::scan::{FileRecord, GuestId, Request, Scan, scan};
-use crate::store::{Listed, ObjectName, Store, StoreLock, Wait};
-use crate::sys::beneath;
+use crate::scan::{Request, Scan, scan};
+use crate::store::{Store, StoreLock, Wait};
 use crate::sys::fault::{self, Point};
 use crate::sys::lease::ignore_break_signal;
-use crate::sys::stamp::{Stamp, Timestamp};
-use rustix::io::Errno;
+use crate::sys::stamp::Timestamp;
 
 /// How a run is to be done.
 #[derive(Debug, Clone, Copy)]
@@ -51,119 +47,6 @@ pub struct Options {
     pub wait: Wait,
     /// How shared inodes are protected.
     pub protect: Mode,
-}
-
-/// One guest that takes part.
-#[derive(Debug)]
-pub struct Source {
-    /// The guest.
-    pub guest: Guest,
-    /// What of it is left out.
-    pub rules: Rules,
-}
-
-/// An object as a run knows it.
-#[derive(Debug, Clone, Copy)]
-pub struct ObjectState {
-    /// Its name.
-    pub name: ObjectName,
-    /// Its inode, as the index has it or as it was when the run began.
-    pub stamp: Stamp,
-    /// Its inode when its content was last known to be what the name says.
-    pub proven: Option<Stamp>,
-}
-
-/// What all workers of a run look at.
-pub struct Shared<'a> {
-    /// The store.
-    pub store: &'a Store,
-    /// The right to change it.
-    pub lock: &'a StoreLock,
-    /// What objects are put under.
-    pub protection: &'a dyn Protection,
-    /// What was found in the guests.
-    pub scan: &'a Scan,
-    /// Whether mtime is part of the identity.
-    pub mtime: Mtime,
-    /// Whether nothing is to be changed.
-    pub dry_run: bool,
-    /// The most links that an inode of this filesystem can have.
-    pub most_links: u64,
-    /// What was written before this is on the disk.
-    pub synchronised: Timestamp,
-    /// Who hears how far it is.
-    pub progress: &'a dyn Progress,
-    sources: &'a [Source],
-    objects: HashMap<u64, ObjectState>,
-    read: &'a HashMap<u64, (Stamp, Identity)>,
-    began: Timestamp,
-    census: OnceLock<Census>,
-}
-
-impl fmt::Debug for Shared<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Shared")
-            .field("store", &self.store.path())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Shared<'_> {
-    /// One of the guests.
-    #[must_use]
-    pub fn guest(&self, guest: GuestId) -> &Guest {
-        &self.sources[usize::from(guest)].guest
-    }
-
-    /// The object that an inode is, if it is one.
-    #[must_use]
-    pub fn object_of(&self, inode: u64) -> Option<&ObjectState> {
-        self.objects.get(&inode)
-    }
-
-    /// Every object that the run knows.
-    pub fn objects(&self) -> impl Iterator<Item = &ObjectState> {
-        self.objects.values()
-    }
-
-    /// A file's path on the host, for messages.
-    #[must_use]
-    pub fn host_path(&self, file: &FileRecord) -> PathBuf {
-        self.guest(self.scan.guest_of(file.directory))
-            .path_of(&self.scan.path_of(file))
-    }
-
-    /// Opens a directory that the scan found.
-    ///
-    /// # Errors
-    /// As [`beneath::open_directory`].
-    pub fn open(&self, directory: u32) -> Result<OwnedFd, Errno> {
-        let guest = self.guest(self.scan.guest_of(directory));
-        let path = self.scan.directory_path(directory);
-        beneath::open_directory(guest.root.as_fd(), &path)
-    }
-
-    /// What an earlier run read in a file that has not changed since.
-    #[must_use]
-    pub fn remembered(&self, stamp: &Stamp) -> Option<Identity> {
-        let (then, identity) = self.read.get(&stamp.inode)?;
-        (then.is_unchanged_since(stamp) && identity.mtime == self.mtime).then_some(*identity)
-    }
-
-    /// Whether the next run may rely on what this one reads under `stamp`.
-    #[must_use]
-    pub fn may_be_remembered(&self, stamp: &Stamp) -> bool {
-        index::may_be_remembered(stamp, self.began)
-    }
-
-    /// Who links objects in places that were not scanned; found out when first asked for.
-    pub fn census(&self) -> &Census {
-        self.census.get_or_init(|| {
-            let guests: Vec<&Guest> = self.sources.iter().map(|source| &source.guest).collect();
-            let wanted: HashSet<u64> = self.objects.keys().copied().collect();
-            Census::take(&guests, &wanted)
-        })
-    }
 }
 
 /// Unifies `sources`, which all belong to the store at `location`.
@@ -304,58 +187,6 @@ fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan 
     scan(&requests, options.smallest, progress)
 }
 
-/// Every object by its inode, and those that no scanned guest links.
-fn know_objects(
-    store: &Store,
-    listed: Vec<Listed>,
-    loaded: HashMap<ObjectName, Stamp>,
-    scan: &Scan,
-) -> (HashMap<u64, ObjectState>, Vec<ObjectState>) {
-    let mut objects = HashMap::with_capacity(listed.len());
-    for object in listed {
-        let proven = loaded
-            .get(&object.name)
-            .filter(|stamp| stamp.inode == object.inode)
-            .copied();
-        // Of an object that no guest shows and no index knows, only its inode tells the key.
-        let stamp = proven.unwrap_or(Stamp {
-            inode: object.inode,
-            ..Stamp::default()
-        });
-        objects.insert(
-            object.inode,
-            ObjectState {
-                name: object.name,
-                stamp,
-                proven,
-            },
-        );
-    }
-    drop(loaded);
-    let mut is_seen: HashSet<u64> = HashSet::with_capacity(objects.len());
-    for file in &scan.files {
-        if let Some(state) = objects.get_mut(&file.stamp.inode) {
-            is_seen.insert(file.stamp.inode);
-            state.stamp = file.stamp;
-        }
-    }
-    let mut unseen = Vec::new();
-    for state in objects
-        .values_mut()
-        .filter(|state| !is_seen.contains(&state.stamp.inode))
-    {
-        let looked = store
-            .open_object(&state.name)
-            .and_then(|file| Stamp::of(file.as_fd()));
-        // Gone meanwhile: then it is no candidate.
-        if let Ok(stamp) = looked {
-            state.stamp = stamp;
-            unseen.push(*state);
-        }
-    }
-    (objects, unseen)
-}
-
 fn by_key(unseen: Vec<ObjectState>, mtime: Mtime) -> HashMap<Key, Vec<ObjectState>> {
     let mut keyed: HashMap<Key, Vec<ObjectState>> = HashMap::new();
     for state in unseen {
@@ -465,130 +296,4 @@ fn fill(report: &mut RunReport, scan: &Scan, tally: &Tally) {
     report.skipped.merge(&tally.skipped);
     report.errors.extend(scan.errors.iter().cloned());
     report.errors.extend(tally.errors.iter().cloned());
-}
-
-/// What the index is to know after this run.
-fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
-    let mut update = Update {
-        objects: proven_objects(shared, &tally),
-        ..Update::default()
-    };
-    let links = links_by_guest(shared, &tally, &update.objects);
-    update.guests = shared
-        .sources
-        .iter()
-        .zip(links)
-        .map(|(source, links)| (guest_row(&source.guest), links))
-        .collect();
-    let seen: HashMap<u64, Stamp> = shared
-        .scan
-        .files
-        .iter()
-        .filter(|file| shared.read.contains_key(&file.stamp.inode))
-        .map(|file| (file.stamp.inode, file.stamp))
-        .collect();
-    for (inode, row) in shared.read {
-        // Files of other guests are still theirs; of these, only what is unchanged.
-        if seen
-            .get(inode)
-            .is_none_or(|stamp| row.0.is_unchanged_since(stamp))
-        {
-            update.read.insert(*inode, *row);
-        }
-    }
-    update
-        .read
-        .retain(|inode, _| !shared.objects.contains_key(inode));
-    update.read.extend(
-        tally
-            .read
-            .into_iter()
-            .map(|(stamp, identity)| (stamp.inode, (stamp, identity))),
-    );
-    update
-}
-
-/// The objects that are known to be what their names say, sorted by name.
-fn proven_objects(shared: &Shared<'_>, tally: &Tally) -> Vec<(ObjectName, Stamp)> {
-    let mut objects: Vec<(ObjectName, Stamp)> = tally
-        .objects
-        .iter()
-        .map(|linked| (linked.name, linked.stamp))
-        .collect();
-    let before = shared.objects();
-    objects.extend(before.filter_map(|state| Some((state.name, state.proven?))));
-    // Of an object that was linked, what was seen after that counts: it stands first.
-    objects.sort_by_key(|(name, _)| *name);
-    objects.dedup_by_key(|(name, _)| *name);
-    objects
-}
-
-/// Who links which of `objects`, for each guest, sorted by object.
-fn links_by_guest(
-    shared: &Shared<'_>,
-    tally: &Tally,
-    objects: &[(ObjectName, Stamp)],
-) -> Vec<Vec<GuestLinks>> {
-    let position = |name: &ObjectName| {
-        let found = objects.binary_search_by_key(name, |(name, _)| *name);
-        found.ok().and_then(|at| u32::try_from(at).ok())
-    };
-    let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); shared.sources.len()];
-    for names in group::inodes(&shared.scan.files) {
-        let state = shared.object_of(names[0].stamp.inode);
-        let Some(object) = state.and_then(|state| position(&state.name)) else {
-            continue;
-        };
-        // Names of one guest are not always neighbours: they are sorted by directory.
-        for (guest, count) in guests_of(shared, names) {
-            let of_guest =
-                |file: &&FileRecord| shared.scan.guest_of(file.directory) == guest && count > 1;
-            let names = names.iter().filter(of_guest);
-            links[usize::from(guest)].push(GuestLinks {
-                object,
-                count,
-                names: names.map(|file| shared.scan.path_of(file)).collect(),
-            });
-        }
-    }
-    for linked in &tally.objects {
-        let Some(object) = position(&linked.name) else {
-            continue;
-        };
-        for &(guest, count) in &linked.guests {
-            links[usize::from(guest)].push(GuestLinks {
-                object,
-                count,
-                names: Box::default(),
-            });
-        }
-    }
-    for links in &mut links {
-        links.sort_by_key(|row| row.object);
-        links.dedup_by_key(|row| row.object);
-    }
-    links
-}
-
-/// How the index names a guest.
-#[must_use]
-pub fn guest_row(guest: &Guest) -> GuestRow {
-    GuestRow {
-        name: guest.name.clone().into_vec(),
-        vdir: guest.vdir.clone().into_os_string().into_vec(),
-    }
-}
-
-/// The most links that an inode can have, by filesystem.
-fn most_links(store: &Store) -> Result<u64, Error> {
-    const EXT4: u64 = 0xEF53;
-    const BTRFS: u64 = 0x9123_683E;
-    let found = rustix::fs::fstatfs(store.directory()).call("fstatfs", store.path())?;
-    Ok(match u64::try_from(found.f_type).unwrap_or(0) {
-        // EXT4_LINK_MAX (fs/ext4/ext4.h) and BTRFS_LINK_MAX (fs/btrfs/btrfs_tree.h).
-        EXT4 => 65_000,
-        BTRFS => 65_535,
-        // XFS_MAXLINK (fs/xfs/libxfs/xfs_format.h), and whoever has fewer answers EMLINK.
-        _ => (1 << 31) - 1,
-    })
 }

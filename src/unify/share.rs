@@ -6,7 +6,7 @@ use super::apply::{Applier, Known, Participant};
 use super::group::inodes;
 use super::plan::{Instance, Member, Step, plan};
 use super::prove::Proven;
-use super::run::{ObjectState, Shared};
+use super::shared::{ObjectState, Shared};
 use super::tally::Tally;
 use crate::identity::Identity;
 use crate::report::Skip;

@@ -1,0 +1,126 @@
+//! What a run tells the index, so that the next one need not find it out again.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStringExt;
+
+use super::group;
+use super::share::guests_of;
+use super::shared::Shared;
+use super::tally::Tally;
+use crate::guest::Guest;
+use crate::index::{GuestLinks, GuestRow, Update};
+use crate::scan::FileRecord;
+use crate::store::ObjectName;
+use crate::sys::stamp::Stamp;
+
+/// What the index is to know after this run.
+#[must_use]
+pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
+    let mut update = Update {
+        objects: proven_objects(shared, &tally),
+        ..Update::default()
+    };
+    let links = links_by_guest(shared, &tally, &update.objects);
+    update.guests = shared
+        .sources
+        .iter()
+        .zip(links)
+        .map(|(source, links)| (guest_row(&source.guest), links))
+        .collect();
+    let seen: HashMap<u64, Stamp> = shared
+        .scan
+        .files
+        .iter()
+        .filter(|file| shared.read.contains_key(&file.stamp.inode))
+        .map(|file| (file.stamp.inode, file.stamp))
+        .collect();
+    for (inode, row) in shared.read {
+        // Files of other guests are still theirs; of these, only what is unchanged.
+        if seen
+            .get(inode)
+            .is_none_or(|stamp| row.0.is_unchanged_since(stamp))
+        {
+            update.read.insert(*inode, *row);
+        }
+    }
+    update
+        .read
+        .retain(|inode, _| !shared.objects.contains_key(inode));
+    update.read.extend(
+        tally
+            .read
+            .into_iter()
+            .map(|(stamp, identity)| (stamp.inode, (stamp, identity))),
+    );
+    update
+}
+
+/// The objects that are known to be what their names say, sorted by name.
+fn proven_objects(shared: &Shared<'_>, tally: &Tally) -> Vec<(ObjectName, Stamp)> {
+    let mut objects: Vec<(ObjectName, Stamp)> = tally
+        .objects
+        .iter()
+        .map(|linked| (linked.name, linked.stamp))
+        .collect();
+    let before = shared.objects.values();
+    objects.extend(before.filter_map(|state| Some((state.name, state.proven?))));
+    // Of an object that was linked, what was seen after that counts: it stands first.
+    objects.sort_by_key(|(name, _)| *name);
+    objects.dedup_by_key(|(name, _)| *name);
+    objects
+}
+
+/// Who links which of `objects`, for each guest, sorted by object.
+fn links_by_guest(
+    shared: &Shared<'_>,
+    tally: &Tally,
+    objects: &[(ObjectName, Stamp)],
+) -> Vec<Vec<GuestLinks>> {
+    let position = |name: &ObjectName| {
+        let found = objects.binary_search_by_key(name, |(name, _)| *name);
+        found.ok().and_then(|at| u32::try_from(at).ok())
+    };
+    let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); shared.sources.len()];
+    for names in group::inodes(&shared.scan.files) {
+        let state = shared.object_of(names[0].stamp.inode);
+        let Some(object) = state.and_then(|state| position(&state.name)) else {
+            continue;
+        };
+        // Names of one guest are not always neighbours: they are sorted by directory.
+        for (guest, count) in guests_of(shared, names) {
+            let of_guest =
+                |file: &&FileRecord| shared.scan.guest_of(file.directory) == guest && count > 1;
+            let names = names.iter().filter(of_guest);
+            links[usize::from(guest)].push(GuestLinks {
+                object,
+                count,
+                names: names.map(|file| shared.scan.path_of(file)).collect(),
+            });
+        }
+    }
+    for linked in &tally.objects {
+        let Some(object) = position(&linked.name) else {
+            continue;
+        };
+        for &(guest, count) in &linked.guests {
+            links[usize::from(guest)].push(GuestLinks {
+                object,
+                count,
+                names: Box::default(),
+            });
+        }
+    }
+    for links in &mut links {
+        links.sort_by_key(|row| row.object);
+        links.dedup_by_key(|row| row.object);
+    }
+    links
+}
+
+/// How the index names a guest.
+fn guest_row(guest: &Guest) -> GuestRow {
+    GuestRow {
+        name: guest.name.clone().into_vec(),
+        vdir: guest.vdir.clone().into_os_string().into_vec(),
+    }
+}

@@ -1,0 +1,208 @@
+//! The replacements of one plan, from the exchange of their names until they are final.
+//!
+//! A transaction holds the lease of every file that it touched, from before the last look until a
+//! little after the last rename:
+//!
+//! ```text
+//! lease ─ read ─ link ─ exchange ─ … ─ at least GRACE ─ look again ─┬─ all is as proven: finish
+//!                                                                   └─ a writer waits: undo
+//! ```
+//!
+//! The pause is there for a process that had resolved a name to the old inode when it was
+//! exchanged, and had not come far enough in its `open` to wait for the lease. It costs no time:
+//! a worker goes on with other files meanwhile.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::prove::{Since, since};
+use super::replace::{Exchanged, Stuck, undo_all};
+use super::shared::Shared;
+use super::tally::{Linked, Tally};
+use crate::identity::Identity;
+use crate::report::{FileError, Skip};
+use crate::scan::GuestId;
+use crate::store::ObjectName;
+use crate::sys::lease::LeasedFile;
+use crate::sys::stamp::Stamp;
+
+/// How long a replaced inode can still be put back. Far longer than the kernel takes from
+/// resolving a name to asking for the lease, far shorter than anybody waits for an `open`.
+pub const GRACE: Duration = Duration::from_millis(20);
+
+/// The replacements of one plan, not final yet.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// The objects that names lead to, or may.
+    pub objects: Vec<Object>,
+    /// The files whose names were exchanged.
+    pub replacements: Vec<Replacement>,
+}
+
+/// An object of the plan.
+#[derive(Debug)]
+pub struct Object {
+    /// The file.
+    pub file: LeasedFile,
+    /// Its inode number.
+    pub inode: u64,
+    /// Its name in the store.
+    pub name: ObjectName,
+    /// Its path, for messages.
+    pub path: PathBuf,
+    /// Whether it became an object by this plan.
+    pub is_new: bool,
+    /// Whether it must stay an object, so that the next run can put right what this one could not.
+    pub must_stay: bool,
+    /// Who has it without any replacement: the guests whose file became the object.
+    pub guests: Vec<(GuestId, u32)>,
+}
+
+/// A file of a guest all of whose names lead to an object now.
+#[derive(Debug)]
+pub struct Replacement {
+    /// Its object, as a position in the transaction's objects.
+    pub object: usize,
+    /// The file that was replaced.
+    pub old: LeasedFile,
+    /// Its inode.
+    pub stamp: Stamp,
+    /// What it was proven to be.
+    pub identity: Identity,
+    /// One of its paths, for messages.
+    pub path: PathBuf,
+    /// How many names in which guest.
+    pub guests: Vec<(GuestId, u32)>,
+    /// All of its names.
+    pub names: Vec<Exchanged>,
+}
+
+impl Transaction {
+    /// Objects, old files and directories.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        let names: usize = self
+            .replacements
+            .iter()
+            .map(|one| one.names.len() + 1)
+            .sum();
+        self.objects.len() + names
+    }
+
+    /// Looks at everything once more, and makes it final or takes it back.
+    ///
+    /// A replacement is taken back when somebody waits to write to the old file: that process had
+    /// resolved the name before it was replaced. Somebody who waits to write to the *object*, or
+    /// has changed its metadata, is another matter. Where protection is enforced, such a process
+    /// came before the object was protected, so by a name that it had before: the object is
+    /// withdrawn. Where nothing is enforced, it may just as well have come by a name that leads to
+    /// the object since the exchange, and what it writes must be found there: the links stand.
+    pub fn finish(mut self, shared: &Shared<'_>, tally: &mut Tally) {
+        let withdrawn: Vec<bool> = self
+            .objects
+            .iter()
+            .map(|object| {
+                shared.protection.is_enforced()
+                    && since(&object.file, &object.name.identity) != Since::Same
+            })
+            .collect();
+        let mut replaced: Vec<Vec<(GuestId, u32)>> = vec![Vec::new(); self.objects.len()];
+        for replacement in self.replacements {
+            let files = replacement.names.len() as u64;
+            let skip = if withdrawn[replacement.object] {
+                Some(Skip::OpenForWriting)
+            } else {
+                match since(&replacement.old, &replacement.identity) {
+                    Since::Same => None,
+                    Since::WriterWaits => Some(Skip::OpenForWriting),
+                    Since::MetadataChanged => Some(Skip::Changed),
+                }
+            };
+            if let Some(skip) = skip {
+                if let Err(stuck) = undo_all(replacement.names) {
+                    self.objects[replacement.object].stuck(stuck, replacement.path, tally);
+                }
+                tally.skipped.add(skip, files);
+                continue;
+            }
+            for name in replacement.names {
+                if let Err(errno) = name.finish() {
+                    let path = replacement.path.clone();
+                    let error = FileError::call("unlinkat", path, &errno.into());
+                    tally.failed(error, errno);
+                }
+            }
+            tally.unified(files, &replacement.stamp);
+            replaced[replacement.object].extend(replacement.guests);
+        }
+        for ((object, withdrawn), mut links) in
+            self.objects.into_iter().zip(withdrawn).zip(replaced)
+        {
+            links.extend_from_slice(&object.guests);
+            if withdrawn {
+                object.withdraw(shared, tally);
+            } else if object.is_new && !object.must_stay && links.len() < 2 {
+                // All others fell out meanwhile: no second guest needs it.
+                object.give_back(shared, tally);
+            } else {
+                object.keep(links, tally);
+            }
+        }
+    }
+}
+
+impl Object {
+    /// Says that a replacement by it could not be taken back.
+    pub fn stuck(&mut self, Stuck(errno): Stuck, path: PathBuf, tally: &mut Tally) {
+        self.must_stay = true;
+        let error = FileError::call("renameat2", path, &errno.into());
+        tally.failed(error, errno);
+    }
+
+    /// Tells the index what is linked now, unless a process writes to it: then its content is not
+    /// proven any more.
+    fn keep(self, guests: Vec<(GuestId, u32)>, tally: &mut Tally) {
+        if since(&self.file, &self.name.identity) != Since::Same {
+            let reason = "a process writes to this shared file, which nothing protects; run \
+                          `vhashify verify --deep`";
+            tally.errors.push(FileError {
+                path: self.path,
+                reason: reason.to_owned(),
+            });
+        } else if let Ok(stamp) = Stamp::of(self.file.as_fd()) {
+            tally.objects.push(Linked {
+                name: self.name,
+                stamp,
+                guests,
+            });
+        }
+    }
+
+    /// A process came to write to it before it was protected: nothing may link it from now on.
+    fn withdraw(self, shared: &Shared<'_>, tally: &mut Tally) {
+        if self.is_new && !self.must_stay {
+            tally.skipped.add(Skip::OpenForWriting, 1);
+            self.give_back(shared, tally);
+        } else {
+            let reason = "a process writes to this shared file; run `vhashify verify --deep`";
+            tally.errors.push(FileError {
+                path: self.path,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// A new object goes back to being a file of its guest and of nobody else.
+    fn give_back(self, shared: &Shared<'_>, tally: &mut Tally) {
+        tally.objects_created -= 1;
+        if let Err(errno) = shared.store.remove(shared.lock, &self.name) {
+            let error = FileError::call("unlinkat", self.path.clone(), &errno.into());
+            tally.failed(error, errno);
+        }
+        if let Err(errno) = shared.protection.release(self.file.as_fd()) {
+            let error = FileError::call("ioctl(FS_IOC_SETFLAGS)", self.path, &errno.into());
+            tally.failed(error, errno);
+        }
+    }
+}
