@@ -10,6 +10,7 @@
 //! | `kill-before`, `kill-after` | SIGKILL, before or after the call |
 //! | `ENOSPC`, `EIO`, … | the call is not made and fails |
 //! | `ENOSPC+`, … | so do all later ones |
+//! | `omit` | a defence is left out from the first hit on: a lease is neither taken nor looked at |
 
 #[cfg(not(feature = "fault-injection"))]
 use rustix::io::Errno;
@@ -96,8 +97,16 @@ pub fn at<T, E: From<Errno>>(_point: Point, change: impl FnOnce() -> Result<T, E
     change()
 }
 
+/// Whether a test wants to see what happens without the defence at `point`.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+#[must_use]
+pub const fn is_omitted(_point: Point) -> bool {
+    false
+}
+
 #[cfg(feature = "fault-injection")]
-pub use injected::at;
+pub use injected::{at, is_omitted};
 
 #[cfg(feature = "fault-injection")]
 mod injected {
@@ -118,6 +127,7 @@ mod injected {
     enum Action {
         KillBefore,
         KillAfter,
+        Omit,
         Fail { errno: Errno, also_later: bool },
     }
 
@@ -157,6 +167,13 @@ mod injected {
         result
     }
 
+    /// Whether the environment leaves out what `point` defends.
+    #[must_use]
+    pub fn is_omitted(point: Point) -> bool {
+        let is_this = |fault: &Fault| fault.point == point && fault.action == Action::Omit;
+        faults().iter().any(is_this)
+    }
+
     fn die() {
         // Whether it was sent or not, nothing else may be done from here on.
         kill_process(getpid(), Signal::KILL).unwrap_or_else(|_| std::process::abort());
@@ -185,6 +202,7 @@ mod injected {
         let action = match words.next()? {
             "kill-before" => Action::KillBefore,
             "kill-after" => Action::KillAfter,
+            "omit" => Action::Omit,
             error => Action::Fail {
                 errno: errno(error.trim_end_matches('+'))?,
                 also_later: error.ends_with('+'),

@@ -29,6 +29,7 @@ pub struct Source {
     /// What of it is left out.
     pub rules: Rules,
 }
+
 /// An object as a run knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct ObjectState {
