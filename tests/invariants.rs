@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use support::filesystem::on_each;
+use support::filesystem::{Filesystem, Kind, on_each};
 use support::program::Host;
 use support::snapshot::{Content as Found, Snapshot, check_store};
 use support::tree::{
@@ -323,6 +323,27 @@ fn inv3_a_name_that_a_guest_adds_or_removes_later_is_noticed() {
 }
 
 #[test]
+fn inv3_more_names_than_an_ext4_inode_takes_open_the_next_instance() {
+    // An inode takes 65,000 links (EXT4_LINK_MAX): two of these groups and the store's name.
+    const NAMES: u32 = 32_000;
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = Host::new(filesystem.path(), 4);
+    for guest in &host.guests {
+        make_file(&guest.join("0"), SMALL, PLAIN);
+        for name in 1..NAMES {
+            fs::hard_link(guest.join("0"), guest.join(name.to_string())).unwrap();
+        }
+    }
+    let before = snapshots(&host);
+    let report = host.run(&[]);
+    assert_same(&before, &host, "after a run");
+    assert_eq!(report["objects_created"], 2);
+    assert_eq!(report["files_unified"], 2 * NAMES);
+    assert_eq!(check_store(&host.store()).len(), 2);
+    assert_eq!(host.run(&[])["files_unified"], 0);
+}
+
+#[test]
 fn inv3_a_group_with_a_name_outside_of_what_is_scanned_is_left_alone() {
     on_each(|filesystem| {
         let host = Host::new(filesystem.path(), 2);
@@ -354,6 +375,43 @@ fn inv4_empty_files_and_files_with_holes_are_never_shared() {
         assert_eq!(report["files_unified"], 0);
         assert_eq!(report["skipped"]["empty"], 2);
         assert_eq!(report["skipped"]["sparse"], 2);
+    });
+}
+
+#[test]
+fn inv7_an_index_of_a_guest_that_was_restored_links_nothing_wrongly() {
+    // The backup has the same names, sizes and times, and even the same inode numbers, as a copy
+    // of a whole filesystem has, but other content.
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 3);
+        let third = host.guests[2].clone();
+        let content = |variant| Content { variant, ..SMALL };
+        let make = |guest: &Path, of_unified, of_private| {
+            make_file(&guest.join("unified"), content(of_unified), PLAIN);
+            make_file(&guest.join("private"), content(of_private), PLAIN);
+        };
+        for guest in &host.guests[..2] {
+            make(guest, 0, 1);
+        }
+        // Differs from its twins in content alone, so that it is read, remembered and private.
+        make(&third, 2, 3);
+        host.run(&[]);
+        for (name, variant) in [("unified", 4), ("private", 1)] {
+            let path = third.join(name);
+            let (was, content) = (inode(&path), content(variant).bytes());
+            // In place: the inode stays, and its mtime is put back.
+            fs::write(&path, content).unwrap();
+            let file = fs::File::open(&path).unwrap();
+            let mtime = std::time::Duration::from_nanos(PLAIN.mtime);
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH + mtime)
+                .unwrap();
+            assert_eq!(inode(&path), was);
+        }
+        let before = snapshots(&host);
+        // The private file has twins now, and the other one still has none.
+        assert_eq!(host.run(&[])["files_unified"], 1);
+        assert_same(&before, &host, "after the guest was restored");
+        host.call(["verify", "--deep"]);
     });
 }
 

@@ -47,17 +47,19 @@ fn write_objects(
     };
     // Longer than any key, and so beyond all of them.
     let end = [u8::MAX; ObjectName::LENGTH + 1];
-    if sync(&mut table, &[], &end, objects.len(), row)? {
-        write_inodes(transaction, objects)?;
+    let is_changed = sync(&mut table, &[], &end, objects.len(), row)?;
+    // Opened in any case: a table that was never opened does not exist.
+    let mut inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
+    if is_changed {
+        write_inodes(&mut inodes, objects)?;
     }
     Ok(())
 }
 
 fn write_inodes(
-    transaction: &WriteTransaction,
+    inodes: &mut Table<'_, u64, &'static [u8]>,
     objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
-    let mut inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
     let mut wanted: Vec<(u64, ObjectName)> = objects
         .iter()
         .map(|(name, stamp)| (stamp.inode, *name))
