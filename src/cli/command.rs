@@ -95,7 +95,11 @@ impl Failure {
 fn prepare(arguments: &Arguments) -> Result<(), Failure> {
     let run = &arguments.run;
     if arguments.command.is_some() {
-        let is_plain = run.guests.is_empty() && !run.all && !run.manually && !run.dry_run;
+        let is_plain = run.guests.is_empty()
+            && !(run.all || run.manually || run.dry_run || run.refresh || run.ignore_mtime)
+            && run.exclude_from.is_none()
+            && run.min_size == 0
+            && run.protect == Protect::Auto;
         if !is_plain {
             return Err(Failure::Usage(
                 "options of a run do not go with a command; put the command's own after its name",

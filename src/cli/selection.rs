@@ -44,17 +44,10 @@ pub fn for_run(
     }
     let tree = ConfigTree::open(&common.config_dir)?;
     let names = if run.all {
-        tree.guest_names()?
+        marked(common, &tree)?
     } else {
         without_repeats(&run.guests)
     };
-    if names.is_empty() {
-        return Err(Error::Argument {
-            path: common.config_dir.clone(),
-            reason: "has no guest that is marked for unification; mark one with mkdir -p \
-                     NAME/apps/vunify",
-        });
-    }
     configured(common, &tree, &names, |config, guest| {
         rules_of(config, guest, progress)
     })
@@ -92,7 +85,7 @@ pub fn stores(common: &Common) -> Result<Vec<StoreLocation>, Error> {
 pub fn for_report(common: &Common) -> Result<Vec<Selection>, Error> {
     let Some(destination) = &common.destination else {
         let tree = ConfigTree::open(&common.config_dir)?;
-        let names = tree.guest_names()?;
+        let names = marked(common, &tree)?;
         return configured(common, &tree, &names, |_, _| Ok(Rules::none()));
     };
     let store = StoreLocation::open(destination)?;
@@ -108,6 +101,19 @@ pub fn for_report(common: &Common) -> Result<Vec<Selection>, Error> {
         }
     }
     Ok(vec![Selection { store, sources }])
+}
+
+/// The guests that are marked for unification, at least one.
+fn marked(common: &Common, tree: &ConfigTree) -> Result<Vec<OsString>, Error> {
+    let names = tree.guest_names()?;
+    if names.is_empty() {
+        return Err(Error::Argument {
+            path: common.config_dir.clone(),
+            reason: "has no guest that is marked for unification; mark one with mkdir -p \
+                     NAME/apps/vunify",
+        });
+    }
+    Ok(names)
 }
 
 fn manual(

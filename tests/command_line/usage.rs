@@ -23,6 +23,8 @@ fn what_does_not_go_together_is_refused_in_one_line() {
         (&["--all", "web"], "not both"),
         (&["--all", "gc"], "do not go with a command"),
         (&["-n", "gc"], "do not go with a command"),
+        (&["--protect", "none", "gc"], "do not go with a command"),
+        (&["--refresh", "report"], "do not go with a command"),
         (&["--manually", root], "--destination STORE"),
         (&["deunify", "--manually", root], "--destination STORE"),
         (
@@ -40,6 +42,17 @@ fn what_does_not_go_together_is_refused_in_one_line() {
     ] {
         let mut command = tree.command(arguments);
         refused_untouched(filesystem.path(), &mut command, 2, &[words]);
+    }
+}
+
+#[test]
+fn a_tree_without_marked_guests_is_said_and_not_reported_as_nothing() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let tree = Tree::new(filesystem.path());
+    for arguments in [&["--all"][..], &["report"]] {
+        let mut command = tree.command(arguments);
+        let words = ["no guest that is marked", "mkdir -p"];
+        refused_untouched(filesystem.path(), &mut command, 2, &words);
     }
 }
 
