@@ -178,9 +178,9 @@ impl<'a> Applier<'a> {
         let shared = self.shared;
         let proven = self.take_proof(name.identity, participant, tally)?;
         let Proven { leased, .. } = proven;
-        let path = shared.store.path_of(&name);
+        let path = || shared.store.path_of(&name);
         let failed = |call, errno: Errno, tally: &mut Tally| {
-            tally.failed(FileError::call(call, path.clone(), &errno.into()), errno);
+            tally.failed(FileError::call(call, path(), &errno.into()), errno);
             None
         };
         // A name that leads to this inode after a power cut must lead to its content, too, which
@@ -204,10 +204,7 @@ impl<'a> Applier<'a> {
         }
         if let Err(errno) = shared.protection.protect(leased.file.as_fd()) {
             if let Err(errno) = shared.store.remove(shared.lock, &name) {
-                tally.failed(
-                    FileError::call("unlinkat", path.clone(), &errno.into()),
-                    errno,
-                );
+                tally.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
             }
             return failed("ioctl(FS_IOC_SETFLAGS)", errno, tally);
         }
@@ -216,7 +213,6 @@ impl<'a> Applier<'a> {
             inode: leased.stamp.inode,
             file: leased.file,
             name,
-            path,
             is_new: true,
             must_stay: false,
             guests: participant.guests.clone(),
@@ -232,11 +228,10 @@ impl<'a> Applier<'a> {
             &mut self.buffer,
         );
         match opened {
-            Ok(ProvenObject { file, inode, path }) => Some(Object {
+            Ok(ProvenObject { file, inode }) => Some(Object {
                 file,
                 inode,
                 name: known.name,
-                path,
                 is_new: false,
                 must_stay: false,
                 guests: Vec::new(),
@@ -309,7 +304,7 @@ impl<'a> Applier<'a> {
             old: leased.file,
             stamp: leased.stamp,
             identity,
-            path: self.shared.host_path(&participant.files[0]),
+            file: participant.files[0],
             guests: participant.guests.clone(),
             names,
         });

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::io::Errno;
@@ -22,8 +21,6 @@ pub struct ProvenObject {
     pub file: LeasedFile,
     /// Its inode number.
     pub inode: u64,
-    /// Its path, for messages.
-    pub path: PathBuf,
 }
 
 /// Opens the object `name`. Its content is read, unless it is unchanged since it was `proven`.
@@ -36,14 +33,14 @@ pub fn open(
     proven: Option<&Stamp>,
     buffer: &mut [u8],
 ) -> Result<ProvenObject, Option<FileError>> {
-    let path = shared.store.path_of(name);
-    let failed = |call, errno: Errno| Some(FileError::call(call, path.clone(), &errno.into()));
+    let path = || shared.store.path_of(name);
+    let failed = |call, errno: Errno| Some(FileError::call(call, path(), &errno.into()));
     let unproven = |unproven| match unproven {
         Unproven::Skipped(skip) => Some(FileError {
-            path: path.clone(),
+            path: path(),
             reason: format!("the object cannot be used: {}", skip.name()),
         }),
-        Unproven::Failed(call, error) => Some(FileError::call(call, path.clone(), &error)),
+        Unproven::Failed(call, error) => Some(FileError::call(call, path(), &error)),
     };
     let opened = shared
         .store
@@ -65,7 +62,7 @@ pub fn open(
             let reason = "the object's bytes or metadata are not what its name says; run \
                           `vhashify verify --deep --repair`";
             return Err(Some(FileError {
-                path,
+                path: path(),
                 reason: reason.to_owned(),
             }));
         }
@@ -75,7 +72,7 @@ pub fn open(
     if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
         return Err(failed("ioctl(FS_IOC_SETFLAGS)", errno));
     }
-    Ok(ProvenObject { file, inode, path })
+    Ok(ProvenObject { file, inode })
 }
 
 /// Proves and marks every object that neither the index knows nor this run has linked (`tally`):

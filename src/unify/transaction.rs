@@ -22,7 +22,7 @@ use super::shared::Shared;
 use super::tally::{Linked, Tally};
 use crate::identity::Identity;
 use crate::report::{FileError, Skip};
-use crate::scan::GuestId;
+use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
 use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::Stamp;
@@ -49,8 +49,6 @@ pub struct Object {
     pub inode: u64,
     /// Its name in the store.
     pub name: ObjectName,
-    /// Its path, for messages.
-    pub path: PathBuf,
     /// Whether it became an object by this plan.
     pub is_new: bool,
     /// Whether it must stay an object, so that the next run can put right what this one could not.
@@ -70,8 +68,8 @@ pub struct Replacement {
     pub stamp: Stamp,
     /// What it was proven to be.
     pub identity: Identity,
-    /// One of its paths, for messages.
-    pub path: PathBuf,
+    /// One of its names.
+    pub file: FileRecord,
     /// How many names in which guest.
     pub guests: Vec<(GuestId, u32)>,
     /// All of its names.
@@ -121,14 +119,15 @@ impl Transaction {
             };
             if let Some(skip) = skip {
                 if let Err(stuck) = undo_all(replacement.names) {
-                    self.objects[replacement.object].stuck(stuck, replacement.path, tally);
+                    let path = shared.host_path(&replacement.file);
+                    self.objects[replacement.object].stuck(stuck, path, tally);
                 }
                 tally.skipped.add(skip, files);
                 continue;
             }
             for name in replacement.names {
                 if let Err(errno) = name.finish() {
-                    let path = replacement.path.clone();
+                    let path = shared.host_path(&replacement.file);
                     let error = FileError::call("unlinkat", path, &errno.into());
                     tally.failed(error, errno);
                 }
@@ -146,7 +145,7 @@ impl Transaction {
                 // All others fell out meanwhile: no second guest needs it.
                 object.give_back(shared, tally);
             } else {
-                object.keep(links, tally);
+                object.keep(links, shared, tally);
             }
         }
     }
@@ -162,12 +161,12 @@ impl Object {
 
     /// Tells the index what is linked now, unless a process writes to it: then its content is not
     /// proven any more.
-    fn keep(self, guests: Vec<(GuestId, u32)>, tally: &mut Tally) {
+    fn keep(self, guests: Vec<(GuestId, u32)>, shared: &Shared<'_>, tally: &mut Tally) {
         if since(&self.file, &self.name.identity) != Since::Same {
             let reason = "a process writes to this shared file, which nothing protects; run \
                           `vhashify verify --deep`";
             tally.errors.push(FileError {
-                path: self.path,
+                path: shared.store.path_of(&self.name),
                 reason: reason.to_owned(),
             });
         } else if let Ok(stamp) = Stamp::of(self.file.as_fd()) {
@@ -187,7 +186,7 @@ impl Object {
         } else {
             let reason = "a process writes to this shared file; run `vhashify verify --deep`";
             tally.errors.push(FileError {
-                path: self.path,
+                path: shared.store.path_of(&self.name),
                 reason: reason.to_owned(),
             });
         }
@@ -196,12 +195,13 @@ impl Object {
     /// A new object goes back to being a file of its guest and of nobody else.
     fn give_back(self, shared: &Shared<'_>, tally: &mut Tally) {
         tally.objects_created -= 1;
+        let path = || shared.store.path_of(&self.name);
         if let Err(errno) = shared.store.remove(shared.lock, &self.name) {
-            let error = FileError::call("unlinkat", self.path.clone(), &errno.into());
+            let error = FileError::call("unlinkat", path(), &errno.into());
             tally.failed(error, errno);
         }
         if let Err(errno) = shared.protection.release(self.file.as_fd()) {
-            let error = FileError::call("ioctl(FS_IOC_SETFLAGS)", self.path, &errno.into());
+            let error = FileError::call("ioctl(FS_IOC_SETFLAGS)", path(), &errno.into());
             tally.failed(error, errno);
         }
     }
