@@ -201,9 +201,11 @@ fn write_until(
         fs::rename(&new, &path).unwrap();
         // So long that many a run has scanned the file, and is reading it or replacing its name,
         // when it is opened.
-        pause(200_000);
+        pause(100_000);
         let record = format!("{} wrote {round} here\n", guest.display());
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        // And so long that a run which does not see that it is open has replaced it for good.
+        pause(150_000);
         file.write_all(record.as_bytes()).unwrap();
         pause(4000);
         file.write_all(record.as_bytes()).unwrap();
