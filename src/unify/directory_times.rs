@@ -53,6 +53,8 @@ struct State {
     moves: HashMap<u32, (i32, bool)>,
     /// Directories that could not be watched.
     unwatched: u64,
+    /// Whether times are being put back, which is a change of attributes of ours.
+    is_restoring: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +132,7 @@ impl DirectoryTimes {
     pub fn restore(self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) -> u64 {
         self.take_events();
         self.settle_moves();
+        self.state().is_restoring = true;
         let mut restored = Vec::new();
         let unchanged: Vec<(u32, Touched)> = self.unchanged();
         for (number, touched) in unchanged {
@@ -161,7 +164,8 @@ impl DirectoryTimes {
     }
 
     fn watch(&self, directory: BorrowedFd<'_>) -> Result<(i32, Touched), Errno> {
-        const CHANGES: WatchFlags = WatchFlags::CREATE
+        const CHANGES: WatchFlags = WatchFlags::ATTRIB
+            .union(WatchFlags::CREATE)
             .union(WatchFlags::DELETE)
             .union(WatchFlags::MOVED_FROM)
             .union(WatchFlags::MOVED_TO)
@@ -220,6 +224,13 @@ impl State {
             // Anything may have happened.
             for touched in self.touched.values_mut() {
                 touched.is_changed_by_guest = true;
+            }
+            return;
+        }
+        if events.contains(ReadFlags::ATTRIB) {
+            // Of the directory itself, a `utimes` say; not of a file in it.
+            if name.is_empty() && !self.is_restoring {
+                self.changed_by_guest(watch);
             }
             return;
         }
@@ -308,7 +319,9 @@ mod tests {
             (E::DELETE, 0, &temporary),
         ];
         assert!(!changed_after(&ours));
-        let guests: [&[(ReadFlags, u32, &[u8])]; 4] = [
+        assert!(!changed_after(&[(E::ATTRIB, 0, b"file")]));
+        let guests: [&[(ReadFlags, u32, &[u8])]; 5] = [
+            &[(E::ATTRIB, 0, b"")],
             &[(E::CREATE, 0, b"file")],
             &[(E::DELETE, 0, b"file")],
             &[(E::MOVED_FROM, 9, b"file.new"), (E::MOVED_TO, 9, b"file")],
