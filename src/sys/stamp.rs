@@ -1,6 +1,7 @@
 //! What one look at an inode (`statx(2)`) says of it, as plain data.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
 
@@ -34,6 +35,24 @@ impl Timestamp {
             nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
         }
     }
+}
+
+/// Waits a moment, so that every inode that is changed from now on is stamped later than what this
+/// returns, and every change so far is not.
+///
+/// Inodes are stamped with a clock that stands still between two ticks (1 to 10 ms), and on kernels
+/// since 6.13 with a finer one where somebody looked in between.
+#[must_use]
+pub fn wait_for_next_tick() -> Timestamp {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let now = Timestamp {
+        seconds: now.tv_sec,
+        nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
+    };
+    while Timestamp::now() <= now {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    now
 }
 
 /// The fields of an inode that unification looks at.

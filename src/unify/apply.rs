@@ -14,7 +14,7 @@ use super::directory_times::DirectoryTimes;
 use super::object::{self, ProvenObject};
 use super::plan::Step;
 use super::prove::{Leased, Proven, Since, Unproven, since};
-use super::replace::{Exchanged, Refused, undo_all};
+use super::replace::{Exchanged, Refused};
 use super::shared::Shared;
 use super::tally::Tally;
 use super::temporary::Purpose;
@@ -211,6 +211,8 @@ impl<'a> Applier<'a> {
         tally.objects_created += 1;
         Some(Object {
             inode: leased.stamp.inode,
+            // And its name in the store.
+            links: leased.stamp.link_count + 1,
             file: leased.file,
             name,
             is_new: true,
@@ -228,9 +230,10 @@ impl<'a> Applier<'a> {
             &mut self.buffer,
         );
         match opened {
-            Ok(ProvenObject { file, inode }) => Some(Object {
+            Ok(ProvenObject { file, inode, links }) => Some(Object {
                 file,
                 inode,
+                links,
                 name: known.name,
                 is_new: false,
                 must_stay: false,
@@ -292,13 +295,15 @@ impl<'a> Applier<'a> {
         }
         if let Some((reason, file)) = refused {
             // A link group is replaced whole or not at all.
-            let stuck = [undo_all(names).err(), reason.stuck()];
+            let back = new.take_back(names, &leased.file, &participant.guests, self.shared);
+            let stuck = [back.err(), reason.stuck()];
             for stuck in stuck.into_iter().flatten() {
                 transaction.objects[object].stuck(stuck, self.shared.host_path(file), tally);
             }
             self.count_refusal(reason, file, participant.files, tally);
             return;
         }
+        transaction.objects[object].links += u32::try_from(names.len()).unwrap_or(0);
         transaction.replacements.push(Replacement {
             object,
             old: leased.file,

@@ -7,14 +7,10 @@
 //! the excluded directories are walked, too, but only for inode numbers, which costs no `statx`.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::AsFd;
 
-use rustix::fs::{Dir, FileType};
-use rustix::io::Errno;
-
+use super::names::each_name;
 use crate::guest::Guest;
 use crate::scan::GuestId;
-use crate::sys::beneath;
 
 /// Which guests have any name of the inodes in question.
 #[derive(Debug, Default)]
@@ -32,12 +28,13 @@ impl Census {
         for (number, guest) in guests.iter().enumerate() {
             let number = GuestId::try_from(number).unwrap_or(GuestId::MAX);
             let mut found = HashSet::new();
-            let mut directories = vec![Vec::new()];
-            while let Some(path) = directories.pop() {
-                if read(guest, &path, wanted, &mut found, &mut directories).is_err() {
-                    census.unknown.push(number);
-                    break;
+            let walked = each_name(guest, |_, _, inode| {
+                if wanted.contains(&inode) {
+                    found.insert(inode);
                 }
+            });
+            if walked.is_err() {
+                census.unknown.push(number);
             }
             for inode in found {
                 census.holders.entry(inode).or_default().push(number);
@@ -51,37 +48,4 @@ impl Census {
         let known = self.holders.get(&inode).map_or(&[][..], Vec::as_slice);
         known.iter().chain(&self.unknown).copied()
     }
-}
-
-fn read(
-    guest: &Guest,
-    path: &[u8],
-    wanted: &HashSet<u64>,
-    found: &mut HashSet<u64>,
-    directories: &mut Vec<Vec<u8>>,
-) -> Result<(), Errno> {
-    let directory = match beneath::open_directory(guest.root.as_fd(), path) {
-        Ok(directory) => directory,
-        // Gone meanwhile, or a mount point: names below it are on another mount.
-        Err(Errno::NOENT | Errno::XDEV | Errno::LOOP | Errno::NOTDIR) => return Ok(()),
-        Err(errno) => return Err(errno),
-    };
-    for entry in Dir::new(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        if wanted.contains(&entry.ino()) {
-            found.insert(entry.ino());
-        }
-        if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
-            directories.push(if path.is_empty() {
-                name.to_vec()
-            } else {
-                [path, name].join(b"/".as_slice())
-            });
-        }
-    }
-    Ok(())
 }

@@ -2,6 +2,10 @@
 //!
 //! Link groups stay groups: all names of one object in the guest are replaced by one copy, in the
 //! same way and with the same care as a file is replaced by an object ([`super::replace`]).
+//!
+//! How many of an object's names are this guest's cannot be told from its link count. So the scan
+//! is believed only where the object's ctime says that no name was added, moved or removed since
+//! it began; otherwise a name that the scan did not see would be parted from its group.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,8 +21,9 @@ use super::directory_times::DirectoryTimes;
 use super::group::inodes;
 use super::prove::{Leased, Unproven};
 use super::recover::recover;
-use super::replace::{Exchanged, Refused, Stuck, undo_all};
+use super::replace::{Exchanged, Refused, Stuck};
 use super::shared::Source;
+use super::take_back::{Sides, take_back};
 use super::temporary::{self, Purpose};
 use super::transaction::GRACE;
 use crate::cow::private_copy;
@@ -31,9 +36,12 @@ use crate::store::{Listed, Store, StoreLock, Wait};
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
 use crate::sys::lease::{LeasedFile, ignore_break_signal};
+use crate::sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
 /// Copies that are made before the filesystem is synchronised and they are put in place.
 const BATCH: usize = 256;
+
+const CHANGED: &str = "its names changed meanwhile; run it again";
 
 /// What was given back.
 #[derive(Debug, Default, Serialize)]
@@ -76,10 +84,12 @@ pub fn deunify(
         let rules = &source.rules;
         scan(&[Request { guest, rules }], 0, progress)
     };
+    let mut began = wait_for_next_tick();
     let mut found = walk();
     let mut report = DeunifyReport::default();
     if !found.leftovers.is_empty() {
         report.errors = recover(&[guest], &found, &listed);
+        began = wait_for_next_tick();
         found = walk();
     }
     found
@@ -109,6 +119,7 @@ pub fn deunify(
     let mut work = Work {
         guest,
         scan: &found,
+        began,
         report: &mut report,
         directories: HashMap::new(),
         times: DirectoryTimes::new(),
@@ -142,6 +153,23 @@ struct Copy<'a> {
     object: LeasedFile,
     private: LeasedFile,
     inode: u64,
+    /// The object's ctime, which our own exchanges move on.
+    ctime: Timestamp,
+}
+
+impl Copy<'_> {
+    /// Whether somebody changed a name of the object. Another guest's change counts, too: it cannot
+    /// be told apart.
+    fn is_touched(&self) -> bool {
+        Stamp::of(self.object.as_fd()).map(|stamp| stamp.ctime) != Ok(self.ctime)
+    }
+
+    /// After a change of our own.
+    fn look_again(&mut self) {
+        if let Ok(stamp) = Stamp::of(self.object.as_fd()) {
+            self.ctime = stamp.ctime;
+        }
+    }
 }
 
 /// A copy that is in place, not final yet.
@@ -153,6 +181,8 @@ struct Placed<'a> {
 struct Work<'a> {
     guest: &'a Guest,
     scan: &'a Scan,
+    /// When the scan began.
+    began: Timestamp,
     report: &'a mut DeunifyReport,
     directories: HashMap<u32, Rc<OwnedFd>>,
     times: DirectoryTimes,
@@ -160,14 +190,8 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     fn copy(&mut self, names: &'a [FileRecord]) -> Option<Copy<'a>> {
-        let file = &names[0];
-        match self.try_copy(file) {
-            Ok((object, private, inode)) => Some(Copy {
-                names,
-                object,
-                private,
-                inode,
-            }),
+        match self.try_copy(names) {
+            Ok(copy) => Some(copy),
             Err(error) => {
                 self.report.errors.push(error);
                 None
@@ -175,7 +199,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn try_copy(&mut self, file: &FileRecord) -> Result<(LeasedFile, LeasedFile, u64), FileError> {
+    fn try_copy(&mut self, names: &'a [FileRecord]) -> Result<Copy<'a>, FileError> {
+        let file = &names[0];
         let path = self.host_path(file);
         let called = |call, errno: Errno| FileError::call(call, path.clone(), &errno.into());
         let directory = self
@@ -190,25 +215,33 @@ impl<'a> Work<'a> {
             },
             Unproven::Failed(call, error) => FileError::call(call, path.clone(), &error),
         })?;
-        if leased.stamp.inode != file.stamp.inode {
-            let reason = "it changed meanwhile; run it again".to_owned();
+        if leased.stamp.inode != file.stamp.inode || leased.stamp.ctime > self.began {
+            let reason = CHANGED.to_owned();
             return Err(FileError { path, reason });
         }
         let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd())
             .map_err(|(call, error)| FileError::call(call, path.clone(), &error))?;
-        let inode = crate::sys::stamp::Stamp::of(copy.as_fd())
+        let inode = Stamp::of(copy.as_fd())
             .map_err(|errno| called("statx", errno))?
             .inode;
-        Ok((leased.file, copy, inode))
+        Ok(Copy {
+            names,
+            object: leased.file,
+            private: copy,
+            inode,
+            ctime: leased.stamp.ctime,
+        })
     }
 
     /// Exchanges every name of the object for one of its copy.
-    fn put_in_place(&mut self, copy: Copy<'a>) -> Option<Placed<'a>> {
+    fn put_in_place(&mut self, mut copy: Copy<'a>) -> Option<Placed<'a>> {
         let mut exchanged = Vec::with_capacity(copy.names.len());
         for file in copy.names {
             let done = self
                 .directory(file.directory)
-                .map_err(|_| Refused::Changed)
+                .ok()
+                .filter(|_| !copy.is_touched())
+                .ok_or(Refused::Changed)
                 .and_then(|directory| {
                     let name = self.scan.name_of(file);
                     self.times.begin(file.directory, directory.as_fd());
@@ -216,7 +249,10 @@ impl<'a> Work<'a> {
                     Exchanged::new(directory, name, Purpose::Own, old, new, copy.inode)
                 });
             match done {
-                Ok(done) => exchanged.push(done),
+                Ok(done) => {
+                    exchanged.push(done);
+                    copy.look_again();
+                }
                 Err(refused) => {
                     let error = match refused {
                         Refused::Failed(call, errno) => {
@@ -225,11 +261,11 @@ impl<'a> Work<'a> {
                         Refused::Stuck(stuck) => self.stuck(stuck, file),
                         _ => FileError {
                             path: self.host_path(file),
-                            reason: "it changed meanwhile; run it again".to_owned(),
+                            reason: CHANGED.to_owned(),
                         },
                     };
                     self.report.errors.push(error);
-                    self.undo(exchanged, file);
+                    self.undo(&copy, exchanged);
                     return None;
                 }
             }
@@ -241,10 +277,15 @@ impl<'a> Work<'a> {
     /// resolved the name before the exchange. One that waits to write to the copy has come since,
     /// and what it writes must be found there.
     fn finish(&mut self, Placed { copy, exchanged }: Placed<'a>) {
-        if !copy.object.is_unbroken() && copy.private.is_unbroken() {
-            self.undo(exchanged, &copy.names[0]);
+        let objection = if !copy.object.is_unbroken() && copy.private.is_unbroken() {
+            Some("a process writes to this shared file; run it again")
+        } else {
+            copy.is_touched().then_some(CHANGED)
+        };
+        if let Some(reason) = objection {
+            self.undo(&copy, exchanged);
             let path = self.host_path(&copy.names[0]);
-            let reason = "a process writes to this shared file; run it again".to_owned();
+            let reason = reason.to_owned();
             self.report.errors.push(FileError { path, reason });
             return;
         }
@@ -258,9 +299,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn undo(&mut self, exchanged: Vec<Exchanged>, file: &FileRecord) {
-        if let Err(stuck) = undo_all(exchanged) {
-            let error = self.stuck(stuck, file);
+    fn undo(&mut self, copy: &Copy<'_>, exchanged: Vec<Exchanged>) {
+        let sides = Sides {
+            old: copy.object.as_fd(),
+            new: copy.private.as_fd(),
+            links_without: 0,
+            guests: vec![self.guest],
+            purpose: Purpose::Own,
+        };
+        if let Err(stuck) = take_back(exchanged, &sides) {
+            let error = self.stuck(stuck, &copy.names[0]);
             self.report.errors.push(error);
         }
     }

@@ -10,7 +10,9 @@
 //!  │  ├ plan     who links what; pure
 //!  │  └ apply    do it
 //!  │     └ transaction  what can be undone until it is certain
-//!  │        └ replace   one name
+//!  │        ├ replace   one name
+//!  │        └ take_back the names of one file, also those that the guest has moved meanwhile
+//!  ├ names     every name of a guest and its inode number
 //!  ├ object    an object, proven and marked
 //!  ├ directory_times  what replacing did to the mtime of directories, undone
 //!  ├ shared    what all workers look at
@@ -25,6 +27,7 @@ mod deunify;
 mod directory_times;
 pub mod group;
 mod learn;
+mod names;
 mod object;
 pub mod plan;
 mod prove;
@@ -33,6 +36,7 @@ mod replace;
 mod run;
 mod share;
 mod shared;
+mod take_back;
 mod tally;
 pub mod temporary;
 mod transaction;

@@ -21,6 +21,8 @@ pub struct ProvenObject {
     pub file: LeasedFile,
     /// Its inode number.
     pub inode: u64,
+    /// Its link count.
+    pub links: u32,
 }
 
 /// Opens the object `name`. Its content is read, unless it is unchanged since it was `proven`.
@@ -50,7 +52,8 @@ pub fn open(
             _ => failed("openat2", errno),
         })?;
     let leased = Leased::new(opened).map_err(unproven)?;
-    let (inode, is_marked) = (leased.stamp.inode, leased.is_marked);
+    let (inode, links) = (leased.stamp.inode, leased.stamp.link_count);
+    let is_marked = leased.is_marked;
     let is_as_proven = proven.is_some_and(|proven| leased.stamp.is_unchanged_since(proven));
     let file = if is_as_proven {
         leased.file
@@ -72,7 +75,7 @@ pub fn open(
     if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
         return Err(failed("ioctl(FS_IOC_SETFLAGS)", errno));
     }
-    Ok(ProvenObject { file, inode })
+    Ok(ProvenObject { file, inode, links })
 }
 
 /// Proves and marks every object that neither the index knows nor this run has linked (`tally`):

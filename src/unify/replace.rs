@@ -102,9 +102,13 @@ impl Exchanged {
         match beneath::inode_of(this.directory.as_fd(), &this.temporary) {
             Ok(inode) if inode == old_inode => Ok(this),
             // The guest put another file there in the last microseconds: that one belongs there.
-            _ => Err(this
-                .undo()
-                .map_or_else(Refused::Stuck, |()| Refused::Changed)),
+            _ => Err(match this.undo() {
+                Ok(gone) => {
+                    gone.into_iter().for_each(Self::forget);
+                    Refused::Changed
+                }
+                Err(stuck) => Refused::Stuck(stuck),
+            }),
         }
     }
 
@@ -120,32 +124,37 @@ impl Exchanged {
         }
     }
 
-    /// Takes it back: `name` leads to the old inode again, unless the guest has replaced or removed
-    /// it meanwhile, which then stands.
+    /// Takes it back: `name` leads to the old inode again. Where the guest has replaced, moved or
+    /// removed the name meanwhile, it comes back from here, still with the temporary name, which may
+    /// be the last one of the old inode.
     ///
     /// # Errors
     /// [`Stuck`].
-    pub fn undo(self) -> Result<(), Stuck> {
+    pub fn undo(self) -> Result<Option<Self>, Stuck> {
         let inode_of = |name: &[u8]| beneath::inode_of(self.directory.as_fd(), name).ok();
         // Only our own link may be taken away from the name.
-        if inode_of(&self.name) == Some(self.new_inode) {
-            match self.exchange(Point::UndoExchange) {
-                Ok(()) => {
-                    // Between the look and the exchange the guest may have put a newer file
-                    // there, which then stands behind the temporary name: back with it.
-                    let is_ours = inode_of(&self.temporary) == Some(self.new_inode);
-                    if !is_ours {
-                        self.exchange(Point::UndoExchange).map_err(Stuck)?;
-                    }
-                }
-                // The guest removed the name: it has removed the file.
-                Err(Errno::NOENT) => {}
-                // The old inode must keep the one name it has.
-                Err(errno) => return Err(Stuck(errno)),
-            }
+        if inode_of(&self.name) != Some(self.new_inode) {
+            return Ok(Some(self));
         }
+        match self.exchange(Point::UndoExchange) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(Some(self)),
+            // The old inode must keep the one name it has.
+            Err(errno) => return Err(Stuck(errno)),
+        }
+        // Between the look and the exchange the guest may have put a newer file there, which then
+        // stands behind the temporary name: back with it.
+        if inode_of(&self.temporary) != Some(self.new_inode) {
+            self.exchange(Point::UndoExchange).map_err(Stuck)?;
+            return Ok(Some(self));
+        }
+        self.forget();
+        Ok(None)
+    }
+
+    /// Removes the temporary name, whatever it leads to.
+    pub fn forget(self) {
         self.forget_temporary();
-        Ok(())
     }
 
     fn exchange(&self, point: Point) -> Result<(), Errno> {
@@ -172,18 +181,6 @@ impl Exchanged {
             tracing::debug!(%errno, "a temporary name stays until the next run");
         }
     }
-}
-
-/// Takes all names of one file back, the last one first. All are tried, whatever becomes of one.
-///
-/// # Errors
-/// The first [`Stuck`].
-pub fn undo_all(names: Vec<Exchanged>) -> Result<(), Stuck> {
-    let mut result = Ok(());
-    for name in names.into_iter().rev() {
-        result = result.and(name.undo());
-    }
-    result
 }
 
 /// Gives the inode behind `file` the name `name`, by descriptor, so that it is that very inode.

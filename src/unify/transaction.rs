@@ -17,9 +17,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::prove::{Since, since};
-use super::replace::{Exchanged, Stuck, undo_all};
+use super::replace::{Exchanged, Stuck};
 use super::shared::Shared;
+use super::take_back::{Sides, take_back};
 use super::tally::{Linked, Tally};
+use super::temporary::Purpose;
 use crate::identity::Identity;
 use crate::report::{FileError, Skip};
 use crate::scan::{FileRecord, GuestId};
@@ -47,6 +49,8 @@ pub struct Object {
     pub file: LeasedFile,
     /// Its inode number.
     pub inode: u64,
+    /// Its link count, if nobody else changes it.
+    pub links: u32,
     /// Its name in the store.
     pub name: ObjectName,
     /// Whether it became an object by this plan.
@@ -111,16 +115,14 @@ impl Transaction {
             let skip = if withdrawn[replacement.object] {
                 Some(Skip::OpenForWriting)
             } else {
-                match since(&replacement.old, &replacement.identity) {
-                    Since::Same => None,
-                    Since::WriterWaits => Some(Skip::OpenForWriting),
-                    Since::MetadataChanged => Some(Skip::Changed),
-                }
+                replacement.objection()
             };
             if let Some(skip) = skip {
-                if let Err(stuck) = undo_all(replacement.names) {
-                    let path = shared.host_path(&replacement.file);
-                    self.objects[replacement.object].stuck(stuck, path, tally);
+                let object = &mut self.objects[replacement.object];
+                let Replacement { names, old, .. } = replacement;
+                object.links -= u32::try_from(names.len()).unwrap_or(0);
+                if let Err(stuck) = object.take_back(names, &old, &replacement.guests, shared) {
+                    object.stuck(stuck, shared.host_path(&replacement.file), tally);
                 }
                 tally.skipped.add(skip, files);
                 continue;
@@ -151,7 +153,46 @@ impl Transaction {
     }
 }
 
+impl Replacement {
+    /// Why it must be taken back, if it must.
+    fn objection(&self) -> Option<Skip> {
+        match since(&self.old, &self.identity) {
+            Since::Same => {}
+            Since::WriterWaits => return Some(Skip::OpenForWriting),
+            Since::MetadataChanged => return Some(Skip::Changed),
+        }
+        // The old file has its temporary names and no other. One that the guest gave it since it was
+        // scanned would stay with it, and part from those that lead to the object now.
+        let links = Stamp::of(self.old.as_fd()).map_or(u32::MAX, |stamp| stamp.link_count);
+        (links as usize > self.names.len()).then_some(Skip::Changed)
+    }
+}
+
 impl Object {
+    /// Leads names that were exchanged for this object to `old` again, the file of `guests`.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub fn take_back(
+        &self,
+        names: Vec<Exchanged>,
+        old: &LeasedFile,
+        guests: &[(GuestId, u32)],
+        shared: &Shared<'_>,
+    ) -> Result<(), Stuck> {
+        let sides = Sides {
+            old: old.as_fd(),
+            new: self.file.as_fd(),
+            links_without: self.links,
+            guests: guests
+                .iter()
+                .map(|&(guest, _)| shared.guest(guest))
+                .collect(),
+            purpose: Purpose::Share,
+        };
+        take_back(names, &sides)
+    }
+
     /// Says that a replacement by it could not be taken back.
     pub fn stuck(&mut self, Stuck(errno): Stuck, path: PathBuf, tally: &mut Tally) {
         self.must_stay = true;

@@ -3,8 +3,12 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
+//! | [`disturb`] | a command disturbed at a fault point, and what must hold then |
+//! | [`everything`] | all that can be said of any guests |
 //! | [`filesystem`] | real ext4, XFS and Btrfs, loop-mounted for one test |
+//! | [`numbers`] | numbers that look random |
 //! | [`program`] | the built `vhashify`, as a user runs it |
+//! | [`mapping`] | a shared writable mapping |
 //! | [`moments`] | what holds at any moment, and what after the next run |
 //! | [`snapshot`] | a walk of a guest or a store, and what differs between two |
 //! | [`tree`] | guests described as data, random ones among them |
@@ -12,9 +16,13 @@
 // Each test program compiles all of it and uses a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod disturb;
+pub mod everything;
 pub mod filesystem;
 pub mod guests;
+pub mod mapping;
 pub mod moments;
+pub mod numbers;
 pub mod program;
 pub mod snapshot;
 pub mod tree;

@@ -38,6 +38,13 @@ pub fn snapshots(host: &Host) -> Vec<Snapshot> {
         .collect()
 }
 
+/// Panics unless the guests are what they were.
+pub fn assert_same(before: &[Snapshot], host: &Host, when: &str) {
+    for (number, (before, after)) in before.iter().zip(snapshots(host)).enumerate() {
+        before.assert_same(&after, &format!("{when}, guest {number}"));
+    }
+}
+
 /// What holds at every moment, also after SIGKILL: no path is missing or has other bytes or
 /// metadata. Temporary names, directories' times and half-shared groups are the next run's.
 pub fn at_any_moment(snapshot: &Snapshot) -> Snapshot {

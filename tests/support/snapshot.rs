@@ -159,6 +159,11 @@ pub fn is_marked(path: &Path) -> bool {
     flags(path) & MARK == MARK
 }
 
+/// Whether an open file bears the mark of iunlink.
+pub fn is_object(file: &File) -> bool {
+    rustix::fs::ioctl_getflags(file).unwrap().bits() & MARK == MARK
+}
+
 /// Every path at and below `root`, parents first, in the order of their names.
 pub fn paths(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![root.to_path_buf()];

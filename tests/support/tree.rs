@@ -80,6 +80,12 @@ pub const PLAIN: Metadata = Metadata {
     attribute: Attribute::None,
 };
 
+impl Metadata {
+    pub fn modified(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.mtime)
+    }
+}
+
 impl At {
     pub fn path(self) -> PathBuf {
         let directories: [&[u8]; 5] = [b"", b"bin", b"usr/lib/deep/er", b"odd\n dir", b"\xff\xfe"];

@@ -1,0 +1,76 @@
+//! What a run does beside a guest that runs: what is open for writing is left alone, and a directory
+//! that the guest changes has the times of that change. `torture` has the races.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use support::filesystem::on_each;
+use support::moments::{equal_guests, is_reserved};
+use support::program::Host;
+use support::tree::{Content, PLAIN, make_file};
+
+#[test]
+fn inv5_a_file_that_is_open_for_writing_is_left_alone_and_counted() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for guest in &host.guests {
+            make_file(
+                &guest.join("file"),
+                Content {
+                    size: 9,
+                    variant: 0,
+                },
+                PLAIN,
+            );
+        }
+        let path = host.guests[0].join("file");
+        let writer = OpenOptions::new().append(true).open(&path).unwrap();
+        let report = host.run(&[]);
+        assert_eq!(report["files_unified"], 0);
+        assert_eq!(report["skipped"]["open-for-writing"], 1);
+        drop(writer);
+        assert_eq!(host.run(&[])["files_unified"], 1);
+    });
+}
+
+#[test]
+fn inv2_a_guests_own_change_of_a_directory_is_not_hidden_by_the_old_mtime() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        equal_guests(&host, 60);
+        // The first guest's files become the objects, so that names are replaced in the second.
+        let busy = host.guests[1].join("d3");
+        let quiet = host.guests[1].join("d4");
+        let quiet_since = fs::metadata(&quiet).unwrap().mtime_nsec();
+        let last = std::thread::scope(|scope| {
+            let guest = scope.spawn(|| {
+                // While names are being replaced there: the last change but those of the run.
+                let is_begun = || {
+                    let entries = fs::read_dir(&busy).unwrap();
+                    entries.flatten().any(|entry| is_reserved(&entry.path()))
+                };
+                let begun = Instant::now();
+                while !is_begun() {
+                    assert!(
+                        begun.elapsed() < Duration::from_secs(30),
+                        "nothing was replaced"
+                    );
+                }
+                let new = File::create(busy.join("new")).unwrap();
+                new.metadata().unwrap().modified().unwrap()
+            });
+            host.run(&[]);
+            guest.join().unwrap()
+        });
+        let seen = fs::metadata(&busy).unwrap().modified().unwrap();
+        assert!(
+            seen >= last,
+            "the guest's last change is hidden: {seen:?} < {last:?}"
+        );
+        assert_eq!(fs::metadata(&quiet).unwrap().mtime_nsec(), quiet_since);
+    });
+}

@@ -1,0 +1,175 @@
+//! The invariants under fire, for as long as one likes: every attack in turn, on ext4, XFS and Btrfs
+//! at once, each with its own check, and at the end one line for each invariant.
+//!
+//! `cargo test --test torture` takes two minutes; `make torture MINUTES=60` takes an hour, each time
+//! with other numbers. An argument chooses attacks by a part of their names.
+//!
+//! | file | attack |
+//! | --- | --- |
+//! | `writers` | processes write in every way while runs go on back to back |
+//! | `readers` | every path is read again and again during runs |
+//! | `kills` | SIGKILL at any moment |
+//! | `faults` | SIGKILL or an error of the disk at a call chosen by name |
+//! | `crowd` | runs, `gc`, `verify`, `deunify` and an administrator's cleanup at once |
+//! | `names` | a guest adds, removes and moves names between and during runs |
+//! | `random` | random guests: all that can be shared is, and nothing changes |
+//! | `swaps` | directories and files become links, FIFOs and devices |
+//! | `damage` | the index is damaged, cut off, or of another day |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// The table is what this program is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attack;
+mod crowd;
+mod damage;
+mod faults;
+mod kills;
+mod names;
+mod random;
+mod readers;
+mod swaps;
+mod writers;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use attack::{Attack, Field, Tried};
+use support::filesystem::{Filesystem, Kind};
+use support::numbers::Numbers;
+
+const ATTACKS: &[Attack] = &[
+    writers::ATTACK,
+    readers::ATTACK,
+    kills::ATTACK,
+    faults::ATTACK,
+    crowd::ATTACK,
+    names::ATTACK,
+    random::ATTACK,
+    swaps::ATTACK,
+    damage::ATTACK,
+];
+
+/// How long the short form takes.
+const SHORT: Duration = Duration::from_mins(2);
+
+/// The longest that one attack lasts before the next one has its turn.
+const LONGEST_TURN: Duration = Duration::from_secs(30);
+
+const VARIABLE: &str = "VHASHIFY_TORTURE_MINUTES";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Those of the ordinary test harness, which `cargo test -- …` hands to every test program.
+    let parts: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let chosen: Vec<&Attack> = ATTACKS
+        .iter()
+        .filter(|attack| parts.is_empty() || parts.iter().any(|part| attack.name.contains(*part)))
+        .collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        for attack in chosen {
+            println!("{}: test", attack.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    if chosen.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let minutes = std::env::var(VARIABLE).ok().map(|minutes| {
+        let minutes = minutes.parse::<f64>();
+        minutes.expect("VHASHIFY_TORTURE_MINUTES is a number of minutes")
+    });
+    let time = minutes.map_or(SHORT, |minutes| Duration::from_secs_f64(minutes * 60.0));
+    let seed = match minutes {
+        // The short form does the same each time, as far as its attacks are not races.
+        None => 1,
+        Some(_) => SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(1, |since| since.as_secs()),
+    };
+    println!("{} s with the numbers of {seed}", time.as_secs());
+
+    let tried = Tried::default();
+    if chosen
+        .iter()
+        .any(|attack| attack.name == writers::ATTACK.name)
+    {
+        without_leases(&tried);
+    }
+    let over = Instant::now() + time;
+    std::thread::scope(|scope| {
+        for kind in Kind::ALL {
+            let (chosen, tried) = (&chosen, &tried);
+            scope.spawn(move || take_turns(kind, chosen, time, over, seed, tried));
+        }
+    });
+    print!("{}", tried.table());
+    if tried.failures() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Every attack on one kind of filesystem, again and again until the time is over.
+fn take_turns(
+    kind: Kind,
+    attacks: &[&Attack],
+    time: Duration,
+    over: Instant,
+    seed: u64,
+    tried: &Tried,
+) {
+    let turn = (time / u32::try_from(attacks.len()).unwrap()).min(LONGEST_TURN);
+    for round in 0.. {
+        for (number, attack) in attacks.iter().enumerate() {
+            let left = over.saturating_duration_since(Instant::now());
+            // The first round is whole, whatever it takes.
+            if round > 0 && left < turn / 2 {
+                return;
+            }
+            let filesystem = Filesystem::new(kind);
+            let mut field = Field {
+                filesystem: &filesystem,
+                numbers: Numbers::new(seed + round * 1000 + number as u64),
+                deadline: Instant::now() + turn.min(left),
+                tried,
+                attack,
+            };
+            let attacked = catch_unwind(AssertUnwindSafe(|| (attack.run)(&mut field)));
+            if attacked.is_err() {
+                eprintln!(
+                    "FAILED: {} on {kind:?}, round {round} of seed {seed}",
+                    attack.name
+                );
+                tried.failed(attack);
+            }
+        }
+    }
+}
+
+/// The writers' attack would see a lost write: where leases are left out, it does.
+fn without_leases(tried: &Tried) {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let mut numbers = Numbers::new(1);
+    for _ in 0..10 {
+        let time = Duration::from_secs(5);
+        let until = Instant::now() + time;
+        let writes = writers::during_runs(&filesystem, &mut numbers, until, "lease:1:omit");
+        if writes.lost > 0 {
+            println!(
+                "without leases {} of {} writes were lost, so that a loss would be seen",
+                writes.lost, writes.made
+            );
+            return;
+        }
+    }
+    eprintln!("FAILED: no write was lost, though nothing held the writers back");
+    tried.failed(&writers::ATTACK);
+}
