@@ -144,9 +144,7 @@ impl Index {
                 Ok(database) => return Ok(Self { path, database }),
                 Err(fault) if is_environment(&fault) => return Err(failed(&fault)),
                 Err(fault) => {
-                    let aside = path.with_extension("redb.unusable");
-                    fault::at(Point::IndexAside, || std::fs::rename(&path, &aside))
-                        .call("rename", &path)?;
+                    set_aside(&path)?;
                     warn(format!(
                         "the index {} cannot be used ({fault}); it is made anew, and this run \
                          takes longer",
@@ -234,18 +232,49 @@ impl Index {
     /// # Errors
     /// [`Error::Index`]; the index is then as it was before.
     pub fn record(&self, update: &Update) -> Result<(), Error> {
-        let written = guarded(|| {
-            let transaction = self.database.begin_write().map_err(redb::Error::from)?;
-            write::write(&transaction, update)?;
-            fault::at(Point::IndexCommit, || {
-                transaction.commit().map_err(redb::Error::from)?;
-                Ok(())
-            })
-        });
-        written.map_err(|fault| Error::Index {
+        record(&self.database, update).map_err(|fault| Error::Index {
             path: self.path.clone(),
             reason: fault.to_string(),
         })
+    }
+
+    /// Writes what a run learned, as [`Index::record`], and closes the index.
+    ///
+    /// Damage may show only now, in pages that were not read before: then the index is set aside
+    /// and begun anew with what this run learned, and `warn` hears of it.
+    ///
+    /// # Errors
+    /// [`Error::Index`]; the index is then as it was before.
+    pub fn finish(
+        self,
+        store: &Store,
+        update: &Update,
+        warn: impl FnOnce(String),
+    ) -> Result<(), Error> {
+        let Self { path, database } = self;
+        let failed = |fault: &Fault| Error::Index {
+            path: path.clone(),
+            reason: fault.to_string(),
+        };
+        let fault = match record(&database, update) {
+            Ok(()) => return Ok(()),
+            Err(fault) if is_damage(&fault) => fault,
+            Err(fault) => return Err(failed(&fault)),
+        };
+        // Closing it writes to it, which may meet the damage, too.
+        drop(guarded(|| {
+            drop(database);
+            Ok(())
+        }));
+        set_aside(&path)?;
+        warn(format!(
+            "the index {} cannot be used ({fault}); it is made anew, and the next run takes longer",
+            Shown::path(&path)
+        ));
+        let mark = store_mark(store)?;
+        guarded(|| Self::begin(&path, &mark))
+            .and_then(|database| record(&database, update))
+            .map_err(|fault| failed(&fault))
     }
 
     fn open_existing(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
@@ -270,6 +299,23 @@ impl Index {
         transaction.commit().map_err(redb::Error::from)?;
         Ok(database)
     }
+}
+
+fn record(database: &Database, update: &Update) -> Result<(), Fault> {
+    guarded(|| {
+        let transaction = database.begin_write().map_err(redb::Error::from)?;
+        write::write(&transaction, update)?;
+        fault::at(Point::IndexCommit, || {
+            transaction.commit().map_err(redb::Error::from)?;
+            Ok(())
+        })
+    })
+}
+
+/// Gives an index that cannot be used another name, for whoever wants to know why.
+fn set_aside(path: &Path) -> Result<(), Error> {
+    let aside = path.with_extension("redb.unusable");
+    fault::at(Point::IndexAside, || std::fs::rename(path, &aside)).call("rename", path)
 }
 
 /// How the file is opened: with a small cache, because it is read from one end to the other once.
@@ -324,6 +370,11 @@ fn is_environment(fault: &Fault) -> bool {
         Fault::Redb(redb::Error::DatabaseAlreadyOpen) => true,
         _ => false,
     }
+}
+
+/// Whether the fault lies with the content, so that making it anew helps.
+fn is_damage(fault: &Fault) -> bool {
+    !matches!(fault, Fault::Redb(redb::Error::Io(_))) && !is_environment(fault)
 }
 
 fn check_meta(transaction: &ReadTransaction, mark: &[u8]) -> Result<(), Fault> {

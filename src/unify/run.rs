@@ -156,7 +156,8 @@ pub fn unify(
         let indexing = Instant::now();
         progress.stage("index", None);
         report.seconds.total = began_at.elapsed().as_secs_f64();
-        record(&index, learn(&shared, tally), &mut report);
+        let update = learn(&shared, tally);
+        record(index, &store, update, &mut report, progress);
         report.seconds.index = indexing.elapsed().as_secs_f64();
     }
     report.seconds.total = began_at.elapsed().as_secs_f64();
@@ -164,15 +165,19 @@ pub fn unify(
 }
 
 /// Writes what the run learned into the index, and what it did.
-fn record(index: &Index, mut update: Update, report: &mut RunReport) {
+fn record(
+    index: Index,
+    store: &Store,
+    mut update: Update,
+    report: &mut RunReport,
+    progress: &dyn Progress,
+) {
     update.run = serde_json::to_string(report).ok();
-    if let Err(error) = index.record(&update) {
+    let path = index.file().to_path_buf();
+    if let Err(error) = index.finish(store, &update, |warning| progress.note(&warning)) {
         // The guests are as they should be; the next run takes longer, and that is all.
         let reason = error.to_string();
-        report.errors.push(FileError {
-            path: index.file().to_path_buf(),
-            reason,
-        });
+        report.errors.push(FileError { path, reason });
     }
 }
 
