@@ -16,21 +16,10 @@ use support::filesystem::on_each;
 use support::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
 };
+use support::numbers::Numbers;
 use support::program::{Host, output, spawn};
 use support::snapshot::check_store;
 use support::tree::{Content, PLAIN, make_file};
-
-/// Numbers that look random and are the same each time (xorshift64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 #[test]
 fn inv6_killed_at_any_moment_and_finished_by_the_next_run() {
@@ -38,7 +27,7 @@ fn inv6_killed_at_any_moment_and_finished_by_the_next_run() {
         let host = Host::new(filesystem.path(), 3);
         equal_guests(&host, 150);
         let before = snapshots(&host);
-        let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+        let mut numbers = Numbers::new(0x9E37_79B9_7F4A_7C15);
         let (mut killed, mut leftovers) = (0, 0);
         for round in 0..40 {
             let mut command = if round % 3 == 2 {
@@ -134,7 +123,7 @@ fn write_during_runs(host: &Host, faults: &str) -> Writes {
                 let seed = 1 + number as u64 * 12 + thread;
                 let (is_over, writes) = (&is_over, &writes);
                 scope.spawn(move || {
-                    write_until(guest, thread, Numbers(seed), is_over, writes);
+                    write_until(guest, thread, Numbers::new(seed), is_over, writes);
                 });
             }
         }
