@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// A kind of filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +72,9 @@ impl Place {
 
     /// Unmounts it, and what is mounted over the image, if anything is.
     pub fn unmount(&self) {
-        command(Command::new("umount").arg(&self.mount));
+        unmount_soon(&self.mount);
         if is_mounted_over(&self.image) {
-            command(Command::new("umount").arg(&self.image));
+            unmount_soon(&self.image);
         }
     }
 
@@ -164,6 +165,23 @@ pub fn command(command: &mut Command) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Unmounts what is not in use, and waits where it seems to be: a process that another thread of
+/// this one is about to start has all its descriptors until it executes its program.
+fn unmount_soon(mount: &Path) {
+    for _ in 0..200 {
+        let done = Command::new("umount")
+            .arg("-q")
+            .arg(mount)
+            .output()
+            .unwrap();
+        if done.status.success() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    command(Command::new("umount").arg(mount));
 }
 
 /// Whether something is mounted over a file. A filesystem whose server is gone is not asked.

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use super::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
 };
 use super::numbers::Numbers;
-use super::program::Host;
+use super::program::{Host, output};
 use super::snapshot::{Snapshot, check_store, is_marked, paths};
+use super::tree::{Content, PLAIN, make_file};
 
 const FILES: u64 = 24;
 
@@ -36,6 +38,18 @@ pub struct Counts {
     pub unmarked: u64,
 }
 
+impl Counts {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cuts: self.cuts + other.cuts,
+            cuts_of_recovery: self.cuts_of_recovery + other.cuts_of_recovery,
+            later_indexes: self.later_indexes + other.later_indexes,
+            leftovers: self.leftovers + other.leftovers,
+            unmarked: self.unmarked + other.unmarked,
+        }
+    }
+}
+
 /// One recorded host.
 struct Story {
     recording: Recording,
@@ -45,6 +59,18 @@ struct Story {
     guests: Vec<Snapshot>,
     /// The index after each command, and when that was.
     indexes: Vec<(usize, Vec<(PathBuf, Vec<u8>)>)>,
+}
+
+/// What is known of a cut.
+struct Cut<'a> {
+    /// What the guests are to be.
+    guests: &'a [Snapshot],
+    /// The index, if it is not to be the one on the disk.
+    index: Option<&'a [(PathBuf, Vec<u8>)]>,
+    /// Whether all is given back in the end.
+    is_given_back: bool,
+    /// When and of what, for messages.
+    what: String,
 }
 
 /// Records a host on a new filesystem and cuts its power `cuts` times.
@@ -64,15 +90,31 @@ pub fn cut_power(kind: Kind, numbers: &mut Numbers, cuts: u64) -> Counts {
         let index = (numbers.below(3) == 0 && !later.is_empty())
             .then(|| later[numbers.position(later.len())].as_slice());
         counts.later_indexes += u64::from(index.is_some());
-        let what = format!("{kind:?}, cut at {at} of {length}");
-        let recovery = check(&mut disk, image, &story.guests, index, &what, &mut counts);
+        let first = Cut {
+            guests: &story.guests,
+            index,
+            is_given_back: numbers.below(4) == 0,
+            what: format!(
+                "{kind:?}, cut at {at} of {length}, {}",
+                if index.is_some() {
+                    "index of a later moment"
+                } else {
+                    "index of the same disk"
+                }
+            ),
+        };
+        let recovery = check(&mut disk, image, &first, &mut counts);
 
         if numbers.below(3) == 0 && counts.cuts < cuts {
             let at = numbers.position(recovery.len() + 1);
             let image = cut(&recovery, at, numbers);
-            let what = format!("{what}, then at {at} of {}", recovery.len());
+            let second = Cut {
+                index: None,
+                what: format!("{}, then at {at} of {}", first.what, recovery.len()),
+                ..first
+            };
             counts.cuts_of_recovery += 1;
-            check(&mut disk, image, &story.guests, None, &what, &mut counts);
+            check(&mut disk, image, &second, &mut counts);
         }
     }
     counts
@@ -118,18 +160,121 @@ fn record(disk: &mut Disk, numbers: &mut Numbers) -> Story {
     }
 }
 
-/// What a guest's processes do that want to be sure of their files.
+/// What is done while the power is cut, to files that may not be on the disk yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fresh {
+    /// A run shares files of one guest, which are on the disk, with files of two others that were
+    /// written a moment ago. These have two names each, so that they become the objects.
+    Originals,
+    /// `deunify` puts copies in the place of files that are on the disk.
+    Copies,
+}
+
+/// Cuts the power at `cuts` moments while `fresh` is done with `faults`, and counts the cuts that
+/// took something of the guest whose files were on the disk.
+pub fn cuts_that_lose(
+    kind: Kind,
+    fresh: Fresh,
+    faults: &str,
+    cuts: usize,
+    numbers: &mut Numbers,
+) -> usize {
+    let mut disk = Disk::new(kind);
+    let host = Host::new(disk.path(), 3);
+    let safe = host.guests[1].clone();
+    make_larger_files(&safe, 1);
+    if fresh == Fresh::Copies {
+        make_larger_files(&host.guests[0], 1);
+        host.run(&[]);
+    }
+    let before = Snapshot::of(&safe);
+    synchronise(disk.path());
+    let begin = disk.position();
+    let mut command = match fresh {
+        Fresh::Originals => {
+            make_larger_files(&host.guests[0], 2);
+            make_larger_files(&host.guests[2], 2);
+            host.run_command(&[])
+        }
+        Fresh::Copies => {
+            let of_guest = ["deunify".as_ref(), "--manually".as_ref(), safe.as_os_str()];
+            host.command(of_guest)
+        }
+    };
+    while_journal_is_written(&host.place, command.env("VHASHIFY_FAULT", faults));
+    let recording = disk.power_off();
+
+    let mut lost = 0;
+    for round in 0..cuts {
+        let at = begin + (recording.len() - begin) * (round + 1) / cuts;
+        disk.power_on(cut(&recording, at, numbers));
+        let differences = at_any_moment(&before).differences(&at_any_moment(&Snapshot::of(&safe)));
+        lost += usize::from(!differences.is_empty());
+        disk.power_off();
+    }
+    lost
+}
+
+/// Files with `names` names each, too large to lie in the metadata of any filesystem.
+fn make_larger_files(guest: &Path, names: u64) {
+    for number in 0..FILES {
+        let path = guest.join(format!("d/file{number}"));
+        let content = Content {
+            size: 10_000 + number,
+            variant: 0,
+        };
+        make_file(&path, content, PLAIN);
+        for name in 1..names {
+            fs::hard_link(&path, guest.join(format!("d/name{number}-{name}"))).unwrap();
+        }
+    }
+}
+
+/// Runs a command to its end while a process writes a file and waits for it to be on the disk,
+/// again and again, and a little longer: the journal goes there with all names, but the content of
+/// other files does not.
+fn while_journal_is_written(place: &Path, command: &mut Command) {
+    let is_over = AtomicBool::new(false);
+    let write = || {
+        fs::write(place.join("other"), "once more").unwrap();
+        synchronise_one(&place.join("other"));
+        synchronise_one(place);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                write();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let done = output(command);
+        assert!(done.status.success(), "{done:?}");
+        is_over.store(true, Ordering::Relaxed);
+    });
+    write();
+}
+
+/// What processes of guests and of the host do that want to be sure of a file or directory.
 fn synchronise_at_random(host: &Host, mut numbers: Numbers, is_over: &AtomicBool) {
-    let all: Vec<PathBuf> = host.guests.iter().flat_map(|guest| paths(guest)).collect();
+    let guests: Vec<PathBuf> = host.guests.iter().flat_map(|guest| paths(guest)).collect();
     while !is_over.load(Ordering::Relaxed) {
-        let path = &all[numbers.position(all.len())];
-        if numbers.below(4) == 0 {
-            synchronise(path);
-        } else {
-            File::open(path).unwrap().sync_all().unwrap();
+        match numbers.below(4) {
+            0 => synchronise(&host.place),
+            1 => {
+                let shards = fs::read_dir(host.store()).unwrap();
+                let shards = shards.map(|shard| shard.unwrap().path());
+                let all: Vec<PathBuf> = shards.chain([host.store()]).collect();
+                synchronise_one(&all[numbers.position(all.len())]);
+            }
+            _ => synchronise_one(&guests[numbers.position(guests.len())]),
         }
         std::thread::sleep(Duration::from_micros(numbers.below(4000)));
     }
+}
+
+/// One file or directory goes to the disk, and what the filesystem cannot leave behind.
+fn synchronise_one(path: &Path) {
+    File::open(path).unwrap().sync_all().unwrap();
 }
 
 /// Everything of a filesystem goes to the disk.
@@ -148,16 +293,16 @@ fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// Mounts what a power cut left, checks it, lets a run finish, checks that, and gives everything
-/// back. Returns what the disk was told meanwhile.
-fn check(
-    disk: &mut Disk,
-    image: Image,
-    guests: &[Snapshot],
-    index: Option<&[(PathBuf, Vec<u8>)]>,
-    what: &str,
-    counts: &mut Counts,
-) -> Recording {
+/// Mounts what a power cut left, checks it, lets a run finish, and checks that. Returns what the
+/// disk was told meanwhile.
+fn check(disk: &mut Disk, image: Image, cut: &Cut<'_>, counts: &mut Counts) -> Recording {
+    let &Cut {
+        guests,
+        index,
+        is_given_back,
+        ref what,
+    } = cut;
+    let _what = SaidOnPanic(what);
     disk.power_on(image);
     let host = Host::new(disk.path(), guests.len());
     let now = snapshots(&host);
@@ -183,12 +328,31 @@ fn check(
     assert_guests(&host, guests, &format!("after a run, {what}"));
     check_store(&host.store());
     host.call(["verify", "--deep"]);
+    counts.cuts += 1;
+    if is_given_back {
+        give_back(&host, guests, what);
+    }
+    disk.power_off()
+}
 
+/// Says what was being checked when a check fails that does not know it.
+struct SaidOnPanic<'a>(&'a str);
+
+impl Drop for SaidOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
+/// Nothing stays of a store from which all guests get their own copies.
+fn give_back(host: &Host, guests: &[Snapshot], what: &str) {
     for guest in 0..host.guests.len() {
         host.deunify(guest, &[]);
     }
     host.call(["gc"]);
-    assert_guests(&host, guests, &format!("after all was given back, {what}"));
+    assert_guests(host, guests, &format!("after all was given back, {what}"));
     let left = check_store(&host.store());
     assert!(left.is_empty(), "{what}: gc left {left:?}");
     for path in host.guests.iter().flat_map(|guest| paths(guest)) {
@@ -198,8 +362,6 @@ fn check(
     // `gc` leaves the rows of what it removed to the next run.
     host.run(&[]);
     host.call(["verify", "--deep"]);
-    counts.cuts += 1;
-    disk.power_off()
 }
 
 fn assert_guests(host: &Host, guests: &[Snapshot], when: &str) {
