@@ -6,9 +6,15 @@
 
 mod support;
 
-use support::filesystem::Kind;
+use std::fs::File;
+
+use rustix::fs::IFlags;
+use support::filesystem::{Kind, on_each};
+use support::moments::equal_guests;
 use support::numbers::Numbers;
 use support::power::{Counts, Fresh, cut_power, cuts_that_lose};
+use support::program::Host;
+use support::snapshot::{check_store, is_marked};
 
 fn numbers() -> Numbers {
     Numbers::new(0x2545_F491_4F6C_DD1D)
@@ -31,6 +37,28 @@ fn inv6_power_cut_at_any_moment_and_finished_by_the_next_run() {
     assert_eq!(counts.cuts, 3 * recordings * cuts);
     assert!(counts.leftovers > 0, "no cut met a run at work: {counts:?}");
     println!("{counts:?}");
+}
+
+/// Btrfs writes directories whose names lead to an object, and leaves the object's flags behind. The
+/// index may be of a later moment, and know the object as whole.
+#[test]
+fn inv4_an_object_whose_mark_a_power_cut_took_gets_it_again() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 3);
+        equal_guests(&host, 5);
+        host.run(&[]);
+        let objects = check_store(&host.store());
+        for object in objects.values() {
+            let file = File::open(object).unwrap();
+            let flags = rustix::fs::ioctl_getflags(&file).unwrap();
+            let mark = IFlags::SYNC | IFlags::NOATIME;
+            rustix::fs::ioctl_setflags(&file, flags - mark).unwrap();
+            assert!(!is_marked(object));
+        }
+        host.run(&[]);
+        assert_eq!(check_store(&host.store()), objects);
+        host.call(["verify", "--deep"]);
+    });
 }
 
 #[test]
