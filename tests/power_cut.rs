@@ -36,7 +36,6 @@ fn inv6_power_cut_at_any_moment_and_finished_by_the_next_run() {
     });
     assert_eq!(counts.cuts, 3 * recordings * cuts);
     assert!(counts.leftovers > 0, "no cut met a run at work: {counts:?}");
-    println!("{counts:?}");
 }
 
 /// Btrfs writes directories whose names lead to an object, and leaves the object's flags behind. The

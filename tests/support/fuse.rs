@@ -38,7 +38,7 @@ pub fn mount(path: &Path, content: impl Content) -> JoinHandle<()> {
         .read(true)
         .write(true)
         .open("/dev/fuse")
-        .unwrap();
+        .expect("this kernel has FUSE");
     let for_mount = device.try_clone().unwrap();
     // The mount is not complete until the first request is answered.
     let server = std::thread::spawn(move || serve(&device, content));

@@ -50,6 +50,9 @@ impl Counts {
     }
 }
 
+/// The files of a state directory.
+type StateFiles = Vec<(PathBuf, Vec<u8>)>;
+
 /// One recorded host.
 struct Story {
     recording: Recording,
@@ -58,7 +61,7 @@ struct Story {
     /// The guests, which nothing is to change.
     guests: Vec<Snapshot>,
     /// The index after each command, and when that was.
-    indexes: Vec<(usize, Vec<(PathBuf, Vec<u8>)>)>,
+    indexes: Vec<(usize, StateFiles)>,
 }
 
 /// What is known of a cut.
@@ -282,7 +285,7 @@ pub fn synchronise(path: &Path) {
     rustix::fs::syncfs(File::open(path).unwrap()).unwrap();
 }
 
-fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn contents(directory: &Path) -> StateFiles {
     let files = fs::read_dir(directory).unwrap();
     files
         .map(|file| {
@@ -339,6 +342,7 @@ fn check(disk: &mut Disk, image: Image, cut: &Cut<'_>, counts: &mut Counts) -> R
 struct SaidOnPanic<'a>(&'a str);
 
 impl Drop for SaidOnPanic<'_> {
+    #[allow(clippy::print_stderr)]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.0);
