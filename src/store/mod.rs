@@ -90,6 +90,18 @@ impl Store {
         self.directory.as_fd()
     }
 
+    /// Writes to the disk whatever the filesystem has not written yet. A name must not lead to an
+    /// inode whose bytes a power cut could still take.
+    ///
+    /// # Errors
+    /// What `syncfs(2)` lists.
+    pub fn synchronise(&self) -> Result<(), Error> {
+        if fault::is_omitted(Point::Sync) {
+            return Ok(());
+        }
+        fault::at(Point::Sync, || rustix::fs::syncfs(&self.directory)).call("syncfs", &self.path)
+    }
+
     /// Lists all objects, and counts the entries that are none (they are left alone).
     ///
     /// The directories are the only truth of what the store holds; the index is never asked.

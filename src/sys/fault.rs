@@ -10,7 +10,7 @@
 //! | `kill-before`, `kill-after` | SIGKILL, before or after the call |
 //! | `ENOSPC`, `EIO`, … | the call is not made and fails |
 //! | `ENOSPC+`, … | so do all later ones |
-//! | `omit` | a defence is left out from the first hit on: a lease is neither taken nor looked at |
+//! | `omit` | a defence is left out from the first hit on: a lease is neither taken nor looked at, nothing is synchronised |
 
 #[cfg(not(feature = "fault-injection"))]
 use rustix::io::Errno;

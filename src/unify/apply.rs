@@ -186,6 +186,7 @@ impl<'a> Applier<'a> {
         // A name that leads to this inode after a power cut must lead to its content, too, which
         // may not be on the disk yet if it was written since the filesystem was synchronised.
         if leased.stamp.ctime >= shared.synchronised
+            && !fault::is_omitted(Point::ObjectSync)
             && let Err(errno) = fault::at(Point::ObjectSync, || {
                 rustix::fs::fdatasync(leased.file.as_fd())
             })

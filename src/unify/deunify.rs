@@ -28,13 +28,12 @@ use super::temporary::{self, Purpose};
 use super::transaction::GRACE;
 use crate::cow::private_copy;
 use crate::display::Shown;
-use crate::error::{Call as _, Error};
+use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::report::{FileError, Progress};
 use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Listed, Store, StoreLock, Wait};
 use crate::sys::beneath;
-use crate::sys::fault::{self, Point};
 use crate::sys::lease::{LeasedFile, ignore_break_signal};
 use crate::sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
@@ -126,9 +125,7 @@ pub fn deunify(
     };
     for batch in groups.chunks(BATCH) {
         let copies: Vec<_> = batch.iter().filter_map(|names| work.copy(names)).collect();
-        // A name must not lead to a copy whose bytes a power cut could still take.
-        fault::at(Point::Sync, || rustix::fs::syncfs(store.directory()))
-            .call("syncfs", store.path())?;
+        store.synchronise()?;
         let placed: Vec<_> = copies
             .into_iter()
             .filter_map(|copy| work.put_in_place(copy))

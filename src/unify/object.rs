@@ -11,6 +11,7 @@ use super::shared::Shared;
 use super::tally::{Linked, Tally};
 use crate::report::FileError;
 use crate::store::ObjectName;
+use crate::sys::flags::{self, Flags};
 use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::Stamp;
 
@@ -78,15 +79,24 @@ pub fn open(
     Ok(ProvenObject { file, inode, links })
 }
 
-/// Proves and marks every object that neither the index knows nor this run has linked (`tally`):
-/// those of a run that was killed, and all of them after the index was lost.
+/// Proves and marks the objects that this run has not linked (`tally`) and the index does not know:
+/// those of a run that was killed, and all of them after the index was lost. Those that have lost
+/// their mark, too: see [`lacks_mark`].
 #[must_use]
 pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
     let linked: HashSet<ObjectName> = tally.objects.iter().map(|linked| linked.name).collect();
     let unknown: Vec<ObjectName> = shared
         .objects
         .values()
-        .filter(|state| state.proven.is_none() && !linked.contains(&state.name))
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .filter(|state| !linked.contains(&state.name))
+        .filter(|state| match &state.proven {
+            None => true,
+            Some(proven) => {
+                !state.stamp.is_unchanged_since(proven) && lacks_mark(shared, &state.name)
+            }
+        })
         .map(|state| state.name)
         .collect();
     unknown
@@ -115,4 +125,17 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
             all.merge(one);
             all
         })
+}
+
+/// Whether an object that the index knows has no mark. A power cut can do that: Btrfs writes a
+/// directory that a process synchronises without the inodes that its names lead to, so that an
+/// object comes back with all of its links and its flags of before, and the index may have been
+/// written later than that. Its inode shows another ctime then than the index remembers.
+fn lacks_mark(shared: &Shared<'_>, name: &ObjectName) -> bool {
+    let flags = shared
+        .store
+        .open_object(name)
+        .and_then(|file| flags::read(file.as_fd()));
+    // What cannot be opened is gone, or the next one who needs it says why.
+    flags.is_ok_and(|flags| flags == Flags::Plain)
 }

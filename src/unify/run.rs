@@ -18,7 +18,7 @@ use super::share::{has_candidates, share};
 use super::shared::{ObjectState, Shared, Source, know_objects, most_links};
 use super::tally::Tally;
 use crate::display::Shown;
-use crate::error::{Call as _, Error};
+use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::Mtime;
 use crate::index::{Index, Loaded, Update};
@@ -26,7 +26,6 @@ use crate::protect::{self, MarkOnly, Mode, Protection};
 use crate::report::{FileError, Progress, RunReport};
 use crate::scan::{Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
-use crate::sys::fault::{self, Point};
 use crate::sys::lease::ignore_break_signal;
 use crate::sys::stamp::Timestamp;
 
@@ -137,8 +136,7 @@ pub fn unify(
         // A name that leads to an object must lead to its bytes after a power cut, too: whatever
         // guests wrote so far goes to the disk before the first name is replaced.
         shared.synchronised = Timestamp::now();
-        fault::at(Point::Sync, || rustix::fs::syncfs(store.directory()))
-            .call("syncfs", store.path())?;
+        store.synchronise()?;
     }
     let bytes = groups
         .iter()

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// A kind of filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +21,76 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
-    fn make(self) -> (&'static str, &'static [&'static str]) {
-        match self {
+    /// Makes one of `size` bytes in the file `image`.
+    pub fn make(self, image: &Path, size: u64) -> File {
+        let (make, arguments): (_, &[&str]) = match self {
             Self::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=1"]),
             Self::Xfs => ("mkfs.xfs", &["-q", "-f"]),
             Self::Btrfs => ("mkfs.btrfs", &["-q", "-f"]),
+        };
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true);
+        let file = file.open(image).unwrap();
+        file.set_len(size).unwrap();
+        command(Command::new(make).args(arguments).arg(image));
+        file
+    }
+}
+
+/// Where an image and its mount point are; dropping it takes both away.
+#[derive(Debug)]
+pub struct Place {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+impl Place {
+    /// One that nobody else has. There is a mount point, and no image yet.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        remove_those_of_killed_runs();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("fs-{}-{number}", std::process::id());
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let this = Self {
+            image: place.join(format!("{name}.img")),
+            mount: place.join(format!("{name}.mnt")),
+        };
+        fs::create_dir(&this.mount).unwrap();
+        this
+    }
+
+    /// Mounts the image with `options` (`-o`).
+    pub fn mount(&self, options: &str) {
+        let options = ["loop", options].join(",");
+        command(
+            Command::new("mount")
+                .args(["-o", options.trim_end_matches(',')])
+                .args([&self.image, &self.mount]),
+        );
+    }
+
+    /// Unmounts it, and what is mounted over the image, if anything is.
+    pub fn unmount(&self) {
+        unmount_soon(&self.mount);
+        if is_mounted_over(&self.image) {
+            unmount_soon(&self.image);
         }
+    }
+
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        take_away(&self.image, &self.mount);
     }
 }
 
@@ -33,8 +98,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Filesystem {
     pub kind: Kind,
-    image: PathBuf,
-    mount: PathBuf,
+    place: Place,
 }
 
 impl Filesystem {
@@ -45,32 +109,10 @@ impl Filesystem {
 
     /// Makes one of `size` bytes and mounts it with `options` (`-o`).
     pub fn with_options(kind: Kind, size: u64, options: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        remove_those_of_killed_runs();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("fs-{}-{number}", std::process::id());
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let this = Self {
-            kind,
-            image: place.join(format!("{name}.img")),
-            mount: place.join(format!("{name}.mnt")),
-        };
-        let image = File::create(&this.image).unwrap();
-        image.set_len(size).unwrap();
-        let (make, arguments) = kind.make();
-        command(Command::new(make).args(arguments).arg(&this.image));
-        fs::create_dir(&this.mount).unwrap();
-        this.mount(options);
-        this
-    }
-
-    fn mount(&self, options: &str) {
-        let options = ["loop", options].join(",");
-        command(
-            Command::new("mount")
-                .args(["-o", options.trim_end_matches(',')])
-                .args([&self.image, &self.mount]),
-        );
+        let place = Place::new();
+        drop(kind.make(place.image(), size));
+        place.mount(options);
+        Self { kind, place }
     }
 
     /// Mounts it again with other options, `ro` for example.
@@ -79,27 +121,21 @@ impl Filesystem {
         command(
             Command::new("mount")
                 .args(["-o", &options])
-                .arg(&self.mount),
+                .arg(self.path()),
         );
     }
 
     /// Unmounts it, lets `change` have its image, and mounts it again: for damage that no mounted
     /// filesystem would let happen.
     pub fn while_unmounted(&self, change: impl FnOnce(&Path)) {
-        command(Command::new("umount").arg(&self.mount));
-        change(&self.image);
-        self.mount("");
+        self.place.unmount();
+        change(self.place.image());
+        self.place.mount("");
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
-        &self.mount
-    }
-}
-
-impl Drop for Filesystem {
-    fn drop(&mut self) {
-        take_away(&self.image, &self.mount);
+        self.place.path()
     }
 }
 
@@ -131,14 +167,42 @@ pub fn command(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Unmounts what is not in use, and waits where it seems to be: a process that another thread of
+/// this one is about to start has all its descriptors until it executes its program.
+fn unmount_soon(mount: &Path) {
+    for _ in 0..200 {
+        let done = Command::new("umount")
+            .arg("-q")
+            .arg(mount)
+            .output()
+            .unwrap();
+        if done.status.success() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    command(Command::new("umount").arg(mount));
+}
+
+/// Whether something is mounted over a file. A filesystem whose server is gone is not asked.
+fn is_mounted_over(file: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .any(|line| line.split(' ').nth(1).map(Path::new) == Some(file))
+}
+
 fn take_away(image: &Path, mount: &Path) {
-    let unmount = |lazy: &[&str]| {
-        let done = Command::new("umount").args(lazy).arg(mount).output();
+    let unmount = |options: &[&str], what: &Path| {
+        let done = Command::new("umount").args(options).arg(what).output();
         done.is_ok_and(|done| done.status.success())
     };
     // A test that panicked may have left a process in there.
-    if mount.exists() && !unmount(&["-q"]) {
-        unmount(&["-q", "-l"]);
+    if mount.exists() && !unmount(&["-q"], mount) {
+        unmount(&["-q", "-l"], mount);
+    }
+    if is_mounted_over(image) && !unmount(&["-q"], image) {
+        unmount(&["-q", "-l"], image);
     }
     drop(fs::remove_dir(mount));
     drop(fs::remove_file(image));
@@ -154,12 +218,26 @@ fn remove_those_of_killed_runs() {
                 continue;
             };
             let process = rest.split('-').next().unwrap_or_default();
-            let is_gone =
-                process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists();
-            if is_gone {
+            if process.parse::<u32>().is_ok() && is_gone(process) {
                 let path = entry.path();
-                take_away(&path.with_extension("img"), &path.with_extension("mnt"));
+                let image = path.with_extension("img");
+                if is_mounted_over(&image) {
+                    // Ends all that waits for a server that was killed: see `disk`.
+                    drop(
+                        Command::new("umount")
+                            .args(["-q", "-f"])
+                            .arg(&image)
+                            .output(),
+                    );
+                }
+                take_away(&image, &path.with_extension("mnt"));
             }
         }
     });
+}
+
+/// Whether a process has ended, or was killed and only waits for a thread that cannot end.
+fn is_gone(process: &str) -> bool {
+    let status = fs::read_to_string(Path::new("/proc").join(process).join("status"));
+    status.map_or(true, |status| status.contains("State:\tZ"))
 }

@@ -7,22 +7,29 @@
 //! | [`everything`] | all that can be said of any guests |
 //! | [`filesystem`] | real ext4, XFS and Btrfs, loop-mounted for one test |
 //! | [`numbers`] | numbers that look random |
+//! | [`disk`] | a disk from which the power can be cut at any write |
+//! | [`fuse`] | the file that such a disk is, served by the test |
+//! | [`power`] | what a power cut leaves of a store and its guests, and what a run makes of it |
 //! | [`program`] | the built `vhashify`, as a user runs it |
 //! | [`mapping`] | a shared writable mapping |
 //! | [`moments`] | what holds at any moment, and what after the next run |
 //! | [`snapshot`] | a walk of a guest or a store, and what differs between two |
 //! | [`tree`] | guests described as data, random ones among them |
 //! | [`guests`] | real Debian guests |
+//! | [`numbers`] | numbers that look random |
 // Each test program compiles all of it and uses a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod disk;
 pub mod disturb;
 pub mod everything;
 pub mod filesystem;
+pub mod fuse;
 pub mod guests;
 pub mod mapping;
 pub mod moments;
 pub mod numbers;
+pub mod power;
 pub mod program;
 pub mod snapshot;
 pub mod tree;

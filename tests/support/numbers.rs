@@ -19,9 +19,14 @@ impl Numbers {
         self.0 % end
     }
 
+    /// A position in a list of `length`.
+    pub fn position(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
+
     /// One of several.
     pub fn one_of<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[usize::try_from(self.below(of.len() as u64)).unwrap()]
+        &of[self.position(of.len())]
     }
 
     /// Whether one out of `of` happens.

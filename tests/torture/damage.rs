@@ -32,14 +32,14 @@ fn run(field: &mut Field<'_>) {
         let damaged = match field.numbers.below(8) {
             0 => old.clone(),
             1 => of_other.clone(),
-            2 => current[..below(&mut field.numbers, current.len())].to_vec(),
+            2 => current[..field.numbers.position(current.len())].to_vec(),
             3 => pages_of_another(current.clone(), &old, &mut field.numbers),
             _ => flipped(current.clone(), &mut field.numbers),
         };
         old = current;
         fs::write(&path, damaged).unwrap();
         // What the index says of these is not true any more, also where it is whole.
-        let guest = below(&mut field.numbers, 3);
+        let guest = field.numbers.position(3);
         if field.numbers.once_in(2) {
             host.deunify(guest, &[]);
         }
@@ -90,7 +90,7 @@ fn restore(host: &Host, guest: usize, numbers: &mut Numbers) {
 
 fn flipped(mut bytes: Vec<u8>, numbers: &mut Numbers) -> Vec<u8> {
     for _ in 0..=numbers.below(200) {
-        let at = below(numbers, bytes.len());
+        let at = numbers.position(bytes.len());
         bytes[at] ^= 1 << numbers.below(8);
     }
     bytes
@@ -107,8 +107,4 @@ fn pages_of_another(mut bytes: Vec<u8>, other: &[u8], numbers: &mut Numbers) -> 
         }
     }
     bytes
-}
-
-fn below(numbers: &mut Numbers, end: usize) -> usize {
-    usize::try_from(numbers.below(end as u64)).unwrap()
 }

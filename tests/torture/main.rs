@@ -10,6 +10,7 @@
 //! | `readers` | every path is read again and again during runs |
 //! | `kills` | SIGKILL at any moment |
 //! | `faults` | SIGKILL or an error of the disk at a call chosen by name |
+//! | `power` | the power is cut at any write |
 //! | `crowd` | runs, `gc`, `verify`, `deunify` and an administrator's cleanup at once |
 //! | `names` | a guest adds, removes and moves names between and during runs |
 //! | `random` | random guests: all that can be shared is, and nothing changes |
@@ -28,6 +29,7 @@ mod damage;
 mod faults;
 mod kills;
 mod names;
+mod power;
 mod random;
 mod readers;
 mod swaps;
@@ -46,6 +48,7 @@ const ATTACKS: &[Attack] = &[
     readers::ATTACK,
     kills::ATTACK,
     faults::ATTACK,
+    power::ATTACK,
     crowd::ATTACK,
     names::ATTACK,
     random::ATTACK,
