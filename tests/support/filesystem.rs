@@ -58,7 +58,13 @@ impl Filesystem {
         let image = File::create(&this.image).unwrap();
         image.set_len(size).unwrap();
         let (make, arguments) = kind.make();
-        command(Command::new(make).args(arguments).arg(&this.image));
+        let mut make = Command::new(make);
+        make.args(arguments);
+        // More than this host's kernel can do, in the machines of tests/vm.
+        if let (Kind::Ext4, Some(features)) = (kind, std::env::var_os("VHASHIFY_EXT4_FEATURES")) {
+            make.arg("-O").arg(features);
+        }
+        command(make.arg(&this.image));
         fs::create_dir(&this.mount).unwrap();
         this.mount(options);
         this

@@ -33,10 +33,13 @@ status=$(port status)
 # Cargo compiles absolute paths into tests: here they lead to the disks of this machine.
 # shellcheck source=/dev/null
 . /programs/paths
-mkfs.ext4 -q -F -E lazy_itable_init=1 /dev/vdd
+mke2fs -q -t ext4 -F -E lazy_itable_init=1 /dev/vdd
 mkdir -p "$CARGO_TARGET_TMPDIR" "${PROGRAM%/*}"
 mount /dev/vdd "$CARGO_TARGET_TMPDIR"
 ln -s /programs/vhashify "$PROGRAM"
+
+# What tests/support/filesystem.rs makes its ext4 with.
+export VHASHIFY_EXT4_FEATURES=verity,quota,project
 
 mapfile -d '' -t command </programs/command
 cd "$CARGO_TARGET_TMPDIR" || exit

@@ -11,16 +11,17 @@
 //! log, is `target/tmp/vm-PID-NUMBER/console`; it stays where a test failed.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::programs;
 use crate::support::filesystem::command;
+use crate::{accelerator, programs};
 
 /// A machine that has not been started.
 #[derive(Debug)]
@@ -38,13 +39,34 @@ pub struct Output {
     pub text: String,
 }
 
+/// Why there is no [`Output`].
+#[derive(Debug)]
+pub struct Failure {
+    /// One line.
+    pub why: String,
+    /// What the command had printed, and the end of the kernel's log.
+    details: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}\n{}", self.why, self.details)
+    }
+}
+
 impl Machine {
     /// One with the kernel of Debian 12 (6.1) or 13 (6.12).
     pub fn debian(release: u32) -> Self {
         Self {
             debian: release,
-            time_limit: Duration::from_secs(600),
+            time_limit: Duration::from_secs(1200),
         }
+    }
+
+    /// Another time limit than 20 minutes.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
     }
 
     /// Runs the tests of `tests/NAME.rs` with arguments of libtest; all must pass, and at least one
@@ -53,7 +75,9 @@ impl Machine {
         let program = format!("/programs/{test}");
         let mut command = vec![program.as_str()];
         command.extend(arguments);
-        let output = self.run_with(&[test], &command);
+        let output = self
+            .try_run(&[test], &command)
+            .unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(output.status, 0, "{test} failed:\n{}", output.text);
         assert!(
             output.text.contains("test result: ok.") && !output.text.contains(" 0 passed;"),
@@ -62,12 +86,18 @@ impl Machine {
         );
     }
 
-    /// Runs a command as root, with the paths of the machine.
+    /// Runs a command as root, with the paths of the machine. The kernel must be content.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
-        self.run_with(&[], arguments)
+        self.try_run(&[], arguments)
+            .unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    fn run_with<S: AsRef<OsStr>>(&self, tests: &[&str], arguments: &[S]) -> Output {
+    /// Runs a command in a machine that has the programs of `tests`, too.
+    pub fn try_run<S: AsRef<OsStr>>(
+        &self,
+        tests: &[&str],
+        arguments: &[S],
+    ) -> Result<Output, Failure> {
         let place = Place::new();
         let programs = place.0.join("programs.img");
         programs::disk(&programs, &place.0.join("programs"), tests, arguments);
@@ -76,84 +106,49 @@ impl Machine {
 
         let started = Instant::now();
         let mut qemu = self.start(&place.0);
-        let is_over = wait(&mut qemu, started + self.time_limit);
+        let has_ended = wait(&mut qemu, started + self.time_limit);
         let read =
             |name| String::from_utf8_lossy(&fs::read(place.0.join(name)).unwrap()).into_owned();
         let (console, text, status) = (read("console"), read("output"), read("status"));
-        let failed = |why: &str| -> ! {
-            let from = console.len().saturating_sub(4000);
-            let tail = String::from_utf8_lossy(&console.as_bytes()[from..]);
-            panic!(
-                "Debian {}: {why}\n--- output\n{text}\n--- end of the console\n{tail}",
-                self.debian
-            )
+        let why = if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
+            format!("the kernel complained: {line}")
+        } else if !has_ended {
+            format!("still running after {:?}", self.time_limit)
+        } else if let Ok(status) = status.trim().parse() {
+            return Ok(Output { status, text });
+        } else {
+            format!("it stopped before the command ended\n{}", read("qemu"))
         };
-        if !is_over {
-            failed(&format!("still running after {:?}", self.time_limit));
-        }
-        if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
-            failed(&format!("the kernel complained: {line}"));
-        }
-        let Ok(status) = status.trim().parse() else {
-            failed("it stopped before the command ended");
-        };
-        Output { status, text }
+        let last = console.lines().count().saturating_sub(60);
+        let end: Vec<&str> = console.lines().skip(last).collect();
+        Err(Failure {
+            why: format!("Debian {}: {why}", self.debian),
+            details: format!("--- output\n{text}\n--- kernel\n{}", end.join("\n")),
+        })
     }
 
     fn start(&self, place: &Path) -> Child {
         let made = made();
         let kernel = made.join(format!("debian-{}", self.debian));
         let log = File::create(place.join("qemu")).unwrap();
-        let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .args([
-                "-machine",
-                "q35",
-                "-accel",
-                "tcg,thread=multi",
-                "-cpu",
-                "max",
-            ])
-            .args(["-smp", "2", "-m", "2048"])
-            .arg("-kernel")
-            .arg(kernel.join("vmlinuz"))
-            .arg("-initrd")
-            .arg(kernel.join("initrd"))
-            // The lockup detectors would see a busy host; the time limit is there for lockups.
-            .args([
-                "-append",
-                "console=ttyS0 oops=panic panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
-            ])
-            .args(["-object", "rng-random,id=random,filename=/dev/urandom"])
+        let mut qemu = qemu(&kernel, accelerator(), &place.join("console"), "");
+        qemu.args(["-object", "rng-random,id=random,filename=/dev/urandom"])
             .args(["-device", "virtio-rng-pci,rng=random"])
             .args(["-device", "virtio-serial-pci"]);
-        for name in ["output", "status"] {
-            qemu.arg("-chardev")
-                .arg(option("file", name, &place.join(name)));
+        for port in ["output", "status"] {
+            qemu.arg("-chardev").arg(file(port, &place.join(port)));
             qemu.args([
                 "-device",
-                &format!("virtserialport,chardev={name},name={name}"),
+                &format!("virtserialport,chardev={port},name={port}"),
             ]);
         }
-        qemu.arg("-chardev")
-            .arg(option("file", "console", &place.join("console")));
-        qemu.args(["-serial", "chardev:console"]);
-        for (number, disk) in [
+        let disks = [
             made.join("root.img"),
             kernel.join("modules.img"),
             place.join("programs.img"),
             place.join("scratch.img"),
-        ]
-        .iter()
-        .enumerate()
-        {
+        ];
+        for (number, disk) in disks.iter().enumerate() {
             let mut drive = OsString::from(format!(
                 "if=none,id=disk{number},format=raw,snapshot=on,file="
             ));
@@ -164,10 +159,44 @@ impl Machine {
         qemu.stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
+            // Where it keeps what is written to the disks.
             .env("TMPDIR", place)
             .spawn()
             .expect("setpriv and qemu-system-x86_64: `make test-vm` installs them")
     }
+}
+
+/// QEMU with a kernel and its console, and no disks; it dies with the thread that starts it.
+pub fn qemu(kernel: &Path, accelerator: &str, console: &Path, append: &str) -> Command {
+    // The lockup detectors would see a busy host; the time limit is there for lockups.
+    let append = format!(
+        "console=ttyS0 oops=panic panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 {append}"
+    );
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-machine", "q35", "-accel", accelerator, "-cpu", "max"])
+        .args(["-smp", "2", "-m", "2048"])
+        .arg("-kernel")
+        .arg(kernel.join("vmlinuz"))
+        .arg("-initrd")
+        .arg(kernel.join("initrd"))
+        .args(["-append", &append])
+        .arg("-chardev")
+        .arg(file("console", console))
+        .args(["-serial", "chardev:console"]);
+    qemu
+}
+
+fn accelerator() -> &'static str {
+    static ACCELERATOR: OnceLock<&str> = OnceLock::new();
+    ACCELERATOR.get_or_init(|| accelerator::accelerator(&made().join("debian-13")))
 }
 
 /// What `fixtures/machines.sh` made, once for all tests.
@@ -185,7 +214,7 @@ fn made() -> &'static Path {
 }
 
 /// Whether it ended by itself; it is killed where it did not.
-fn wait(qemu: &mut Child, until: Instant) -> bool {
+pub fn wait(qemu: &mut Child, until: Instant) -> bool {
     while Instant::now() < until {
         if qemu.try_wait().unwrap().is_some() {
             return true;
@@ -218,6 +247,7 @@ struct Place(PathBuf);
 impl Place {
     fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        remove_those_of_earlier_runs();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("vm-{}-{number}", std::process::id());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -238,9 +268,26 @@ impl Drop for Place {
     }
 }
 
-/// `file,id=NAME,path=PATH` for QEMU.
-fn option(kind: &str, name: &str, path: &Path) -> OsString {
-    let mut option = OsString::from(format!("{kind},id={name},path="));
+/// Failed tests leave theirs, too: the next run of the tests takes them away.
+fn remove_those_of_earlier_runs() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for entry in fs::read_dir(place).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let process = name
+                .strip_prefix("vm-")
+                .and_then(|rest| rest.split('-').next());
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                drop(fs::remove_dir_all(entry.path()));
+            }
+        }
+    });
+}
+
+/// A `-chardev` that ends in a file.
+fn file(name: &str, path: &Path) -> OsString {
+    let mut option = OsString::from(format!("file,id={name},path="));
     option.push(escaped(path));
     option
 }
