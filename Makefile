@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint doc bench fmt clean toolchain
+.PHONY: help build demo test test-vm lint doc bench fmt clean toolchain
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -11,7 +11,7 @@ TOOLS := $(CURDIR)/.cache/tools
 export PATH := $(PATH):$(HOME)/.cargo/bin:$(TOOLS)/bin:/usr/sbin:/sbin
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: toolchain ## the programs, optimised, in target/release
 	$(CARGO) build --release --locked
@@ -24,6 +24,10 @@ test: toolchain ## every test, on real guests and real ext4, XFS and Btrfs (root
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
 		mkfs.btrfs:btrfs-progs losetup:mount
 	$(CARGO) test --locked --features fault-injection
+
+test-vm: toolchain ## tests under the kernels of Debian 12 and 13, in QEMU (root)
+	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux
+	$(CARGO) test --locked --features fault-injection --test vm
 
 lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 	@fixtures/install.sh shellcheck

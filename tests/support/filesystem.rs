@@ -32,7 +32,13 @@ impl Kind {
         let file = options.read(true).write(true).create(true).truncate(true);
         let file = file.open(image).unwrap();
         file.set_len(size).unwrap();
-        command(Command::new(make).args(arguments).arg(image));
+        let mut make = Command::new(make);
+        make.args(arguments);
+        // More than this host's kernel can do, in the machines of tests/vm.
+        if let (Self::Ext4, Some(features)) = (self, std::env::var_os("VHASHIFY_EXT4_FEATURES")) {
+            make.arg("-O").arg(features);
+        }
+        command(make.arg(image));
         file
     }
 }

@@ -1,0 +1,97 @@
+//! Tests under the kernels that Debian 12 and 13 ship, each in a machine of its own.
+//!
+//! Run by `make test-vm`; the name starts with `debian_12_` or `debian_13_`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod accelerator;
+mod machine;
+mod programs;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use machine::Machine;
+
+/// Root with every capability, namespaces, and the mounts of a booted Debian; `bpf` among the
+/// security modules without a parameter of ours, as Debian's kernels list it.
+fn is_a_whole_machine(release: u32, kernel: &str) {
+    let script = r#"
+        set -eu
+        uname -r
+        cat /sys/kernel/security/lsm
+        echo
+        for place in /proc /sys /sys/fs/cgroup:cgroup2 /sys/kernel/security /sys/fs/bpf:bpf \
+            /sys/kernel/debug /sys/kernel/tracing:tracefs /dev/shm /run /tmp; do
+            mountpoint --quiet "${place%:*}"
+        done
+        capsh --has-p=cap_bpf --has-p=cap_sys_admin --has-p=cap_mac_admin
+        unshare --user --map-root-user --mount --pid --fork --mount-proc sh -c 'echo "process $$"'
+        test -e /sys/kernel/btf/vmlinux
+        exit 7
+    "#;
+    let output = Machine::debian(release).run(&["sh", "-c", script]);
+    assert_eq!(output.status, 7, "{}", output.text);
+    let mut lines = output.text.lines();
+    assert!(lines.next().unwrap().starts_with(kernel), "{}", output.text);
+    let modules = lines.next().unwrap();
+    assert!(modules.split(',').any(|name| name == "bpf"), "{modules}");
+    assert_eq!(lines.collect::<Vec<_>>(), ["process 1"]);
+}
+
+#[test]
+fn debian_12_is_a_whole_machine() {
+    is_a_whole_machine(12, "6.1.");
+}
+
+#[test]
+fn debian_13_is_a_whole_machine() {
+    is_a_whole_machine(13, "6.12.");
+}
+
+#[test]
+fn debian_13_is_not_believed_when_its_kernel_complains() {
+    let complain = "echo 'WARNING: CPU: 0 PID: 1 at mm/none.c:1' >/dev/kmsg";
+    let failure = Machine::debian(13)
+        .try_run(&[], &["sh", "-c", complain])
+        .unwrap_err();
+    assert!(failure.why.contains("complained"), "{failure}");
+}
+
+#[test]
+fn debian_13_is_not_believed_when_it_stops_early() {
+    let power_off = "echo o >/proc/sysrq-trigger; sleep 600";
+    let failure = Machine::debian(13)
+        .try_run(&[], &["sh", "-c", power_off])
+        .unwrap_err();
+    assert!(failure.why.contains("stopped before"), "{failure}");
+}
+
+#[test]
+fn debian_13_is_stopped_at_its_time_limit() {
+    let failure = Machine::debian(13)
+        .time_limit(Duration::from_secs(1))
+        .try_run(&[], &["true"])
+        .unwrap_err();
+    assert!(failure.why.contains("still running"), "{failure}");
+}
+
+/// Those of the invariants that are quick also where every instruction is emulated.
+const QUICK: [&str; 6] = [
+    "inv2_files",
+    "inv2_ignore_mtime",
+    "inv3_a_",
+    "inv4_",
+    "inv7_an_index_of",
+    "--test-threads=2",
+];
+
+#[test]
+fn debian_12_invariants() {
+    Machine::debian(12).passes("invariants", &QUICK);
+}
+
+#[test]
+fn debian_13_invariants() {
+    Machine::debian(13).passes("invariants", &QUICK);
+}
