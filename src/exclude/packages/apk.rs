@@ -49,7 +49,7 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Exclude
     Ok(!seen.is_empty())
 }
 
-fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excessive> {
+pub(super) fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excessive> {
     let mut directory = rules.directory(b"", found)?;
     for line in text.split(|byte| *byte == b'\n') {
         match line {
@@ -68,7 +68,7 @@ fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excess
 
 /// The protected paths, in order.
 #[derive(Debug, Default)]
-struct Protected(Vec<ProtectedPath>);
+pub(super) struct Protected(Vec<ProtectedPath>);
 
 #[derive(Debug)]
 struct ProtectedPath {
@@ -85,8 +85,7 @@ struct Directory<'r, 'p> {
 
 impl Protected {
     fn read(guest: &Guest<'_>) -> Result<Self, ExcludeError> {
-        let mut rules = Self::default();
-        rules.add_list(DEFAULTS);
+        let mut rules = Self::defaults();
         for name in guest
             .list(Path::new("etc/apk/protected_paths.d"))?
             .unwrap_or_default()
@@ -98,20 +97,32 @@ impl Protected {
             let Some(file) = guest.read(&name)? else {
                 continue;
             };
-            rules.add_list(&file.bytes);
-            if rules.0.len() > MOST_PATTERNS {
-                let limit = MOST_PATTERNS as u64;
-                return Err(ExcludeError::TooLarge {
-                    path: file.path,
-                    limit,
-                    unit: "patterns",
-                });
-            }
+            rules.add_list(&file.path, &file.bytes)?;
         }
         Ok(rules)
     }
 
-    fn add_list(&mut self, text: &[u8]) {
+    /// What apk protects by itself.
+    pub(super) fn defaults() -> Self {
+        let mut rules = Self::default();
+        rules.extend(DEFAULTS);
+        rules
+    }
+
+    /// Adds a guest's list; `path` is its name for messages.
+    pub(super) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), ExcludeError> {
+        self.extend(text);
+        if self.0.len() > MOST_PATTERNS {
+            return Err(ExcludeError::TooLarge {
+                path: path.to_owned(),
+                limit: MOST_PATTERNS as u64,
+                unit: "patterns",
+            });
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, text: &[u8]) {
         let lines = text
             .split(|byte| *byte == b'\n')
             .filter_map(ProtectedPath::parse);
@@ -199,9 +210,8 @@ mod tests {
 
     #[test]
     fn the_longest_then_the_last_pattern_decides() {
-        let mut rules = Protected::default();
-        rules.add_list(DEFAULTS);
-        rules.add_list(
+        let mut rules = Protected::defaults();
+        rules.extend(
             b"# comment\n-etc/ssl/certs\n/opt/*/conf/\n+etc/ssl/certs/*.local\nsrv\n-srv\n",
         );
         for (directory, name, expected) in [

@@ -44,7 +44,7 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Exclude
     Ok(exists)
 }
 
-fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
+pub(super) fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
     let mut stanza = Stanza::default();
     for line in text.split(|byte| *byte == b'\n') {
         match line {
