@@ -24,6 +24,9 @@ const DEFAULTS: &[u8] = b"+etc\n@etc/init.d\n!etc/apk\n";
 
 /// The most patterns a guest may have; Alpine has none beside the defaults.
 const MOST_PATTERNS: usize = 1000;
+/// All lists of them together, in bytes. Compiled, a pattern takes some twenty times the memory of
+/// its text.
+const LONGEST_LISTS: usize = 1 << 20;
 
 pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, ExcludeError> {
     let mut seen = Vec::new();
@@ -68,7 +71,11 @@ pub(super) fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result
 
 /// The protected paths, in order.
 #[derive(Debug, Default)]
-pub(super) struct Protected(Vec<ProtectedPath>);
+pub(super) struct Protected {
+    rules: Vec<ProtectedPath>,
+    /// The length of the lists that they are from.
+    length: usize,
+}
 
 #[derive(Debug)]
 struct ProtectedPath {
@@ -111,13 +118,18 @@ impl Protected {
 
     /// Adds a guest's list; `path` is its name for messages.
     pub(super) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), ExcludeError> {
+        let too_large = |limit, unit| ExcludeError::TooLarge {
+            path: path.to_owned(),
+            limit,
+            unit,
+        };
+        self.length = self.length.saturating_add(text.len());
+        if self.length > LONGEST_LISTS {
+            return Err(too_large(LONGEST_LISTS as u64, "bytes"));
+        }
         self.extend(text);
-        if self.0.len() > MOST_PATTERNS {
-            return Err(ExcludeError::TooLarge {
-                path: path.to_owned(),
-                limit: MOST_PATTERNS as u64,
-                unit: "patterns",
-            });
+        if self.rules.len() > MOST_PATTERNS {
+            return Err(too_large(MOST_PATTERNS as u64, "patterns"));
         }
         Ok(())
     }
@@ -127,8 +139,8 @@ impl Protected {
             .split(|byte| *byte == b'\n')
             .filter_map(ProtectedPath::parse);
         // One more than the limit is enough to notice that it is passed.
-        let room = (MOST_PATTERNS + 1).saturating_sub(self.0.len());
-        self.0.extend(lines.take(room));
+        let room = (MOST_PATTERNS + 1).saturating_sub(self.rules.len());
+        self.rules.extend(lines.take(room));
     }
 
     fn directory<'p>(
@@ -143,7 +155,9 @@ impl Protected {
         // The longest pattern that matches a leading part of the path decides.
         let mut decided = (0, false);
         let mut last_names = Vec::new();
-        for rule in &self.0 {
+        // An empty line costs a look at every rule, too.
+        found.spend(self.rules.len() as u64)?;
+        for rule in &self.rules {
             let mut matching = true;
             for (pattern, name) in rule.names.iter().zip(&names) {
                 found.spend(pattern.cost(name.len()))?;
@@ -206,6 +220,7 @@ impl ProtectedPath {
 
 #[cfg(test)]
 mod tests {
+    use super::super::found::MOST_WORK;
     use super::*;
 
     #[test]
@@ -233,5 +248,24 @@ mod tests {
             let verdict = directory.protects(name.as_bytes(), &mut found).unwrap();
             assert_eq!(verdict, expected, "{:?} {name}", directory.path);
         }
+    }
+
+    #[test]
+    fn looking_at_the_rules_is_work_even_for_an_empty_line() {
+        let rules = Protected::defaults();
+        let mut found = Found::default();
+        found.spend(MOST_WORK).unwrap();
+        assert!(rules.directory(b"", &mut found).is_err());
+    }
+
+    #[test]
+    fn long_lists_are_not_compiled() {
+        let mut rules = Protected::default();
+        let half = b"?".repeat(LONGEST_LISTS / 2);
+        for _ in 0..2 {
+            rules.add_list(Path::new("/list"), &half).unwrap();
+        }
+        let error = rules.add_list(Path::new("/list"), b"?").unwrap_err();
+        assert!(matches!(error, ExcludeError::TooLarge { .. }), "{error}");
     }
 }
