@@ -177,19 +177,21 @@ pub fn guest_to_bytes(guest: &GuestRow) -> Vec<u8> {
     [guest.name.as_slice(), &[0], guest.vdir.as_slice()].concat()
 }
 
-/// The reverse of [`guest_to_bytes`].
+/// The reverse of [`guest_to_bytes`]; `None` for what no name and no path can be.
 #[must_use]
 pub fn guest_from_bytes(value: &[u8]) -> Option<GuestRow> {
-    let at = value.iter().position(|&byte| byte == 0)?;
-    Some(GuestRow {
-        name: value[..at].to_vec(),
-        vdir: value[at + 1..].to_vec(),
+    // This table has no check: a second NUL is damage that shows.
+    let mut parts = value.split(|byte| *byte == 0);
+    let (name, vdir) = (parts.next()?, parts.next()?);
+    parts.next().is_none().then(|| GuestRow {
+        name: name.to_vec(),
+        vdir: vdir.to_vec(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{cached_from_bytes, cached_to_bytes, seal, unseal};
+    use super::{cached_from_bytes, cached_to_bytes, guest_from_bytes, seal, unseal};
     use crate::identity::{Identity, Mtime};
     use crate::sys::stamp::{Stamp, Timestamp};
 
@@ -224,6 +226,14 @@ mod tests {
             cached_from_bytes(&cached_to_bytes(&stamp, &identity)),
             Some((stamp, identity))
         );
+    }
+
+    #[test]
+    fn a_guest_has_a_name_and_a_path_that_can_be() {
+        assert!(guest_from_bytes(b"web\0/vservers/web").is_some());
+        for damaged in [b"web/vservers/web".as_slice(), b"web\0/vservers\0web"] {
+            assert_eq!(guest_from_bytes(damaged), None);
+        }
     }
 
     #[test]
