@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-vm lint doc bench fmt clean toolchain
+.PHONY: help build demo test test-vm torture fuzz lint doc bench fmt clean toolchain
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -22,8 +22,20 @@ demo: toolchain ## two real Debian guests, unified, all in target/demo
 
 test: toolchain ## every test, on real guests and real ext4, XFS and Btrfs (root)
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
-		mkfs.btrfs:btrfs-progs losetup:mount
+		mkfs.btrfs:btrfs-progs losetup:mount c++:g++
 	$(CARGO) test --locked --features fault-injection
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
+	fixtures/fuzz.sh "$(TARGET)/fuzz" short
+
+fuzz: toolchain ## the parsers of hostile input, each for VHASHIFY_FUZZ_SECONDS (600)
+	@fixtures/install.sh c++:g++
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
+	fixtures/fuzz.sh "$(TARGET)/fuzz" "$${VHASHIFY_FUZZ_SECONDS:-600}"
+
+torture: toolchain ## the invariants under fire for MINUTES (10), a line for each (root)
+	@fixtures/install.sh mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount
+	VHASHIFY_TORTURE_MINUTES="$${MINUTES:-10}" \
+		$(CARGO) test --locked --features fault-injection --test torture
 
 test-vm: toolchain ## tests under the kernels of Debian 12 and 13, in QEMU (root)
 	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux
@@ -33,8 +45,12 @@ lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 	@fixtures/install.sh shellcheck
 	shellcheck fixtures/*.sh .ci/run
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --all-targets --locked --features fault-injection -- -D warnings
+	@# Nothing is linked here, so that libFuzzer need not be compiled once more.
+	CUSTOM_LIBFUZZER_PATH=/none $(CARGO) clippy --all-targets --locked \
+		--manifest-path fuzz/Cargo.toml --target-dir "$(TARGET)" -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
@@ -48,6 +64,7 @@ bench: toolchain ## each stage, and a run beside other tools (root); nothing is 
 
 fmt: ## format the sources
 	$(CARGO) fmt
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 clean: ## remove what was built, the demo and the guests
 	$(CARGO) clean

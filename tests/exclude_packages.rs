@@ -280,6 +280,45 @@ fn names_that_share_one_directory_do_not_multiply() {
 }
 
 #[test]
+fn rows_that_share_their_pages_do_not_multiply() {
+    const PAGE: usize = 512;
+    /// Three bytes of length, the row's number, 39 bytes of the row, and the page with the rest.
+    const CELL: usize = 47;
+    let guest = tempfile::tempdir().unwrap();
+    let path = write(guest.path(), "var/lib/rpm/rpmdb.sqlite", b"");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database
+        .execute_batch(
+            "PRAGMA page_size = 512; \
+             CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB)",
+        )
+        .unwrap();
+    // Zeros are a header without entries.
+    database
+        .execute("INSERT INTO Packages VALUES (1, ?)", [vec![0; 41_134]])
+        .unwrap();
+    drop(database);
+    assert_eq!(read(guest.path()).unwrap().files, BTreeSet::new());
+
+    let mut file = fs::read(&path).unwrap();
+    let leaf = &mut file[PAGE..2 * PAGE];
+    let cell = leaf[PAGE - CELL..].to_vec();
+    assert_eq!((leaf[0], leaf[4], cell[3]), (13, 1, 1));
+    for row in 1..=8_u8 {
+        let at = PAGE - CELL * usize::from(row);
+        leaf[at..at + CELL].copy_from_slice(&cell);
+        leaf[at + 3] = row;
+        let start = u16::try_from(at).unwrap().to_be_bytes();
+        leaf[4] = row;
+        leaf[5..7].copy_from_slice(&start);
+        leaf[6 + 2 * usize::from(row)..][..2].copy_from_slice(&start);
+    }
+    fs::write(&path, file).unwrap();
+    let error = read(guest.path()).unwrap_err();
+    assert!(error.to_string().contains("share"), "{error}");
+}
+
+#[test]
 fn a_chain_of_pages_in_a_circle_ends() {
     let guest = tempfile::tempdir().unwrap();
     let mut file = fs::read(fixture("rpm-bdb/var/lib/rpm/Packages")).unwrap();

@@ -5,10 +5,10 @@
 //! by a walk. An index that is missing, damaged or made by another version is set aside and begun
 //! anew; that costs one slower run.
 //!
-//! Rows are described in `rows`. Beside those tables stand `guests` (number → name and vdir),
+//! Rows are described in [`rows`]. Beside those tables stand `guests` (number → name and vdir),
 //! `runs` (number → report as JSON) and `meta` (format and store, to notice another store's index).
 
-mod rows;
+pub mod rows;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};

@@ -106,52 +106,60 @@ fn check(table: &str, key: &[u8], value: &[u8]) -> [u8; CHECK] {
 }
 
 /// Appends the check to a value.
-pub(super) fn seal(table: &str, key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+#[must_use]
+pub fn seal(table: &str, key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
     let check = check(table, key, &value);
     value.extend(check);
     value
 }
 
 /// The value without its check; `None` if that is wrong.
-pub(super) fn unseal<'a>(table: &str, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+#[must_use]
+pub fn unseal<'a>(table: &str, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     let (value, found) = sealed.split_last_chunk::<CHECK>()?;
     (check(table, key, value) == *found).then_some(value)
 }
 
 /// A row of `objects`.
-pub(super) fn stamp_to_bytes(stamp: &Stamp) -> Vec<u8> {
+#[must_use]
+pub fn stamp_to_bytes(stamp: &Stamp) -> Vec<u8> {
     let mut out = Vec::with_capacity(72);
     push_stamp(&mut out, stamp);
     out
 }
 
 /// The reverse of [`stamp_to_bytes`].
-pub(super) fn stamp_from_bytes(value: &[u8]) -> Option<Stamp> {
+#[must_use]
+pub fn stamp_from_bytes(value: &[u8]) -> Option<Stamp> {
     let mut reader = Reader(value);
     reader.stamp().filter(|_| reader.0.is_empty())
 }
 
 /// A row of the scan cache.
-pub(super) fn cached_to_bytes(stamp: &Stamp, identity: &Identity) -> Vec<u8> {
+#[must_use]
+pub fn cached_to_bytes(stamp: &Stamp, identity: &Identity) -> Vec<u8> {
     let mut out = stamp_to_bytes(stamp);
     push_identity(&mut out, identity);
     out
 }
 
 /// The reverse of [`cached_to_bytes`].
-pub(super) fn cached_from_bytes(value: &[u8]) -> Option<(Stamp, Identity)> {
+#[must_use]
+pub fn cached_from_bytes(value: &[u8]) -> Option<(Stamp, Identity)> {
     let mut reader = Reader(value);
     let row = (reader.stamp()?, reader.identity()?);
     reader.0.is_empty().then_some(row)
 }
 
 /// The key of a row of `links`.
-pub(super) fn link_key(guest: u32, object: &ObjectName) -> Vec<u8> {
+#[must_use]
+pub fn link_key(guest: u32, object: &ObjectName) -> Vec<u8> {
     [&guest.to_be_bytes()[..], &object.to_bytes()].concat()
 }
 
 /// A row of `links`: how many names, and which, where there is more than one.
-pub(super) fn names_to_bytes(count: u32, names: &[Vec<u8>]) -> Vec<u8> {
+#[must_use]
+pub fn names_to_bytes(count: u32, names: &[Vec<u8>]) -> Vec<u8> {
     let mut out = count.to_le_bytes().to_vec();
     if count > 1 {
         for name in names {
@@ -163,23 +171,27 @@ pub(super) fn names_to_bytes(count: u32, names: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// A row of `guests`.
-pub(super) fn guest_to_bytes(guest: &GuestRow) -> Vec<u8> {
+#[must_use]
+pub fn guest_to_bytes(guest: &GuestRow) -> Vec<u8> {
     // Neither a file name nor a path holds a NUL byte.
     [guest.name.as_slice(), &[0], guest.vdir.as_slice()].concat()
 }
 
-/// The reverse of [`guest_to_bytes`].
-pub(super) fn guest_from_bytes(value: &[u8]) -> Option<GuestRow> {
-    let at = value.iter().position(|&byte| byte == 0)?;
-    Some(GuestRow {
-        name: value[..at].to_vec(),
-        vdir: value[at + 1..].to_vec(),
+/// The reverse of [`guest_to_bytes`]; `None` for what no name and no path can be.
+#[must_use]
+pub fn guest_from_bytes(value: &[u8]) -> Option<GuestRow> {
+    // This table has no check: a second NUL is damage that shows.
+    let mut parts = value.split(|byte| *byte == 0);
+    let (name, vdir) = (parts.next()?, parts.next()?);
+    parts.next().is_none().then(|| GuestRow {
+        name: name.to_vec(),
+        vdir: vdir.to_vec(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{cached_from_bytes, cached_to_bytes, seal, unseal};
+    use super::{cached_from_bytes, cached_to_bytes, guest_from_bytes, seal, unseal};
     use crate::identity::{Identity, Mtime};
     use crate::sys::stamp::{Stamp, Timestamp};
 
@@ -214,6 +226,14 @@ mod tests {
             cached_from_bytes(&cached_to_bytes(&stamp, &identity)),
             Some((stamp, identity))
         );
+    }
+
+    #[test]
+    fn a_guest_has_a_name_and_a_path_that_can_be() {
+        assert!(guest_from_bytes(b"web\0/vservers/web").is_some());
+        for damaged in [b"web/vservers/web".as_slice(), b"web\0/vservers\0web"] {
+            assert_eq!(guest_from_bytes(damaged), None);
+        }
     }
 
     #[test]

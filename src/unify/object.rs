@@ -1,7 +1,20 @@
 //! Opens an object and makes sure that it is what its name says.
+//!
+//! # Why nothing is compared byte by byte before a name is replaced
+//!
+//! The file that is replaced was read under the lease that is still held when its name is
+//! exchanged: its digest is a proof of what it holds at that moment. BLAKE3 finds no two contents
+//! alike by chance or by intent, and no tool can tell more by comparing.
+//!
+//! The object was read under a lease, too, in this run or an earlier one. It is believed while its
+//! inode, size, mtime and ctime are those that it had then. Any write since has moved its ctime,
+//! which nothing but the clock can set, unless it fell into the same tick; so a stamp is
+//! only remembered once the clock has moved on under the lease ([`settled`]). To read every object again instead makes a run that finds one new guest among
+//! many read each shared file twice, for a doubt that is none.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::io::Errno;
@@ -13,7 +26,7 @@ use crate::report::FileError;
 use crate::store::ObjectName;
 use crate::sys::flags::{self, Flags};
 use crate::sys::lease::LeasedFile;
-use crate::sys::stamp::Stamp;
+use crate::sys::stamp::{Stamp, Timestamp};
 
 /// An object under a lease, marked, and proven to be what its name says.
 #[derive(Debug)]
@@ -24,6 +37,26 @@ pub struct ProvenObject {
     pub inode: u64,
     /// Its link count.
     pub links: u32,
+}
+
+/// Milliseconds between two ticks of the clock that stamps inodes, at the slowest (`HZ` of 100). A
+/// ctime that is later than that from now is of a clock that was set back: no use to wait for it.
+const LONGEST_TICK: u32 = 10;
+
+/// How the object is now, once no change to come can look like the last one: where that was in this
+/// tick of the clock, the next one is waited for.
+///
+/// # Errors
+/// What `statx(2)` lists.
+pub fn settled(file: &LeasedFile) -> rustix::io::Result<Stamp> {
+    let stamp = Stamp::of(file.as_fd())?;
+    for _ in 0..LONGEST_TICK {
+        if stamp.ctime < Timestamp::now() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(stamp)
 }
 
 /// Opens the object `name`. Its content is read, unless it is unchanged since it was `proven`.
@@ -107,7 +140,7 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
                 let mut tally = Tally::default();
                 match open(shared, &name, None, buffer) {
                     Ok(object) => {
-                        if let Ok(stamp) = Stamp::of(object.file.as_fd()) {
+                        if let Ok(stamp) = settled(&object.file) {
                             tally.objects.push(Linked {
                                 name,
                                 stamp,

@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::object;
 use super::prove::{Since, since};
 use super::replace::{Exchanged, Stuck};
 use super::shared::Shared;
@@ -210,7 +211,7 @@ impl Object {
                 path: shared.store.path_of(&self.name),
                 reason: reason.to_owned(),
             });
-        } else if let Ok(stamp) = Stamp::of(self.file.as_fd()) {
+        } else if let Ok(stamp) = object::settled(&self.file) {
             tally.objects.push(Linked {
                 name: self.name,
                 stamp,

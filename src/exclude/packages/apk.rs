@@ -24,6 +24,9 @@ const DEFAULTS: &[u8] = b"+etc\n@etc/init.d\n!etc/apk\n";
 
 /// The most patterns a guest may have; Alpine has none beside the defaults.
 const MOST_PATTERNS: usize = 1000;
+/// All lists of them together, in bytes. Compiled, a pattern takes some twenty times the memory of
+/// its text.
+const LONGEST_LISTS: usize = 1 << 20;
 
 pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, ExcludeError> {
     let mut seen = Vec::new();
@@ -49,7 +52,7 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Exclude
     Ok(!seen.is_empty())
 }
 
-fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excessive> {
+pub(super) fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excessive> {
     let mut directory = rules.directory(b"", found)?;
     for line in text.split(|byte| *byte == b'\n') {
         match line {
@@ -68,7 +71,11 @@ fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excess
 
 /// The protected paths, in order.
 #[derive(Debug, Default)]
-struct Protected(Vec<ProtectedPath>);
+pub(super) struct Protected {
+    rules: Vec<ProtectedPath>,
+    /// The length of the lists that they are from.
+    length: usize,
+}
 
 #[derive(Debug)]
 struct ProtectedPath {
@@ -85,8 +92,7 @@ struct Directory<'r, 'p> {
 
 impl Protected {
     fn read(guest: &Guest<'_>) -> Result<Self, ExcludeError> {
-        let mut rules = Self::default();
-        rules.add_list(DEFAULTS);
+        let mut rules = Self::defaults();
         for name in guest
             .list(Path::new("etc/apk/protected_paths.d"))?
             .unwrap_or_default()
@@ -98,26 +104,43 @@ impl Protected {
             let Some(file) = guest.read(&name)? else {
                 continue;
             };
-            rules.add_list(&file.bytes);
-            if rules.0.len() > MOST_PATTERNS {
-                let limit = MOST_PATTERNS as u64;
-                return Err(ExcludeError::TooLarge {
-                    path: file.path,
-                    limit,
-                    unit: "patterns",
-                });
-            }
+            rules.add_list(&file.path, &file.bytes)?;
         }
         Ok(rules)
     }
 
-    fn add_list(&mut self, text: &[u8]) {
+    /// What apk protects by itself.
+    pub(super) fn defaults() -> Self {
+        let mut rules = Self::default();
+        rules.extend(DEFAULTS);
+        rules
+    }
+
+    /// Adds a guest's list; `path` is its name for messages.
+    pub(super) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), ExcludeError> {
+        let too_large = |limit, unit| ExcludeError::TooLarge {
+            path: path.to_owned(),
+            limit,
+            unit,
+        };
+        self.length = self.length.saturating_add(text.len());
+        if self.length > LONGEST_LISTS {
+            return Err(too_large(LONGEST_LISTS as u64, "bytes"));
+        }
+        self.extend(text);
+        if self.rules.len() > MOST_PATTERNS {
+            return Err(too_large(MOST_PATTERNS as u64, "patterns"));
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, text: &[u8]) {
         let lines = text
             .split(|byte| *byte == b'\n')
             .filter_map(ProtectedPath::parse);
         // One more than the limit is enough to notice that it is passed.
-        let room = (MOST_PATTERNS + 1).saturating_sub(self.0.len());
-        self.0.extend(lines.take(room));
+        let room = (MOST_PATTERNS + 1).saturating_sub(self.rules.len());
+        self.rules.extend(lines.take(room));
     }
 
     fn directory<'p>(
@@ -132,7 +155,9 @@ impl Protected {
         // The longest pattern that matches a leading part of the path decides.
         let mut decided = (0, false);
         let mut last_names = Vec::new();
-        for rule in &self.0 {
+        // An empty line costs a look at every rule, too.
+        found.spend(self.rules.len() as u64)?;
+        for rule in &self.rules {
             let mut matching = true;
             for (pattern, name) in rule.names.iter().zip(&names) {
                 found.spend(pattern.cost(name.len()))?;
@@ -195,13 +220,13 @@ impl ProtectedPath {
 
 #[cfg(test)]
 mod tests {
+    use super::super::found::MOST_WORK;
     use super::*;
 
     #[test]
     fn the_longest_then_the_last_pattern_decides() {
-        let mut rules = Protected::default();
-        rules.add_list(DEFAULTS);
-        rules.add_list(
+        let mut rules = Protected::defaults();
+        rules.extend(
             b"# comment\n-etc/ssl/certs\n/opt/*/conf/\n+etc/ssl/certs/*.local\nsrv\n-srv\n",
         );
         for (directory, name, expected) in [
@@ -223,5 +248,24 @@ mod tests {
             let verdict = directory.protects(name.as_bytes(), &mut found).unwrap();
             assert_eq!(verdict, expected, "{:?} {name}", directory.path);
         }
+    }
+
+    #[test]
+    fn looking_at_the_rules_is_work_even_for_an_empty_line() {
+        let rules = Protected::defaults();
+        let mut found = Found::default();
+        found.spend(MOST_WORK).unwrap();
+        assert!(rules.directory(b"", &mut found).is_err());
+    }
+
+    #[test]
+    fn long_lists_are_not_compiled() {
+        let mut rules = Protected::default();
+        let half = b"?".repeat(LONGEST_LISTS / 2);
+        for _ in 0..2 {
+            rules.add_list(Path::new("/list"), &half).unwrap();
+        }
+        let error = rules.add_list(Path::new("/list"), b"?").unwrap_err();
+        assert!(matches!(error, ExcludeError::TooLarge { .. }), "{error}");
     }
 }

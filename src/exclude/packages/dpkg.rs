@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use super::found::{Excessive, Found};
+use super::found::{Excessive, Found, MOST_FILES, TOO_MANY};
 use super::guest::{Guest, GuestFile};
 use crate::exclude::error::ExcludeError;
 
@@ -44,14 +44,14 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Exclude
     Ok(exists)
 }
 
-fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
+pub(super) fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
     let mut stanza = Stanza::default();
     for line in text.split(|byte| *byte == b'\n') {
         match line {
             [] => std::mem::take(&mut stanza).finish(found)?,
             [b' ' | b'\t', value @ ..] => {
                 if stanza.in_conffiles {
-                    stanza.conffiles.push(value);
+                    stanza.conffile(value)?;
                 }
             }
             _ => stanza.field(line),
@@ -86,13 +86,21 @@ impl<'a> Stanza<'a> {
         }
     }
 
+    fn conffile(&mut self, line: &'a [u8]) -> Result<(), Excessive> {
+        // What is kept until the end of the stanza takes more memory than a short line does.
+        self.conffiles.extend(conffile(line));
+        if self.conffiles.len() > MOST_FILES {
+            return Err(TOO_MANY);
+        }
+        Ok(())
+    }
+
     fn finish(self, found: &mut Found) -> Result<(), Excessive> {
         if self.absent {
             return Ok(());
         }
         self.conffiles
             .into_iter()
-            .filter_map(conffile)
             .try_for_each(|path| found.add(&[path]))
     }
 }
@@ -130,5 +138,18 @@ mod tests {
         ] {
             assert_eq!(conffile(line.as_bytes()), path.map(str::as_bytes), "{line}");
         }
+    }
+
+    #[test]
+    fn lines_that_wait_for_the_end_of_their_stanza_are_few() {
+        let mut stanza = Stanza::default();
+        stanza.conffile(b"").unwrap();
+        assert!(stanza.conffiles.is_empty());
+        let text = [
+            b"Status: purge ok not-installed\nConffiles:\n".as_slice(),
+            &b" /a 0\n".repeat(MOST_FILES + 1),
+        ]
+        .concat();
+        assert_eq!(parse(&text, &mut Found::default()), Err(TOO_MANY));
     }
 }

@@ -7,12 +7,15 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Excessive(pub(super) &'static str);
 
+pub(super) const TOO_MANY: Excessive =
+    Excessive("it names more configuration files than any real guest has");
+
 // A large desktop has a few thousand configuration files. Repetitions count too: a database that
 // names one file over and over costs time as well.
-const MOST_FILES: usize = 1_000_000;
+pub(super) const MOST_FILES: usize = 1_000_000;
 const MOST_BYTES: usize = 128 << 20;
 /// Steps of pattern matching; some seconds' worth.
-const MOST_WORK: u64 = 4_000_000_000;
+pub(super) const MOST_WORK: u64 = 4_000_000_000;
 /// The kernel takes no longer path, so no file has one.
 const LONGEST_PATH: usize = 4095;
 
@@ -35,9 +38,7 @@ impl Found {
         self.count += 1;
         self.bytes += length;
         if self.count > MOST_FILES || self.bytes > MOST_BYTES {
-            return Err(Excessive(
-                "it names more configuration files than any real guest has",
-            ));
+            return Err(TOO_MANY);
         }
         let mut path = Vec::with_capacity(length + 1);
         if parts.iter().find_map(|part| part.first()) != Some(&b'/') {

@@ -10,8 +10,11 @@
 //! | rpm | `rpmdb.sqlite`, `Packages.db`, `Packages` | files with the flag `RPMFILE_CONFIG` |
 //! | apk | `lib/apk/db/installed` | files below the protected paths |
 //! | pacman | `var/lib/pacman/local/*/files` | the section `%BACKUP%` |
+//!
+//! The parsers see bytes only, and [`Content`] is how a database is given to them without a guest.
 
 mod apk;
+mod content;
 mod dpkg;
 mod found;
 mod guest;
@@ -24,6 +27,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::error::ExcludeError;
+pub use content::Content;
 use found::Found;
 use guest::Guest;
 

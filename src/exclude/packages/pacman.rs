@@ -31,7 +31,7 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Exclude
     Ok(true)
 }
 
-fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
+pub(super) fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
     let mut in_backup = false;
     for line in text.split(|byte| *byte == b'\n') {
         match line {

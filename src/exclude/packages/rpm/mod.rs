@@ -55,24 +55,42 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Exclude
             && !seen.contains(&file.stamp.identity)
         {
             seen.push(file.stamp.identity);
-            sqlite::parse(file.bytes, &log, found).map_err(|damage| damage.of(&file.path))?;
+            parse_sqlite(&file.path, file.bytes, &log, found)?;
         }
         for (name, parse) in [
-            ("Packages.db", ndb::parse as Parser),
-            ("Packages", bdb::parse),
+            ("Packages.db", parse_ndb as Parser),
+            ("Packages", parse_bdb),
         ] {
             if let Some(file) = guest.read(&directory.join(name))?
                 && !seen.contains(&file.stamp.identity)
             {
                 seen.push(file.stamp.identity);
-                parse(&file.bytes, found).map_err(|damage| damage.of(&file.path))?;
+                parse(&file.path, &file.bytes, found)?;
             }
         }
     }
     Ok(!seen.is_empty())
 }
 
-type Parser = fn(&[u8], &mut Found) -> Result<(), Damage>;
+type Parser = fn(&Path, &[u8], &mut Found) -> Result<(), ExcludeError>;
+
+/// Reads a database of `SQLite` and its log; `path` is its name for messages, here and below.
+pub(super) fn parse_sqlite(
+    path: &Path,
+    file: Vec<u8>,
+    log: &[u8],
+    found: &mut Found,
+) -> Result<(), ExcludeError> {
+    sqlite::parse(file, log, found).map_err(|damage| damage.of(path))
+}
+
+pub(super) fn parse_ndb(path: &Path, file: &[u8], found: &mut Found) -> Result<(), ExcludeError> {
+    ndb::parse(file, found).map_err(|damage| damage.of(path))
+}
+
+pub(super) fn parse_bdb(path: &Path, file: &[u8], found: &mut Found) -> Result<(), ExcludeError> {
+    bdb::parse(file, found).map_err(|damage| damage.of(path))
+}
 
 /// The 32-bit little-endian number at `offset`.
 fn le32(bytes: &[u8], offset: usize) -> Option<u32> {

@@ -4,7 +4,9 @@
 //! and play back its rollback journal, which can name a file anywhere on the host to be deleted.
 //! So the file and its log are read, the log is applied by [`wal`], and `SQLite` sees
 //! bytes only. The schema is the guest's and not to be trusted either: `Packages` has to be a
-//! plain table, and the statement stops after a fixed number of steps.
+//! plain table, and the statement stops after a fixed number of steps. One step can read a row of
+//! any length, and nothing in the format keeps rows from sharing their pages, so all rows together
+//! may be no longer than the file.
 
 use std::path::Path;
 
@@ -21,6 +23,8 @@ use crate::exclude::error::ExcludeError;
 const LARGEST: usize = 512 << 20;
 /// How often a database and its log are read again because they changed meanwhile.
 const ATTEMPTS: usize = 5;
+/// Below this length nothing is worth a limit of its own; `SQLite`'s own texts are shorter.
+const SHORT: usize = 64 << 10;
 /// Steps of `SQLite`'s machine between two looks at the clock, so to speak, and how many looks.
 /// A real database takes a handful of steps a package.
 const STEPS_A_LOOK: i32 = 100_000;
@@ -64,8 +68,9 @@ pub(super) fn parse(mut file: Vec<u8>, log: &[u8], found: &mut Found) -> Result<
         versions.fill(1);
     }
     let database = open(&file).map_err(Damage::Sqlite)?;
+    let length = file.len();
     drop(file);
-    read_packages(&database, found)
+    read_packages(&database, length, found)
 }
 
 fn open(file: &[u8]) -> rusqlite::Result<Connection> {
@@ -77,7 +82,7 @@ fn open(file: &[u8]) -> rusqlite::Result<Connection> {
     // No row can be larger than the file that holds it.
     database.set_limit(
         Limit::SQLITE_LIMIT_LENGTH,
-        i32::try_from(LARGEST).unwrap_or(i32::MAX),
+        i32::try_from(file.len().max(SHORT)).unwrap_or(i32::MAX),
     )?;
     database.deserialize_read_exact(MAIN_DB, file, file.len(), true)?;
     database.pragma_update(None, "cell_size_check", true)?;
@@ -92,7 +97,8 @@ fn open(file: &[u8]) -> rusqlite::Result<Connection> {
     Ok(database)
 }
 
-fn read_packages(database: &Connection, found: &mut Found) -> Result<(), Damage> {
+/// `left` is how long all rows together may be.
+fn read_packages(database: &Connection, mut left: usize, found: &mut Found) -> Result<(), Damage> {
     // A view or a virtual table of this name, or a computed column, would run the guest's code.
     let is_table = "SELECT count(*) FROM pragma_table_list \
                     WHERE schema = 'main' AND name = 'Packages' AND type = 'table'";
@@ -115,7 +121,11 @@ fn read_packages(database: &Connection, found: &mut Found) -> Result<(), Damage>
     while let Some(row) = rows.next().map_err(Damage::Sqlite)? {
         let value = row.get_ref(0).map_err(Damage::Sqlite)?;
         let not_a_blob = |_| Damage::Format("a row of Packages holds no blob");
-        header::parse(value.as_blob().map_err(not_a_blob)?, found)?;
+        let blob = value.as_blob().map_err(not_a_blob)?;
+        left = left
+            .checked_sub(blob.len())
+            .ok_or(Damage::Format("its rows share their pages"))?;
+        header::parse(blob, found)?;
     }
     Ok(())
 }

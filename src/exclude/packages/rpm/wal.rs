@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Numbers are big-endian. The magic says in which order the words are summed. Frames count up to
-//! the last commit before the first one whose salts or running sum do not fit: what follows is
-//! left over from an earlier round, or was never finished.
+//! the last commit before the first one whose salts or running sum do not fit, or whose page is 0,
+//! which none is: what follows is left over from an earlier round, or was never finished.
 
 use super::{be32, le32, position};
 
@@ -46,7 +46,9 @@ pub(super) fn apply(database: &mut Vec<u8>, log: &[u8], largest: usize) {
         .take_while(|(frame_head, page)| {
             sum.add(&frame_head[..8]);
             sum.add(page);
-            frame_head[8..16] == head[16..24] && sum.agrees(&frame_head[16..])
+            be32(frame_head, 0) != Some(0)
+                && frame_head[8..16] == head[16..24]
+                && sum.agrees(&frame_head[16..])
         })
         .collect();
     let pages_after = |frame_head: &[u8]| be32(frame_head, 4).map_or(0, position);
@@ -91,5 +93,53 @@ impl Sum {
     /// Whether the two big-endian words at the start of `bytes` are this sum.
     fn agrees(&self, bytes: &[u8]) -> bool {
         be32(bytes, 0) == Some(self.value.0) && be32(bytes, 4) == Some(self.value.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 512;
+    const LARGEST: usize = 1 << 20;
+
+    /// A log of pages full of one byte each: page number, pages after commit, byte.
+    fn log(frames: &[(u32, u32, u8)]) -> Vec<u8> {
+        let words = |words: &[u32]| -> Vec<u8> {
+            words.iter().flat_map(|word| word.to_be_bytes()).collect()
+        };
+        let mut sum = Sum {
+            number: le32,
+            value: (0, 0),
+        };
+        let mut log = words(&[MAGIC, 3_007_000, 512, 0, 7, 8]);
+        sum.add(&log);
+        log.extend(words(&[sum.value.0, sum.value.1]));
+        for &(number, pages, byte) in frames {
+            let head = words(&[number, pages, 7, 8]);
+            sum.add(&head[..8]);
+            sum.add(&[byte; PAGE]);
+            log.extend([head, words(&[sum.value.0, sum.value.1])].concat());
+            log.extend([byte; PAGE]);
+        }
+        log
+    }
+
+    #[test]
+    fn the_log_ends_where_sqlite_ends_it() {
+        for (frames, pages) in [
+            (&[(1, 0, 1), (2, 2, 2)][..], &[1, 2][..]),
+            // Not committed.
+            (&[(1, 2, 1), (2, 0, 2)], &[1, 9]),
+            // No page has the number 0: what follows is not a log any more.
+            (&[(1, 2, 1), (0, 2, 2), (2, 2, 2)], &[1, 9]),
+            // Cut off by the later commit.
+            (&[(3, 3, 3), (1, 1, 1)], &[1]),
+        ] {
+            let mut database = vec![9; 2 * PAGE];
+            apply(&mut database, &log(frames), LARGEST);
+            let found: Vec<_> = database.chunks(PAGE).map(|page| page[0]).collect();
+            assert_eq!(found, pages, "{frames:?}");
+        }
     }
 }

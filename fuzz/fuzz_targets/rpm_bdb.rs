@@ -1,0 +1,16 @@
+//! Berkeley DB's hash: a file that is cut short is refused, or names no file that the whole does not.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vhashify::exclude::packages::Content;
+use vhashify_fuzz::configuration_files;
+
+fuzz_target!(|input: &[u8]| {
+    let Some(files) = configuration_files(Content::RpmBdb(input)) else {
+        return;
+    };
+    for length in [input.len() / 2, input.len().saturating_sub(1)] {
+        let fewer = configuration_files(Content::RpmBdb(&input[..length]));
+        assert!(fewer.is_none_or(|fewer| fewer.is_subset(&files)));
+    }
+});
