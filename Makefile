@@ -31,10 +31,11 @@ test-vm: toolchain ## tests under the kernels of Debian 12 and 13, in QEMU (root
 
 lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 	@fixtures/install.sh shellcheck
-	shellcheck fixtures/*.sh .ci/run
+	shellcheck fixtures/*.sh tests/vm/*.sh .ci/run
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --all-targets --locked --features fault-injection -- -D warnings
+	$(CARGO) clippy --test vm --locked --features fault-injection -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
