@@ -43,7 +43,7 @@ test-vm: toolchain ## tests under the kernels of Debian 12 and 13, in QEMU (root
 
 lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 	@fixtures/install.sh shellcheck
-	shellcheck fixtures/*.sh .ci/run
+	shellcheck fixtures/*.sh tests/vm/*.sh .ci/run
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
@@ -51,6 +51,7 @@ lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 	@# Nothing is linked here, so that libFuzzer need not be compiled once more.
 	CUSTOM_LIBFUZZER_PATH=/none $(CARGO) clippy --all-targets --locked \
 		--manifest-path fuzz/Cargo.toml --target-dir "$(TARGET)" -- -D warnings
+	$(CARGO) clippy --test vm --locked --features fault-injection -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-deny
 	$(CARGO) deny --locked check bans licenses sources

@@ -59,7 +59,7 @@ impl Machine {
     pub fn debian(release: u32) -> Self {
         Self {
             debian: release,
-            time_limit: Duration::from_secs(1200),
+            time_limit: Duration::from_mins(20),
         }
     }
 
