@@ -7,47 +7,16 @@ mod support;
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use support::bait::{FILES, content, outside, tempting};
 use support::filesystem::{command, on_each};
 use support::program::Host;
 use support::snapshot::Snapshot;
-use support::tree::{Content, PLAIN, make_file};
-
-const FILES: u64 = 20;
-
-fn content(number: u64) -> Content {
-    Content {
-        size: 300 + number,
-        variant: 0,
-    }
-}
-
-/// Files that have twins in every directory made by this.
-fn tempting(directory: &Path) {
-    for number in 0..FILES {
-        make_file(
-            &directory.join(format!("file{number}")),
-            content(number),
-            PLAIN,
-        );
-    }
-}
-
-/// What must not change outside of the guests: everything, also inode numbers and link counts.
-fn outside(directory: &Path) -> Vec<(PathBuf, u64, u64, i64, i64)> {
-    support::snapshot::paths(directory)
-        .into_iter()
-        .map(|path| {
-            let found = fs::symlink_metadata(&path).unwrap();
-            let (inode, links) = (found.ino(), found.nlink());
-            (path, inode, links, found.ctime(), found.ctime_nsec())
-        })
-        .collect()
-}
+use support::tree::{PLAIN, make_file};
 
 #[test]
 fn inv1_temporary_names_that_are_taken_beforehand_cost_a_skip_and_nothing_else() {

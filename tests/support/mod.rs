@@ -3,6 +3,7 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
+//! | [`bait`] | files that a run is to be led to, and whether it touched them |
 //! | [`disturb`] | a command disturbed at a fault point, and what must hold then |
 //! | [`everything`] | all that can be said of any guests |
 //! | [`filesystem`] | real ext4, XFS and Btrfs, loop-mounted for one test |
@@ -20,6 +21,7 @@
 // Each test program compiles all of it and uses a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod bait;
 pub mod disk;
 pub mod disturb;
 pub mod everything;

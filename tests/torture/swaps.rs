@@ -3,16 +3,16 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 
 use crate::attack::{Attack, Ends, Field};
+use crate::support::bait::{FILES, content, outside, tempting};
 use crate::support::program::{Host, output};
-use crate::support::snapshot::{check_store, paths};
-use crate::support::tree::{Content, PLAIN, make_file};
+use crate::support::snapshot::check_store;
 
 pub const ATTACK: Attack = Attack {
     name: "inv4_swaps",
@@ -20,7 +20,6 @@ pub const ATTACK: Attack = Attack {
     run,
 };
 
-const FILES: u64 = 20;
 const LONGEST_RUN: Duration = Duration::from_mins(1);
 
 fn run(field: &mut Field<'_>) {
@@ -98,31 +97,6 @@ fn file_for_fifo_or_device(field: &Field<'_>, until: Instant) -> u64 {
     assert_eq!(fs::symlink_metadata(&fifo).unwrap().nlink(), 1);
     check_store(&host.store());
     swaps * FILES
-}
-
-fn content(number: u64) -> Content {
-    Content {
-        size: 300 + number,
-        variant: 0,
-    }
-}
-
-/// Files that have twins in every directory made by this.
-fn tempting(directory: &Path) {
-    for number in 0..FILES {
-        let path = directory.join(format!("file{number}"));
-        make_file(&path, content(number), PLAIN);
-    }
-}
-
-/// What must not change outside of the guests: everything, also inode numbers and link counts.
-fn outside(directory: &Path) -> Vec<(PathBuf, u64, u64, i64, i64)> {
-    let look = |path: PathBuf| {
-        let found = fs::symlink_metadata(&path).unwrap();
-        let (inode, links) = (found.ino(), found.nlink());
-        (path, inode, links, found.ctime(), found.ctime_nsec())
-    };
-    paths(directory).into_iter().map(look).collect()
 }
 
 /// Runs go on while `attack` is done again and again in the first guest; how often it was done.
