@@ -66,6 +66,16 @@ pub fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     fault::at(Point::OpenFile, || open_strict(directory, name, FILE))
 }
 
+/// Opens whatever `name` of `directory` is, as a place and not for reading (`O_PATH`): a FIFO or a
+/// device does nothing, and a symbolic link is the link itself.
+///
+/// # Errors
+/// As [`open_directory`].
+pub fn open_any(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_strict(directory, name, flags)
+}
+
 /// The inode number of `name` in `directory`, the name itself and not what it may point at.
 ///
 /// # Errors

@@ -277,7 +277,9 @@ impl<'a> Applier<'a> {
                     let name = self.shared.scan.name_of(file);
                     let old = leased.stamp.inode;
                     self.times.begin(file.directory, directory.as_fd());
+                    let guest = self.shared.scan.guest_of(file.directory);
                     Exchanged::new(
+                        self.shared.guest(guest),
                         directory,
                         name,
                         Purpose::Share,

@@ -243,7 +243,15 @@ impl<'a> Work<'a> {
                     let name = self.scan.name_of(file);
                     self.times.begin(file.directory, directory.as_fd());
                     let (old, new) = (file.stamp.inode, copy.private.as_fd());
-                    Exchanged::new(directory, name, Purpose::Own, old, new, copy.inode)
+                    Exchanged::new(
+                        self.guest,
+                        directory,
+                        name,
+                        Purpose::Own,
+                        old,
+                        new,
+                        copy.inode,
+                    )
                 });
             match done {
                 Ok(done) => {

@@ -232,11 +232,12 @@ impl Recovery<'_> {
         });
         for record in rest {
             let path = self.scan.directory_path(record.directory);
-            let root = self.guests[usize::from(guest)].root.as_fd();
-            let directory = beneath::open_directory(root, &path)
+            let guest = self.guests[usize::from(guest)];
+            let directory = beneath::open_directory(guest.root.as_fd(), &path)
                 .map_err(|errno| Undone::Failed("openat2", errno))?;
             let name = self.scan.name_of(record);
             let done = Exchanged::new(
+                guest,
                 Rc::new(directory),
                 name,
                 Purpose::Own,

@@ -19,10 +19,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::take_back::{MOST_WALKS, lead_back};
+use crate::guest::Guest;
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
 use crate::unify::temporary::{self, Purpose};
@@ -69,11 +72,13 @@ impl Refused {
 pub struct Stuck(pub Errno);
 
 impl Exchanged {
-    /// Puts a link to the inode behind `new` in the place of `name`, if that leads to `old_inode`.
+    /// Puts a link to the inode behind `new` in the place of `name` of `guest`, if that leads to
+    /// `old_inode`.
     ///
     /// # Errors
     /// [`Refused`]; nothing is changed then.
     pub fn new(
+        guest: &Guest,
         directory: Rc<OwnedFd>,
         name: &[u8],
         purpose: Purpose,
@@ -103,10 +108,12 @@ impl Exchanged {
             Ok(inode) if inode == old_inode => Ok(this),
             // The guest put another file there in the last microseconds: that one belongs there.
             _ => Err(match this.undo() {
-                Ok(gone) => {
-                    gone.into_iter().for_each(Self::forget);
-                    Refused::Changed
-                }
+                Ok(None) => Refused::Changed,
+                // And has moved our link meanwhile, so that its own file has no other name.
+                Ok(Some(moved)) => match moved.put_back_displaced(guest, purpose) {
+                    Ok(()) => Refused::Changed,
+                    Err(stuck) => Refused::Stuck(stuck),
+                },
                 Err(stuck) => Refused::Stuck(stuck),
             }),
         }
@@ -150,6 +157,23 @@ impl Exchanged {
         }
         self.forget();
         Ok(None)
+    }
+
+    /// The temporary name leads to a file of the guest that stood where our link was put, and the
+    /// guest has moved that link: wherever it is now, the file belongs there.
+    fn put_back_displaced(self, guest: &Guest, purpose: Purpose) -> Result<(), Stuck> {
+        let displaced = beneath::open_any(self.directory.as_fd(), &self.temporary);
+        let displaced = displaced.map_err(Stuck)?;
+        for _ in 0..MOST_WALKS {
+            if lead_back(guest, self.new_inode, displaced.as_fd(), purpose)? {
+                break;
+            }
+            // Missed because it is moved all the time; or the guest has removed it, and with it
+            // what it took for its file.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.forget();
+        Ok(())
     }
 
     /// Removes the temporary name, whatever it leads to.

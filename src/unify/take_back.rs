@@ -25,7 +25,7 @@ use crate::sys::beneath;
 use crate::sys::stamp::Stamp;
 
 /// How often a guest is walked for names that it moves on meanwhile.
-const MOST_WALKS: u32 = 5;
+pub const MOST_WALKS: u32 = 20;
 
 /// A file that was replaced and what it was replaced by.
 #[derive(Debug)]
@@ -58,37 +58,49 @@ pub fn take_back(names: Vec<Exchanged>, sides: &Sides<'_>) -> Result<(), Stuck> 
     // A stuck name leads to the new inode, and is the next run's: what else does is no stray then.
     result?;
     let new = Stamp::of(sides.new).map_err(Stuck)?;
-    if !gone.is_empty() || new.link_count > sides.links_without {
+    let has_strays = || Stamp::of(sides.new).is_ok_and(|now| now.link_count > sides.links_without);
+    let mut walks = 0;
+    // Where other guests add names meanwhile the count stays high, and there is nothing to find.
+    while walks < MOST_WALKS && (has_strays() || (walks == 0 && !gone.is_empty())) {
         for guest in &sides.guests {
-            lead_back_strays(guest, new.inode, sides)?;
+            lead_back(guest, new.inode, sides.old, sides.purpose)?;
         }
+        walks += 1;
     }
     // Not before: the old inode could have had no other name.
     gone.into_iter().for_each(Exchanged::forget);
     Ok(())
 }
 
-fn lead_back_strays(guest: &Guest, new: u64, sides: &Sides<'_>) -> Result<(), Stuck> {
-    let old = Stamp::of(sides.old).map_err(Stuck)?.inode;
+/// Leads every name by which the guest has the inode `new` to the one behind `old`; whether there
+/// was any. A name that the guest moves during the walk may be missed.
+///
+/// # Errors
+/// [`Stuck`], also where the guest moves a name on and on.
+pub fn lead_back(
+    guest: &Guest,
+    new: u64,
+    old: BorrowedFd<'_>,
+    purpose: Purpose,
+) -> Result<bool, Stuck> {
+    let inode = Stamp::of(old).map_err(Stuck)?.inode;
+    let mut is_any = false;
     for _ in 0..MOST_WALKS {
         let strays = names_of(guest, new).map_err(Stuck)?;
         if strays.is_empty() {
-            return Ok(());
+            return Ok(is_any);
         }
         for stray in strays {
             let opened = beneath::open_directory(guest.root.as_fd(), &stray.directory);
             let Ok(directory) = opened else {
                 continue;
             };
-            match Exchanged::new(
-                directory.into(),
-                &stray.name,
-                sides.purpose,
-                new,
-                sides.old,
-                old,
-            ) {
-                Ok(exchanged) => exchanged.finish().map_err(Stuck)?,
+            let directory = directory.into();
+            match Exchanged::new(guest, directory, &stray.name, purpose, new, old, inode) {
+                Ok(exchanged) => {
+                    exchanged.finish().map_err(Stuck)?;
+                    is_any = true;
+                }
                 // Moved on: the next walk finds it.
                 Err(Refused::Changed | Refused::NameTaken) => {}
                 Err(Refused::Stuck(stuck)) => return Err(stuck),
