@@ -11,6 +11,7 @@
 //!  │  └ apply    do it
 //!  │     └ transaction  what can be undone until it is certain
 //!  │        └ replace   one name
+//!  ├ extents   one group where guests share extents and no inodes: prove, compare, share
 //!  ├ object    an object, proven and marked
 //!  ├ directory_times  what replacing did to the mtime of directories, undone
 //!  ├ shared    what all workers look at
@@ -23,6 +24,7 @@ mod apply;
 mod census;
 mod deunify;
 mod directory_times;
+mod extents;
 pub mod group;
 mod learn;
 mod object;

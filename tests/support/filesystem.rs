@@ -20,6 +20,9 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
+    /// Those whose files can share extents.
+    pub const WITH_SHARED_EXTENTS: [Self; 2] = [Self::Xfs, Self::Btrfs];
+
     fn make(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=1"]),
@@ -105,7 +108,12 @@ impl Drop for Filesystem {
 
 /// Runs `test` on each kind of filesystem, and says on which it failed.
 pub fn on_each(test: impl Fn(&Filesystem)) {
-    for kind in Kind::ALL {
+    on_each_of(&Kind::ALL, test);
+}
+
+/// Runs `test` on each of these kinds, and says on which it failed.
+pub fn on_each_of(kinds: &[Kind], test: impl Fn(&Filesystem)) {
+    for &kind in kinds {
         let filesystem = Filesystem::new(kind);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&filesystem)));
         if let Err(panic) = result {
