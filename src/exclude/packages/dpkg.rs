@@ -108,16 +108,27 @@ impl<'a> Stanza<'a> {
 /// The path in a line `path hash [flag...]`. The path may hold blanks, so it is what is left when
 /// the known words are taken off the end. A flagged file is a configuration file all the same.
 fn conffile(line: &[u8]) -> Option<&[u8]> {
-    let mut rest = line.trim_ascii();
+    let mut rest = line;
+    while let [b' ', after @ ..] = rest {
+        rest = after;
+    }
+    rest = without_final_blanks(rest);
     loop {
         let blank = rest.iter().rposition(|byte| *byte == b' ')?;
         let (before, word) = (&rest[..blank], &rest[blank + 1..]);
-        rest = before.trim_ascii_end();
+        rest = without_final_blanks(before);
         // "newconffile" stands where the hash will be once the package is configured.
         if !matches!(word, b"obsolete" | b"remove-on-upgrade") {
             return rest.starts_with(b"/").then_some(rest);
         }
     }
+}
+
+fn without_final_blanks(mut line: &[u8]) -> &[u8] {
+    while let [before @ .., b' '] = line {
+        line = before;
+    }
+    line
 }
 
 #[cfg(test)]
@@ -132,6 +143,10 @@ mod tests {
             ("/etc/a cc3493 obsolete", Some("/etc/a")),
             ("/etc/a cc3493 obsolete remove-on-upgrade", Some("/etc/a")),
             ("/etc/a newconffile", Some("/etc/a")),
+            ("  /etc/a  cc3493 ", Some("/etc/a")),
+            // Only a blank divides words: a name may end in anything else.
+            ("/etc/a\t cc3493", Some("/etc/a\t")),
+            ("/etc/a\x0c cc3493 obsolete", Some("/etc/a\x0c")),
             ("/etc/a", None),
             ("etc/a cc3493", None),
             ("", None),
