@@ -34,6 +34,8 @@ fuzz: toolchain ## the parsers of hostile input, each for VHASHIFY_FUZZ_SECONDS 
 
 torture: toolchain ## the invariants under fire for MINUTES (10), a line for each (root)
 	@fixtures/install.sh mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount
+	@# Before the clock runs: what is as hostile, but no race. A million names take half a minute.
+	VHASHIFY_TORTURE=long $(CARGO) test --locked --features fault-injection --test adversary
 	VHASHIFY_TORTURE_MINUTES="$${MINUTES:-10}" \
 		$(CARGO) test --locked --features fault-injection --test torture
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A kind of filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,18 @@ impl Kind {
         if let (Self::Ext4, Some(features)) = (self, std::env::var_os("VHASHIFY_EXT4_FEATURES")) {
             make.arg("-O").arg(features);
         }
-        command(make.arg(image));
+        make.arg(image);
+        // mkfs.btrfs looks at the file behind every loop device, and fails where that is just taken
+        // away, as the disks of `disk` are by another test.
+        let begun = Instant::now();
+        while let Err(said) = run(&mut make) {
+            let is_raced = said.contains("cannot check mount status");
+            assert!(
+                is_raced && begun.elapsed() < Duration::from_secs(10),
+                "{said}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
         file
     }
 }
@@ -170,15 +181,20 @@ pub fn on_each_of(kinds: &[Kind], test: impl Fn(&Filesystem)) {
 
 /// Runs a command that must succeed.
 pub fn command(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| {
-        panic!("{command:?} cannot be run: {error}; `make test` installs what it needs")
-    });
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    run(command).unwrap_or_else(|said| panic!("{said}"))
+}
+
+/// Runs a command; what it printed, or why it failed.
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| {
+        format!("{command:?} cannot be run: {error}; `make test` installs what it needs")
+    })?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{command:?}: {said}"))
+    }
 }
 
 /// Unmounts what is not in use, and waits where it seems to be: a process that another thread of
