@@ -180,6 +180,8 @@ pub enum When {
 pub enum Protect {
     /// The strongest that this host can enforce; refuse if there is none
     Auto,
+    /// Share extents and no inodes: disk, but no page cache; Btrfs and XFS, guests may run
+    Reflink,
     /// Mark them, enforce nothing: for guests at rest that are trusted
     None,
 }

@@ -154,6 +154,7 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
         wait: wait(common),
         protect: match run.protect {
             Protect::Auto => Mode::Auto,
+            Protect::Reflink => Mode::Reflink,
             Protect::None => Mode::None,
         },
     };
@@ -169,7 +170,9 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
         report.merge(part);
     }
     bar.clear();
-    if run.ignore_mtime && report.files_unified > 0 {
+    // Files that share only extents keep theirs.
+    let shares_inodes = report.protection.iter().any(|&mode| mode != "reflink");
+    if run.ignore_mtime && report.files_unified > 0 && shares_inodes {
         bar.note("--ignore-mtime: unified files have the mtime of one of them");
     }
     Ok(print(common, &report, &report))

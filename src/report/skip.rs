@@ -49,6 +49,10 @@ skips! {
     TooManyLinks = "too-many-links",
     /// The filesystem does not link it (another quota project, say).
     CannotLink = "cannot-be-linked",
+    /// So small that the filesystem keeps it among its metadata: it has no extent to share.
+    Inline = "without-extents",
+    /// The filesystem does not share its extents (a swap file, or data without checksums).
+    CannotShare = "extents-cannot-be-shared",
     /// The temporary name beside it is taken by something else.
     NameTaken = "temporary-name-taken",
 }

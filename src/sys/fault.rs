@@ -55,6 +55,10 @@ points! {
     Mark = "mark",
     /// `ioctl(FS_IOC_SETFLAGS)` that takes the mark away.
     Unmark = "unmark",
+    /// `ioctl(FS_IOC_FIEMAP)`.
+    MapExtents = "map-extents",
+    /// `ioctl(FIDEDUPERANGE)`.
+    ShareExtents = "share-extents",
     /// `syncfs` before names are replaced.
     Sync = "sync",
     /// `linkat` of a temporary name.

@@ -84,18 +84,24 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// A reason to leave the file alone.
     pub fn lease(&mut self, file: &FileRecord) -> Result<Leased, Unproven> {
-        let directory = self
-            .directory(file.directory)
-            .map_err(|errno| unopened("openat2", errno))?;
-        let name = self.shared.scan.name_of(file);
-        let opened = beneath::open_file(directory.as_fd(), name)
-            .map_err(|errno| unopened("openat2", errno))?;
-        let leased = Leased::new(opened)?;
+        let leased = Leased::new(self.open(file)?)?;
         if leased.stamp.is_unchanged_since(&file.stamp) {
             Ok(leased)
         } else {
             Err(Unproven::Skipped(Skip::Changed))
         }
+    }
+
+    /// Opens what has the name of a file that the scan found, whatever it may be by now.
+    ///
+    /// # Errors
+    /// A reason to leave the file alone.
+    pub fn open(&mut self, file: &FileRecord) -> Result<OwnedFd, Unproven> {
+        let directory = self
+            .directory(file.directory)
+            .map_err(|errno| unopened("openat2", errno))?;
+        let name = self.shared.scan.name_of(file);
+        beneath::open_file(directory.as_fd(), name).map_err(|errno| unopened("openat2", errno))
     }
 
     /// Does what `steps` say for files of one identity. `objects` are those that exist.

@@ -72,10 +72,19 @@ fn three_when_nothing_can_be_protected() {
     let filesystem = Filesystem::new(Kind::Ext4);
     let host = two_guests(&filesystem);
     let store = host.store();
-    for mode in [&[][..], &["--protect", "auto"]] {
+    for mode in [
+        &[][..],
+        &["--protect", "auto"],
+        &["--protect", "reflink"],
+        &["--protect", "reflink", "-n"],
+    ] {
         let mut command = host.command(["--manually"]);
         command.args(mode).args(&host.guests);
-        let words = [store.to_str().unwrap(), "--protect none"];
+        let words = [
+            store.to_str().unwrap(),
+            "reflink: its filesystem does not share extents",
+            "--protect none",
+        ];
         refused_untouched(filesystem.path(), &mut command, 3, &words);
     }
 }

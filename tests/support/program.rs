@@ -18,6 +18,8 @@ use serde_json::Value;
 pub struct Host {
     pub place: PathBuf,
     pub guests: Vec<PathBuf>,
+    /// What runs are told with `--protect`.
+    pub protect: &'static str,
 }
 
 impl Host {
@@ -32,7 +34,14 @@ impl Host {
         Self {
             place: place.to_path_buf(),
             guests,
+            protect: "none",
         }
+    }
+
+    /// The same, with runs in another mode of protection.
+    pub fn protected_by(mut self, mode: &'static str) -> Self {
+        self.protect = mode;
+        self
     }
 
     pub fn store(&self) -> PathBuf {
@@ -55,10 +64,10 @@ impl Host {
         command
     }
 
-    /// A run over all guests: `vhashify --protect none --manually OPTIONS GUEST…`.
+    /// A run over all guests: `vhashify --protect MODE --manually OPTIONS GUEST…`.
     pub fn run_command(&self, options: &[&str]) -> Command {
         let mut arguments: Vec<OsString> =
-            vec!["--protect".into(), "none".into(), "--manually".into()];
+            vec!["--protect".into(), self.protect.into(), "--manually".into()];
         arguments.extend(options.iter().map(OsString::from));
         arguments.extend(self.guests.iter().map(OsString::from));
         self.command(arguments)
