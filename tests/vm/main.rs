@@ -55,7 +55,8 @@ fn debian_13_is_not_believed_when_its_kernel_complains() {
     let failure = Machine::debian(13)
         .try_run(&[], &["sh", "-c", complain])
         .unwrap_err();
-    assert!(failure.why.contains("complained"), "{failure}");
+    assert!(failure.why.contains("complained: "), "{failure}");
+    assert!(failure.why.contains("mm/none.c:1"), "{failure}");
 }
 
 #[test]
