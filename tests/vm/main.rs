@@ -55,7 +55,8 @@ fn debian_13_is_not_believed_when_its_kernel_complains() {
     let failure = Machine::debian(13)
         .try_run(&[], &["sh", "-c", complain])
         .unwrap_err();
-    assert!(failure.why.contains("complained"), "{failure}");
+    assert!(failure.why.contains("complained: "), "{failure}");
+    assert!(failure.why.contains("mm/none.c:1"), "{failure}");
 }
 
 #[test]
@@ -76,22 +77,21 @@ fn debian_13_is_stopped_at_its_time_limit() {
     assert!(failure.why.contains("still running"), "{failure}");
 }
 
-/// Those of the invariants that are quick also where every instruction is emulated.
-const QUICK: [&str; 6] = [
+/// Enough of the invariants to know that the programs do on these kernels what they do here: all of
+/// them would take minutes where every instruction is emulated.
+const SOME: [&str; 4] = [
     "inv2_files",
-    "inv2_ignore_mtime",
-    "inv3_a_",
-    "inv4_",
-    "inv7_an_index_of",
+    "inv3_a_link_group",
+    "inv4_empty",
     "--test-threads=2",
 ];
 
 #[test]
 fn debian_12_invariants() {
-    Machine::debian(12).passes("invariants", &QUICK);
+    Machine::debian(12).passes("invariants", &SOME);
 }
 
 #[test]
 fn debian_13_invariants() {
-    Machine::debian(13).passes("invariants", &QUICK);
+    Machine::debian(13).passes("invariants", &SOME);
 }
