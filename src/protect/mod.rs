@@ -2,12 +2,15 @@
 //!
 //! | mode | what it does | where |
 //! | --- | --- | --- |
+//! | `lsm` | sets the mark of iunlink, which the guard enforces | kernels with an active BPF security module |
 //! | `none` | sets the mark of iunlink and enforces nothing | everywhere; for trusted guests at rest |
 //! | `auto` | the strongest that this host can enforce, or an error | |
 //!
-//! This version enforces none yet, so that `auto` is always refused: writable inodes are never
-//! shared in silence.
+//! Where nothing can be enforced `auto` is refused: writable inodes are never shared in silence.
 
+#[cfg(feature = "guard")]
+pub mod guard;
+pub mod lsm;
 mod none;
 
 use std::os::fd::BorrowedFd;
@@ -22,6 +25,8 @@ pub use none::MarkOnly;
 pub enum Mode {
     /// The first that this host and filesystem can enforce.
     Auto,
+    /// Marks that the guard enforces.
+    Lsm,
     /// Marks without enforcement.
     None,
 }
@@ -44,29 +49,20 @@ pub trait Protection: Sync {
     fn release(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
 }
 
-/// Chooses the protection for a store.
+/// Chooses the protection for a store, and has it in place.
 ///
 /// # Errors
-/// [`Error::NoProtection`] for [`Mode::Auto`] where nothing can be enforced, with what is missing.
+/// [`Error::NoProtection`] where nothing can be enforced and [`Mode::None`] is not meant, with what
+/// is missing.
 pub fn choose(mode: Mode, store: &Path) -> Result<Box<dyn Protection>, Error> {
     match mode {
         Mode::None => Ok(Box::new(MarkOnly)),
-        Mode::Auto => Err(Error::NoProtection {
-            store: store.to_path_buf(),
-            missing: missing(),
-        }),
+        Mode::Auto | Mode::Lsm => match lsm::enforce(store) {
+            Ok(guard) => Ok(Box::new(guard)),
+            Err(missing) => Err(Error::NoProtection {
+                store: store.to_path_buf(),
+                missing,
+            }),
+        },
     }
-}
-
-/// What stands in the way of enforcement on this host.
-fn missing() -> String {
-    const ACTIVE: &str = "/sys/kernel/security/lsm";
-    let kernel = match std::fs::read_to_string(ACTIVE) {
-        Ok(active) if active.trim().split(',').any(|module| module == "bpf") => "",
-        Ok(_) => " and the kernel has no active bpf security module (/sys/kernel/security/lsm)",
-        Err(_) => {
-            " and the kernel does not say which security modules are active (/sys/kernel/security/lsm)"
-        }
-    };
-    format!("this version of vhashify has no guard, fs-verity or reflink mode{kernel}")
 }

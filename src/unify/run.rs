@@ -62,10 +62,11 @@ pub fn unify(
 ) -> Result<RunReport, Error> {
     let began_at = Instant::now();
     ignore_break_signal();
-    let protection: Box<dyn Protection> = match protect::choose(options.protect, &location.path) {
-        // A dry run shares nothing that would have to be protected.
-        Err(_) if options.dry_run => Box::new(MarkOnly),
-        chosen => chosen?,
+    let protection: Box<dyn Protection> = if options.dry_run {
+        // It shares nothing that would have to be protected, and changes nothing to protect it.
+        Box::new(MarkOnly)
+    } else {
+        protect::choose(options.protect, &location.path)?
     };
     let mut store = Store::open(location)?;
     let lock = StoreLock::acquire(&store, options.wait, || {

@@ -53,3 +53,13 @@ fn debian_12_invariants() {
 fn debian_13_invariants() {
     Machine::debian(13).passes("invariants", &["--test-threads=2"]);
 }
+
+#[test]
+fn debian_12_guard() {
+    Machine::debian(12).passes("guard", &["--test-threads=1"]);
+}
+
+#[test]
+fn debian_13_guard() {
+    Machine::debian(13).passes("guard", &["--test-threads=1"]);
+}
