@@ -22,12 +22,14 @@
 //! - Descriptors that were open for writing before the guard was loaded: load it before any guest
 //!   starts. `vhashify` itself marks nothing that somebody can still write to.
 //! - What guests must not be given: the disk as a device node, the host's `bpffs`, `CAP_BPF` or
-//!   `CAP_SYS_ADMIN` in the host's own user namespace (quota files, `quotaon`, loading other
-//!   programs), descriptors of the host's processes.
+//!   `CAP_SYS_ADMIN` in the host's own user namespace (`quotaon` onto a marked file, XFS's requests by file handle, loading other programs), descriptors
+//!   of the host's processes.
 //! - A filesystem that was mounted anew: Btrfs gets a new device number then, and has to be
 //!   registered again, as each run and `guard load` do.
 //! - `inotify` and `fanotify`: a guest is told when another one opens a shared file.
 //! - An older guard stays as it is until `guard unload`.
+//! - A command that began before the guard was loaded has no permit: it gets no leases on objects,
+//!   and names each such file as one that failed.
 
 mod error;
 mod filesystem;
