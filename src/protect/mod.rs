@@ -2,13 +2,17 @@
 //!
 //! | mode | what guests share | content is safe | metadata and locks are safe | where |
 //! | --- | --- | --- | --- | --- |
+//! | `lsm` | inodes, marked | yes | yes: the guard refuses changes and locks | kernels with an active BPF security module |
 //! | `reflink` | extents | yes | yes: every guest has inodes of its own | Btrfs, XFS |
 //! | `none` | inodes, marked | no | no | everywhere; for trusted guests at rest |
 //!
-//! `auto` takes the first way that this host and the store's filesystem can enforce, and it has been
-//! tried, not guessed. Where there is none it is refused: writable inodes are never shared in
-//! silence.
+//! `auto` takes the first way of [`WAYS`] that this host and the store's filesystem can enforce, and
+//! it has been tried, not guessed. Where there is none it is refused: writable inodes are never
+//! shared in silence. fs-verity, which would fix content and nothing else, is not among the ways yet.
 
+#[cfg(feature = "guard")]
+pub mod guard;
+pub mod lsm;
 mod none;
 mod reflink;
 
@@ -25,6 +29,8 @@ pub use reflink::Reflink;
 pub enum Mode {
     /// The first that this host and filesystem can enforce.
     Auto,
+    /// Marks that the guard enforces.
+    Lsm,
     /// Shares extents and no inodes.
     Reflink,
     /// Marks without enforcement.
@@ -37,6 +43,7 @@ impl Mode {
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Lsm => "lsm",
             Self::Reflink => "reflink",
             Self::None => "none",
         }
@@ -90,36 +97,66 @@ impl Sharing {
     }
 }
 
-/// A way that can be enforced, or what is missing for it, in a clause.
-type Way = fn(&Path) -> Result<Sharing, String>;
+/// A way to keep guests apart. Each function says what is missing for it, in a clause.
+struct Way {
+    mode: Mode,
+    /// Has it in place for a store, and tries it there.
+    enforce: fn(&Path) -> Result<Sharing, String>,
+    /// The same for a dry run: what [`Way::enforce`] would share, as far as that can be said by one
+    /// that leaves everything as it is.
+    foresee: fn(&Path) -> Result<Sharing, String>,
+}
 
 /// The ways that enforce something, the strongest first.
-// The guard goes first: `(Mode::Lsm, |store| lsm::enforce(store).map(…))`; `UNBUILT` goes then.
-const WAYS: [(Mode, Way); 1] = [(Mode::Reflink, |store| {
-    Reflink::enforce(store).map(Sharing::Extents)
-})];
+const WAYS: [Way; 2] = [
+    Way {
+        mode: Mode::Lsm,
+        enforce: |store| lsm::enforce(store).map(|guard| Sharing::Inodes(Box::new(guard))),
+        foresee: |_| lsm::foresee().map(|()| Sharing::Inodes(Box::new(MarkOnly))),
+    },
+    Way {
+        mode: Mode::Reflink,
+        enforce: |store| Reflink::enforce(store).map(Sharing::Extents),
+        foresee: |store| Reflink::enforce(store).map(Sharing::Extents),
+    },
+];
 
-/// What this version cannot do yet.
-const UNBUILT: &str = "lsm: this version of vhashify has no guard";
-
-/// Chooses what guests of a store share, and the mode that was chosen.
+/// Chooses what guests of a store share, and the mode that was chosen, and has it in place.
 ///
 /// # Errors
 /// [`Error::NoProtection`] where the mode cannot be enforced, or for [`Mode::Auto`] none can, with
 /// what is missing.
 pub fn choose(mode: Mode, store: &Path) -> Result<(Mode, Sharing), Error> {
+    first(mode, store, |way| (way.enforce)(store))
+}
+
+/// What [`choose`] would choose, for a dry run: it puts nothing in place. Where [`Mode::Auto`] would
+/// be refused it is taken for [`Mode::None`], since such a run shares nothing that would have to be
+/// protected.
+///
+/// # Errors
+/// [`Error::NoProtection`] where another mode certainly cannot be enforced.
+pub fn foresee(mode: Mode, store: &Path) -> Result<(Mode, Sharing), Error> {
+    match first(mode, store, |way| (way.foresee)(store)) {
+        Err(_) if mode == Mode::Auto => Ok(without_enforcement()),
+        foreseen => foreseen,
+    }
+}
+
+fn first(
+    mode: Mode,
+    store: &Path,
+    take: impl Fn(&Way) -> Result<Sharing, String>,
+) -> Result<(Mode, Sharing), Error> {
     if mode == Mode::None {
-        return Ok((mode, Sharing::Inodes(Box::new(MarkOnly))));
+        return Ok(without_enforcement());
     }
     let mut missing = Vec::new();
-    if mode == Mode::Auto {
-        missing.push(UNBUILT.to_owned());
-    }
-    for (way, enforce) in WAYS {
-        if mode == way || mode == Mode::Auto {
-            match enforce(store) {
-                Ok(sharing) => return Ok((way, sharing)),
-                Err(clause) => missing.push(format!("{}: {clause}", way.name())),
+    for way in &WAYS {
+        if mode == way.mode || mode == Mode::Auto {
+            match take(way) {
+                Ok(sharing) => return Ok((way.mode, sharing)),
+                Err(clause) => missing.push(format!("{}: {clause}", way.mode.name())),
             }
         }
     }
@@ -127,4 +164,8 @@ pub fn choose(mode: Mode, store: &Path) -> Result<(Mode, Sharing), Error> {
         store: store.to_path_buf(),
         missing: missing.join(", "),
     })
+}
+
+fn without_enforcement() -> (Mode, Sharing) {
+    (Mode::None, Sharing::Inodes(Box::new(MarkOnly)))
 }

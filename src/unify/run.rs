@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::Mtime;
 use crate::index::{Index, Loaded, Update};
-use crate::protect::{self, MarkOnly, Mode, Sharing};
+use crate::protect::{self, Mode};
 use crate::report::{FileError, Progress, RunReport};
 use crate::scan::{Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
@@ -62,7 +62,11 @@ pub fn unify(
 ) -> Result<RunReport, Error> {
     let began_at = Instant::now();
     ignore_break_signal();
-    let (mode, sharing) = choose(options, location)?;
+    let (mode, sharing) = if options.dry_run {
+        protect::foresee(options.protect, &location.path)?
+    } else {
+        protect::choose(options.protect, &location.path)?
+    };
     let mut store = Store::open(location)?;
     let lock = StoreLock::acquire(&store, options.wait, || {
         let path = Shown::path(store.path()).to_string();
@@ -163,16 +167,6 @@ pub fn unify(
     }
     report.seconds.total = began_at.elapsed().as_secs_f64();
     Ok(report)
-}
-
-fn choose(options: &Options, location: &StoreLocation) -> Result<(Mode, Sharing), Error> {
-    match protect::choose(options.protect, &location.path) {
-        // A dry run shares nothing that would have to be protected.
-        Err(_) if options.dry_run && options.protect == Mode::Auto => {
-            Ok((Mode::None, Sharing::Inodes(Box::new(MarkOnly))))
-        }
-        chosen => chosen,
-    }
 }
 
 /// Writes what the run learned into the index, and what it did.

@@ -95,3 +95,27 @@ fn debian_12_invariants() {
 fn debian_13_invariants() {
     Machine::debian(13).passes("invariants", &SOME);
 }
+
+fn guard(release: u32, tests: &[&str]) {
+    Machine::debian(release).passes("guard", &[tests, &["--test-threads=1"]].concat());
+}
+
+#[test]
+fn debian_12_guard_refuses_changes() {
+    guard(12, &["whoever_tries", "each_change"]);
+}
+
+#[test]
+fn debian_13_guard_refuses_changes() {
+    guard(13, &["whoever_tries", "each_change"]);
+}
+
+#[test]
+fn debian_12_guard_keeps_guests_apart() {
+    guard(12, &["inv4_"]);
+}
+
+#[test]
+fn debian_13_guard_keeps_guests_apart() {
+    guard(13, &["inv4_"]);
+}
