@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-vm torture fuzz lint doc bench fmt clean toolchain clang
+.PHONY: help build demo test test-vm torture fuzz lint doc bench bench-vm fmt clean toolchain clang
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -65,6 +65,11 @@ doc: toolchain clang ## the documentation, in target/doc
 bench: toolchain clang ## each stage, and a run beside other tools (root); nothing is asserted
 	@fixtures/install.sh debootstrap jdupes rdfind /usr/bin/time:time
 	$(CARGO) bench --locked
+
+bench-vm: toolchain clang ## what the guard costs, under the kernels of Debian 12 and 13 (root); nothing is asserted
+	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux
+	$(CARGO) test --locked --features fault-injection --test vm -- \
+		--ignored overhead --nocapture --test-threads=1
 
 fmt: ## format the sources
 	$(CARGO) fmt

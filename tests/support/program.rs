@@ -7,6 +7,19 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
+/// The mode of protection that tests use which are about no certain one: `none`, or what this says.
+/// In machines it says `lsm`.
+pub const PROTECTION: &str = "VHASHIFY_TEST_PROTECTION";
+
+/// Whether runs are protected by the guard.
+pub fn is_guarded() -> bool {
+    match std::env::var(PROTECTION).as_deref() {
+        Ok("lsm") => true,
+        Ok(other) => panic!("{PROTECTION}={other}"),
+        Err(_) => false,
+    }
+}
+
 /// A store and guests in one directory, and the state directory of the indexes beside them.
 ///
 /// ```text
@@ -34,7 +47,7 @@ impl Host {
         Self {
             place: place.to_path_buf(),
             guests,
-            protect: "none",
+            protect: if is_guarded() { "lsm" } else { "none" },
         }
     }
 

@@ -33,12 +33,13 @@ static struct task_struct *(*current_task)(void) = (void *)158;
 enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_PER_CPU_ARRAY = 6, MAP_LRU_HASH = 9 };
 
 /* include/linux/fs.h, include/uapi/linux/stat.h, include/uapi/asm-generic/fcntl.h */
-enum { S_SYNC = 1, S_NOATIME = 2, FMODE_WRITE = 2, S_IFMT = 0170000, S_IFREG = 0100000, F_UNLCK = 2 };
+enum { S_SYNC = 1, S_NOATIME = 2, FMODE_WRITE = 2, MAY_WRITE = 2 };
+enum { S_IFMT = 0170000, S_IFREG = 0100000, F_UNLCK = 2 };
 enum { EPERM = 1, ENOTTY = 25, ENOLCK = 37 };
 
 /* In the order of HOOKS in hook.rs. */
 enum hook {
-	FILE_OPEN, INODE_SETATTR, INODE_SETXATTR, INODE_REMOVEXATTR, FILE_IOCTL, FILE_LOCK,
+	INODE_PERMISSION, FILE_OPEN, INODE_SETATTR, INODE_SETXATTR, INODE_REMOVEXATTR, FILE_IOCTL, FILE_LOCK,
 	INODE_SET_ACL, INODE_REMOVE_ACL, FILE_IOCTL_COMPAT, INODE_FILE_SETATTR, HOOK_COUNT
 };
 
@@ -176,6 +177,17 @@ INLINE int change(struct dentry *dentry, u32 hook)
 	}
 #define ARGUMENT(number, type) ((type)arguments[number])
 
+/* May a file be written to? open(2) and truncate(2) ask this before they count as a writer (i_writecount) and
+ * before they break leases: by the time of the hooks below a refused attempt in one guest has made the file
+ * look busy to a command that takes a lease on it for another (vfs_truncate and do_dentry_open, fs/open.c). */
+PROGRAM(inode_permission, inode_permission, 2, {
+	struct inode *inode = ARGUMENT(0, struct inode *);
+	if (!(ARGUMENT(1, u32) & MAY_WRITE) || !is_guarded(inode))
+		return 0;
+	return refuse(inode, INODE_PERMISSION, EPERM);
+})
+
+/* For what the kernel opens without asking that. */
 PROGRAM(file_open, file_open, 1, {
 	struct file *file = ARGUMENT(0, struct file *);
 	if (!(file->f_mode & FMODE_WRITE) || !is_guarded(file->f_inode))

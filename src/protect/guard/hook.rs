@@ -30,7 +30,8 @@ const fn newer(name: &'static str, programs: &'static [&'static str]) -> Hook {
 }
 
 /// All, in the order of `enum hook` in `guard.bpf.c`.
-pub const HOOKS: [Hook; 10] = [
+pub const HOOKS: [Hook; 11] = [
+    needed("inode_permission", &["inode_permission"]),
     needed("file_open", &["file_open"]),
     needed("inode_setattr", &["inode_setattr", "inode_setattr_of_two"]),
     needed("inode_setxattr", &["inode_setxattr"]),

@@ -16,14 +16,16 @@
 //! mark among them), or locks it. Whatever else writes needs a descriptor that is open for writing:
 //! `fallocate`, shared mappings, `FICLONERANGE`, `copy_file_range`, `io_uring`, swap files and loop
 //! devices. Names may be removed, renamed and added. A process of `vhashify` may lock objects and
-//! set their flags while it holds a [`Permit`], and nothing else.
+//! set their flags while it holds a [`Permit`], and nothing else. What is refused leaves no trace: an
+//! attempt is over before it would break a lease or count as a writer, so that whoever tries again and
+//! again cannot make an object look busy to a command that gives another guest its own copy.
 //!
 //! # What it does not cover
 //! - Descriptors that were open for writing before the guard was loaded: load it before any guest
 //!   starts. `vhashify` itself marks nothing that somebody can still write to.
 //! - What guests must not be given: the disk as a device node, the host's `bpffs`, `CAP_BPF` or
-//!   `CAP_SYS_ADMIN` in the host's own user namespace (`quotaon` onto a marked file, XFS's requests by file handle, loading other programs), descriptors
-//!   of the host's processes.
+//!   `CAP_SYS_ADMIN` in the host's own user namespace (`quotaon` onto a marked file, XFS's requests by
+//!   file handle, loading other programs), descriptors of the host's processes.
 //! - A filesystem that was mounted anew: Btrfs gets a new device number then, and has to be
 //!   registered again, as each run and `guard load` do.
 //! - `inotify` and `fanotify`: a guest is told when another one opens a shared file.

@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn words_of_the_program_are_read() {
         let name = u64::from_ne_bytes(*b"sh\0\0\0\0\0\0");
-        let refusal = Refusal::read(&[9, (5 << 32) + 77, 3, 8 << 20 | 1, 12, name, 0]).unwrap();
+        let refusal = Refusal::read(&[9, (6 << 32) + 77, 3, 8 << 20 | 1, 12, name, 0]).unwrap();
         assert_eq!(
             (
                 refusal.hook,

@@ -1,4 +1,5 @@
-//! Every way to change a file that this system has, each tried on a file of its own.
+//! Every way to change a file that this system has.
+#![allow(unsafe_code)] // Requests that no crate wraps.
 
 use std::ffi::c_long;
 use std::fs::{self, File, OpenOptions};
@@ -7,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, IFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{Access, FlockOperation, IFlags, Timespec, Timestamps, XattrFlags};
 
 /// What was tried, what the guard answers, and the try itself.
 pub type Attempt = (&'static str, i32, fn(&Path) -> io::Result<()>);
@@ -16,6 +17,9 @@ pub type Attempt = (&'static str, i32, fn(&Path) -> io::Result<()>);
 const NOT_THERE: [i32; 4] = [libc::ENOSYS, libc::ENOTTY, libc::EOPNOTSUPP, libc::EINVAL];
 
 pub const ATTEMPTS: &[Attempt] = &[
+    ("access", libc::EPERM, |path| {
+        Ok(rustix::fs::access(path, Access::WRITE_OK)?)
+    }),
     ("open-write", libc::EPERM, |path| {
         OpenOptions::new().write(true).open(path).map(drop)
     }),
@@ -75,19 +79,20 @@ pub const ATTEMPTS: &[Attempt] = &[
         let flags = rustix::fs::ioctl_getflags(&file)? - IFlags::SYNC;
         Ok(rustix::fs::ioctl_setflags(&file, flags)?)
     }),
+    #[cfg(target_arch = "x86_64")]
     ("clear-mark-32-bit", libc::EPERM, clear_mark_of_32_bit),
     ("fssetxattr", libc::EPERM, |path| {
         // struct fsxattr of include/uapi/linux/fs.h, whose first word holds the flags.
         let file = File::open(path)?;
         let mut attributes = [0_u32; 7];
+        let descriptor = file.as_raw_fd();
         // SAFETY: FS_IOC_FSGETXATTR writes the 28 bytes of struct fsxattr, which is what is given.
-        done(
-            unsafe { libc::ioctl(file.as_raw_fd(), 0x801c_581f, attributes.as_mut_ptr()) }.into(),
-        )?;
+        let got = unsafe { libc::ioctl(descriptor, 0x801c_581f, attributes.as_mut_ptr()) };
+        done(got.into())?;
         // FS_XFLAG_SYNC
         attributes[0] &= !0x20;
         // SAFETY: FS_IOC_FSSETXATTR reads as many.
-        done(unsafe { libc::ioctl(file.as_raw_fd(), 0x401c_5820, attributes.as_ptr()) }.into())
+        done(unsafe { libc::ioctl(descriptor, 0x401c_5820, attributes.as_ptr()) }.into())
     }),
     ("file-setattr", libc::EPERM, |path| {
         // struct file_attr, of no flags; the call came with 6.17.
@@ -158,7 +163,7 @@ pub fn try_all(directory: &Path) {
     }
 }
 
-/// `system.posix_acl_access` as of include/uapi/linux/posix_acl_xattr.h: version 2, then tag,
+/// `system.posix_acl_access` as of `include/uapi/linux/posix_acl_xattr.h`: version 2, then tag,
 /// permissions and owner of each entry.
 fn acl(entries: &[(u16, u16)]) -> Vec<u8> {
     let mut bytes = 2_u32.to_le_bytes().to_vec();
@@ -194,6 +199,7 @@ fn unless_not_there(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// `FS_IOC32_SETFLAGS`, as a program of 32 bits does it.
+#[cfg(target_arch = "x86_64")]
 fn clear_mark_of_32_bit(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     let (protection, kind) = (
