@@ -223,7 +223,7 @@ impl<'a> Applier<'a> {
             file: leased.file,
             name,
             is_new: true,
-            must_stay: false,
+            must_stay: !shared.protection.is_revocable(),
             guests: participant.guests.clone(),
         })
     }

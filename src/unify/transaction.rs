@@ -56,7 +56,8 @@ pub struct Object {
     pub name: ObjectName,
     /// Whether it became an object by this plan.
     pub is_new: bool,
-    /// Whether it must stay an object, so that the next run can put right what this one could not.
+    /// Whether it must stay an object: its protection cannot be taken back, or the next run has to put
+    /// right what this one could not.
     pub must_stay: bool,
     /// Who has it without any replacement: the guests whose file became the object.
     pub guests: Vec<(GuestId, u32)>,
