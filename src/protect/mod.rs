@@ -6,7 +6,7 @@
 //! | `reflink` | extents | yes | yes: every guest has inodes of its own | Btrfs, XFS |
 //! | `none` | inodes, marked | no | no | everywhere; for trusted guests at rest |
 //!
-//! `auto` takes the first way of [`WAYS`] that this host and the store's filesystem can enforce, and
+//! `auto` takes the first way of these that this host and the store's filesystem can enforce, and
 //! it has been tried, not guessed. Where there is none it is refused: writable inodes are never
 //! shared in silence. fs-verity, which would fix content and nothing else, is not among the ways yet.
 
