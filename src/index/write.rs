@@ -61,24 +61,24 @@ fn write_objects(
     };
     // Longer than any key, and so beyond all of them.
     let end = [u8::MAX; ObjectName::LENGTH + 1];
-    let is_changed = sync(&mut table, &[], &end, objects.len(), row)?;
-    // Opened in any case: a table that was never opened does not exist.
-    let mut inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
-    if is_changed {
-        write_inodes(&mut inodes, objects)?;
-    }
-    Ok(())
+    sync(&mut table, &[], &end, objects.len(), row)?;
+    write_inodes(transaction, objects)
 }
 
+/// One pass where all rows are there, as they are after most runs.
 fn write_inodes(
-    inodes: &mut Table<'_, u64, &'static [u8]>,
+    transaction: &WriteTransaction,
     objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
+    let mut inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
     let mut wanted: Vec<(u64, ObjectName)> = objects
         .iter()
         .map(|(name, stamp)| (stamp.inode, *name))
         .collect();
     wanted.sort_unstable();
+    if holds_exactly(&inodes, &wanted)? {
+        return Ok(());
+    }
     let is_wanted = |inode: u64, name: &[u8]| {
         let found = wanted.binary_search_by_key(&inode, |(inode, _)| *inode);
         found.is_ok_and(|at| wanted[at].1.to_bytes() == name)
@@ -95,6 +95,23 @@ fn write_inodes(
         }
     }
     Ok(())
+}
+
+fn holds_exactly(
+    inodes: &Table<'_, u64, &'static [u8]>,
+    wanted: &[(u64, ObjectName)],
+) -> Result<bool, Fault> {
+    let mut wanted = wanted.iter();
+    for row in inodes.iter().map_err(redb::Error::from)? {
+        let (inode, name) = row.map_err(redb::Error::from)?;
+        let is_next = wanted.next().is_some_and(|(wanted, object)| {
+            *wanted == inode.value() && object.to_bytes() == name.value()
+        });
+        if !is_next {
+            return Ok(false);
+        }
+    }
+    Ok(wanted.next().is_none())
 }
 
 /// Makes a table hold exactly `rows`, which are sealed and are those of the inodes that `is_kept`.
@@ -166,7 +183,7 @@ fn write_guests(
 }
 
 /// Makes the keys from `from` up to `to` hold exactly the rows number 0 to `count` - 1, which are
-/// sorted by key; whether anything had to be written.
+/// sorted by key.
 ///
 /// Rows are made when they are looked at and not kept: there are as many as there are files.
 fn sync(
@@ -175,7 +192,7 @@ fn sync(
     to: &[u8],
     count: usize,
     row: impl Fn(usize) -> (Vec<u8>, Vec<u8>),
-) -> Result<bool, Fault> {
+) -> Result<(), Fault> {
     let (mut stale, mut missing) = (Vec::new(), Vec::new());
     {
         // One pass over two sorted sequences.
@@ -207,5 +224,5 @@ fn sync(
             .insert(key.as_slice(), value.as_slice())
             .map_err(redb::Error::from)?;
     }
-    Ok(!stale.is_empty() || !missing.is_empty())
+    Ok(())
 }

@@ -7,7 +7,7 @@
 //! | `verity` | inodes, marked | yes: fs-verity | no | ext4 with `-O verity`, Btrfs |
 //! | `none` | inodes, marked | no | no | everywhere; for trusted guests at rest |
 //!
-//! `auto` takes the first way of [`WAYS`] that this host and the store's filesystem can enforce, and
+//! `auto` takes the first way of these that this host and the store's filesystem can enforce, and
 //! it has been tried, not guessed. Where there is none it is refused: writable inodes are never
 //! shared in silence. `verity` is not for `auto`: what one guest does to the metadata of a shared inode
 //! would be felt by all.

@@ -8,6 +8,7 @@
 //! | action | what happens at that hit of the point (the first is 1) |
 //! | --- | --- |
 //! | `kill-before`, `kill-after` | SIGKILL, before or after the call |
+//! | `stop-before`, `stop-after` | SIGSTOP, until the test has done what no race would hit and sends SIGCONT |
 //! | `ENOSPC`, `EIO`, … | the call is not made and fails |
 //! | `ENOSPC+`, … | so do all later ones |
 //! | `omit` | a defence is left out from the first hit on: a lease is neither taken nor looked at, nothing is synchronised |
@@ -133,6 +134,8 @@ mod injected {
     enum Action {
         KillBefore,
         KillAfter,
+        StopBefore,
+        StopAfter,
         Omit,
         Fail { errno: Errno, also_later: bool },
     }
@@ -154,10 +157,13 @@ mod injected {
         let hit = HITS[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
         let due = faults().iter().filter(|fault| fault.point == point);
         let mut dies_after = false;
+        let mut stops_after = false;
         for fault in due {
             match fault.action {
                 Action::KillBefore if fault.hit == hit => die(),
                 Action::KillAfter if fault.hit == hit => dies_after = true,
+                Action::StopBefore if fault.hit == hit => stop(),
+                Action::StopAfter if fault.hit == hit => stops_after = true,
                 Action::Fail { errno, also_later }
                     if fault.hit == hit || also_later && hit > fault.hit =>
                 {
@@ -169,6 +175,9 @@ mod injected {
         let result = change();
         if dies_after {
             die();
+        }
+        if stops_after {
+            stop();
         }
         result
     }
@@ -186,6 +195,16 @@ mod injected {
         loop {
             std::thread::park();
         }
+    }
+
+    /// Stops all threads; comes back after SIGCONT.
+    #[allow(unsafe_code)]
+    fn stop() {
+        // To this thread and not to the process, whose signals any thread may take: this one would go
+        // on meanwhile.
+        // SAFETY: `raise` takes any number, and SIGSTOP runs no handler.
+        let failed = unsafe { libc::raise(libc::SIGSTOP) };
+        assert_eq!(failed, 0, "SIGSTOP cannot be refused");
     }
 
     fn faults() -> &'static [Fault] {
@@ -208,6 +227,8 @@ mod injected {
         let action = match words.next()? {
             "kill-before" => Action::KillBefore,
             "kill-after" => Action::KillAfter,
+            "stop-before" => Action::StopBefore,
+            "stop-after" => Action::StopAfter,
             "omit" => Action::Omit,
             error => Action::Fail {
                 errno: errno(error.trim_end_matches('+'))?,

@@ -273,6 +273,7 @@ impl<'a> Applier<'a> {
                 .add(Skip::OpenForWriting, count(participant.files));
             return;
         }
+        let old = leased.stamp.inode;
         let mut names = Vec::with_capacity(participant.files.len());
         let mut refused = None;
         for file in participant.files {
@@ -281,32 +282,27 @@ impl<'a> Applier<'a> {
                 .map_err(|_| Refused::Changed)
                 .and_then(|directory| {
                     let name = self.shared.scan.name_of(file);
-                    let old = leased.stamp.inode;
                     self.times.begin(file.directory, directory.as_fd());
-                    let guest = self.shared.scan.guest_of(file.directory);
-                    Exchanged::new(
-                        self.shared.guest(guest),
-                        directory,
-                        name,
-                        Purpose::Share,
-                        old,
-                        new.file.as_fd(),
-                        new.inode,
-                    )
+                    Exchanged::new(directory, name, Purpose::Share, new.file.as_fd(), new.inode)
                 });
-            match exchanged {
-                Ok(exchanged) => names.push(exchanged),
-                Err(reason) => {
-                    refused = Some((reason, file));
-                    break;
+            let reason = match exchanged {
+                Ok(exchanged) => {
+                    let is_meant = exchanged.holds(old);
+                    names.push(exchanged);
+                    if is_meant {
+                        continue;
+                    }
+                    Refused::Changed
                 }
-            }
+                Err(reason) => reason,
+            };
+            refused = Some((reason, file));
+            break;
         }
         if let Some((reason, file)) = refused {
             // A link group is replaced whole or not at all.
             let back = new.take_back(names, &leased.file, &participant.guests, self.shared);
-            let stuck = [back.err(), reason.stuck()];
-            for stuck in stuck.into_iter().flatten() {
+            if let Err(stuck) = back {
                 transaction.objects[object].stuck(stuck, self.shared.host_path(file), tally);
             }
             self.count_refusal(reason, file, participant.files, tally);
@@ -337,8 +333,6 @@ impl<'a> Applier<'a> {
             Refused::SourceGone => Skip::ObjectGone,
             Refused::Failed(_, Errno::MLINK) => Skip::TooManyLinks,
             Refused::Failed(_, Errno::XDEV) => Skip::CannotLink,
-            // Told already, with the object that it concerns.
-            Refused::Stuck(_) => return,
             Refused::Failed(call, errno) => {
                 let path = self.shared.host_path(file);
                 tally.failed(FileError::call(call, path, &errno.into()), errno);

@@ -21,7 +21,7 @@ use super::directory_times::DirectoryTimes;
 use super::group::inodes;
 use super::prove::{Leased, Unproven};
 use super::recover::recover;
-use super::replace::{Exchanged, Refused, Stuck};
+use super::replace::{Exchanged, Refused};
 use super::shared::Source;
 use super::take_back::{Sides, take_back};
 use super::temporary::{self, Purpose};
@@ -242,38 +242,31 @@ impl<'a> Work<'a> {
                 .and_then(|directory| {
                     let name = self.scan.name_of(file);
                     self.times.begin(file.directory, directory.as_fd());
-                    let (old, new) = (file.stamp.inode, copy.private.as_fd());
-                    Exchanged::new(
-                        self.guest,
-                        directory,
-                        name,
-                        Purpose::Own,
-                        old,
-                        new,
-                        copy.inode,
-                    )
+                    let new = copy.private.as_fd();
+                    Exchanged::new(directory, name, Purpose::Own, new, copy.inode)
                 });
-            match done {
+            let refused = match done {
                 Ok(done) => {
+                    let is_meant = done.holds(file.stamp.inode);
                     exchanged.push(done);
                     copy.look_again();
+                    if is_meant {
+                        continue;
+                    }
+                    Refused::Changed
                 }
-                Err(refused) => {
-                    let error = match refused {
-                        Refused::Failed(call, errno) => {
-                            FileError::call(call, self.host_path(file), &errno.into())
-                        }
-                        Refused::Stuck(stuck) => self.stuck(stuck, file),
-                        _ => FileError {
-                            path: self.host_path(file),
-                            reason: CHANGED.to_owned(),
-                        },
-                    };
-                    self.report.errors.push(error);
-                    self.undo(&copy, exchanged);
-                    return None;
-                }
-            }
+                Err(refused) => refused,
+            };
+            let path = self.host_path(file);
+            self.report.errors.push(match refused {
+                Refused::Failed(call, errno) => FileError::call(call, path, &errno.into()),
+                _ => FileError {
+                    path,
+                    reason: CHANGED.to_owned(),
+                },
+            });
+            self.undo(&copy, exchanged);
+            return None;
         }
         Some(Placed { copy, exchanged })
     }
@@ -313,13 +306,9 @@ impl<'a> Work<'a> {
             purpose: Purpose::Own,
         };
         if let Err(stuck) = take_back(exchanged, &sides) {
-            let error = self.stuck(stuck, &copy.names[0]);
+            let error = stuck.at(self.host_path(&copy.names[0]));
             self.report.errors.push(error);
         }
-    }
-
-    fn stuck(&self, Stuck(errno): Stuck, file: &FileRecord) -> FileError {
-        FileError::call("renameat2", self.host_path(file), &errno.into())
     }
 
     fn host_path(&self, file: &FileRecord) -> PathBuf {

@@ -14,7 +14,9 @@
 //!
 //! A file all of whose names were exchanged is let go if it still is what the object is. If a
 //! process wrote to it after the run died, it is put back. Where the guest replaced or removed N
-//! since, that stands, and T is unlinked.
+//! since, that stands, and T is unlinked: but only if what it leads to is an object's twin. It may be
+//! a file that the guest put in the place of N in the instant of the exchange, and that has no other
+//! name: then it is kept under one of its own, and told.
 //!
 //! A copy goes forward and never back, because the guest may have written to it since.
 
@@ -27,10 +29,10 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::prove::{Leased, Since, Unproven, since};
-use super::replace::{Exchanged, Refused, Stuck};
+use super::replace::{Exchanged, Refused, Stuck, keep};
 use super::temporary::{self, Purpose};
 use crate::guest::Guest;
-use crate::identity::Mtime;
+use crate::identity::{Identity, Mtime};
 use crate::report::{FileError, Skip};
 use crate::scan::{GuestId, Scan};
 use crate::store::Listed;
@@ -44,10 +46,12 @@ use crate::sys::stamp::Stamp;
 #[must_use]
 pub fn recover(guests: &[&Guest], scan: &Scan, listed: &[Listed]) -> Vec<FileError> {
     let objects: HashSet<u64> = listed.iter().map(|object| object.inode).collect();
+    let identities = listed.iter().map(|object| object.name.identity).collect();
     let mut recovery = Recovery {
         guests,
         scan,
         objects,
+        identities,
         buffer: vec![0; 256 << 10],
         errors: Vec::new(),
     };
@@ -89,6 +93,7 @@ struct Leftover {
 /// Why a step was not done.
 enum Undone {
     Failed(&'static str, Errno),
+    Stuck(Stuck),
     WriterWaits,
 }
 
@@ -96,6 +101,8 @@ struct Recovery<'a> {
     guests: &'a [&'a Guest],
     scan: &'a Scan,
     objects: HashSet<u64>,
+    /// What is in the store.
+    identities: HashSet<Identity>,
     buffer: Vec<u8>,
     errors: Vec<FileError>,
 }
@@ -150,8 +157,16 @@ impl Recovery<'_> {
             }
             match self.is_same_as_object(leftover) {
                 Ok(same) => is_same = same,
-                Err(undone) => return self.failed(leftover, &undone),
+                Err(undone) => return self.failed(leftover, undone),
             }
+        }
+        let has_place = |leftover: &Leftover| leftover.shared_name(&self.objects).is_some();
+        if is_whole && !is_same && !leftovers.iter().any(has_place) {
+            let stuck = keep(&leftovers[0].directory, &leftovers[0].name);
+            self.failed(&leftovers[0], Undone::Stuck(stuck));
+            // All names of one file: the others may go now.
+            leftovers[1..].iter().for_each(|name| self.unlink(name));
+            return;
         }
         for leftover in leftovers {
             if is_same {
@@ -162,17 +177,14 @@ impl Recovery<'_> {
         }
     }
 
-    /// Whether a file still is what the object that took its place is; true where the guest has
-    /// replaced or removed that name itself, so that there is nothing to put back.
+    /// Whether a file still is what the object that took its place is; or any object, where the guest
+    /// has replaced or removed that name itself, so that there is nothing to put back.
     fn is_same_as_object(&mut self, leftover: &Leftover) -> Result<bool, Undone> {
-        let Some((served, _)) = leftover.shared_name(&self.objects) else {
-            return Ok(true);
-        };
         let buffer = &mut self.buffer;
-        let mut read = |name: &[u8]| {
+        let mut read = |name: &[u8], mtime| {
             let file = beneath::open_file(leftover.directory.as_fd(), name)
                 .map_err(|errno| Unproven::Failed("openat2", errno.into()))?;
-            Leased::new(file)?.prove(Mtime::Kept, buffer)
+            Leased::new(file)?.prove(mtime, buffer)
         };
         let undone = |unproven| match unproven {
             Unproven::Skipped(Skip::OpenForWriting) => Some(Undone::WriterWaits),
@@ -183,11 +195,21 @@ impl Recovery<'_> {
             // What the old file is now, no object can be.
             Unproven::Skipped(_) => None,
         };
-        let object = match read(served) {
+        let Some((served, _)) = leftover.shared_name(&self.objects) else {
+            for mtime in [Mtime::Kept, Mtime::Ignored] {
+                match read(&leftover.name, mtime) {
+                    Ok(found) if self.identities.contains(&found.identity) => return Ok(true),
+                    Ok(_) => {}
+                    Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
+                }
+            }
+            return Ok(false);
+        };
+        let object = match read(served, Mtime::Kept) {
             Ok(object) => object,
             Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
         };
-        let old = match read(&leftover.name) {
+        let old = match read(&leftover.name, Mtime::Kept) {
             Ok(old) => old,
             Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
         };
@@ -209,7 +231,7 @@ impl Recovery<'_> {
         if let Some((leftover, name, inode)) = copy
             && let Err(undone) = self.spread(guest, object, leftover, &name, inode)
         {
-            return self.failed(leftover, &undone);
+            return self.failed(leftover, undone);
         }
         for leftover in leftovers {
             self.unlink(leftover);
@@ -236,23 +258,20 @@ impl Recovery<'_> {
             let directory = beneath::open_directory(guest.root.as_fd(), &path)
                 .map_err(|errno| Undone::Failed("openat2", errno))?;
             let name = self.scan.name_of(record);
-            let done = Exchanged::new(
-                guest,
-                Rc::new(directory),
-                name,
-                Purpose::Own,
-                object,
-                file.as_fd(),
-                copy,
-            );
-            match done.map(Exchanged::finish) {
-                // Changed: the guest has removed or replaced this name since it was scanned.
-                Ok(Ok(())) | Err(Refused::Changed) => {}
-                Ok(Err(errno)) => return Err(Undone::Failed("unlinkat", errno)),
-                Err(Refused::Failed(call, errno)) => return Err(Undone::Failed(call, errno)),
-                Err(Refused::Stuck(Stuck(errno))) => {
-                    return Err(Undone::Failed("renameat2", errno));
+            let directory = Rc::new(directory);
+            match Exchanged::new(directory, name, Purpose::Own, file.as_fd(), copy) {
+                Ok(exchanged) if exchanged.holds(object) => {
+                    let finished = exchanged.finish();
+                    finished.map_err(|errno| Undone::Failed("unlinkat", errno))?;
                 }
+                Ok(exchanged) => {
+                    if let Some(moved) = exchanged.undo().map_err(Undone::Stuck)? {
+                        return Err(Undone::Stuck(moved.keep()));
+                    }
+                }
+                // The guest has removed or replaced this name since it was scanned.
+                Err(Refused::Changed) => {}
+                Err(Refused::Failed(call, errno)) => return Err(Undone::Failed(call, errno)),
                 Err(Refused::NameTaken | Refused::SourceGone) => {
                     return Err(Undone::Failed("linkat", Errno::EXIST));
                 }
@@ -273,7 +292,7 @@ impl Recovery<'_> {
                 )
             });
             if let Err(errno) = exchanged {
-                return self.failed(leftover, &Undone::Failed("renameat2", errno));
+                return self.failed(leftover, Undone::Failed("renameat2", errno));
             }
         }
         self.unlink(leftover);
@@ -284,14 +303,15 @@ impl Recovery<'_> {
         let unlink = || rustix::fs::unlinkat(&*leftover.directory, name, AtFlags::empty());
         match fault::at(Point::RecoverUnlink, unlink) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => self.failed(leftover, &Undone::Failed("unlinkat", errno)),
+            Err(errno) => self.failed(leftover, Undone::Failed("unlinkat", errno)),
         }
     }
 
-    fn failed(&mut self, leftover: &Leftover, undone: &Undone) {
+    fn failed(&mut self, leftover: &Leftover, undone: Undone) {
         let path = leftover.path.clone();
         self.errors.push(match undone {
-            Undone::Failed(call, errno) => FileError::call(call, path, &(*errno).into()),
+            Undone::Failed(call, errno) => FileError::call(call, path, &errno.into()),
+            Undone::Stuck(stuck) => stuck.at(path),
             Undone::WriterWaits => FileError {
                 path,
                 reason: "a process writes to this file of an interrupted run; run again later"

@@ -18,28 +18,30 @@
 //! removed `N`, where a rename would bring a deleted file back.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::take_back::{MOST_WALKS, lead_back};
-use crate::guest::Guest;
+use crate::display::Shown;
+use crate::report::FileError;
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
 use crate::unify::temporary::{self, Purpose};
 
-/// One name that now leads to the new inode, while the temporary name keeps the old one.
+/// One name that now leads to the new inode, while the temporary name keeps what it led to.
 #[derive(Debug)]
 pub struct Exchanged {
     directory: Rc<OwnedFd>,
     name: Vec<u8>,
     temporary: Vec<u8>,
     new_inode: u64,
+    /// The inode behind the temporary name.
+    held: u64,
 }
 
-/// Why a name was not replaced. It leads to what it led to before, but for [`Refused::Stuck`].
+/// Why a name was not replaced. It leads to what it led to before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The name is gone, or leads to another file by now.
@@ -50,73 +52,99 @@ pub enum Refused {
     SourceGone,
     /// Link or exchange failed.
     Failed(&'static str, Errno),
-    /// It could not be taken back: see [`Stuck`].
-    Stuck(Stuck),
 }
 
-impl Refused {
-    /// What could not be taken back, if anything.
+/// A replacement that could not be taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stuck {
+    /// The name leads to the new inode, the old one waits under the temporary name for the next
+    /// run, which knows by the new inode being an object what to do. So that object must stay one.
+    Failed(Errno),
+    /// The guest moves the name on and on.
+    Restless,
+    /// A file that the guest moved to the name in the instant of the replacement, and whose place it
+    /// moved on again. It has this name in the same directory now.
+    Misplaced(Vec<u8>),
+}
+
+impl Stuck {
+    /// As what happened to the file at `path`.
     #[must_use]
-    pub fn stuck(self) -> Option<Stuck> {
-        match self {
-            Self::Stuck(stuck) => Some(stuck),
-            _ => None,
-        }
+    pub fn at(self, path: PathBuf) -> FileError {
+        let reason = match self {
+            Self::Failed(errno) => return FileError::call("renameat2", path, &errno.into()),
+            Self::Restless => {
+                "its names are moved all the time; run it again when the guest is quiet".to_owned()
+            }
+            Self::Misplaced(name) => format!(
+                "the guest moved files while this one was replaced, and one of them has lost its \
+                 place; it is {} in the same directory, move it to where it belongs",
+                Shown::bytes(name)
+            ),
+        };
+        FileError { path, reason }
     }
 }
 
-/// A replacement that could not be taken back: the name leads to the new inode, the old one waits
-/// under the temporary name for the next run, which knows by the new inode being an object what
-/// to do. So that object must stay one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stuck(pub Errno);
+impl From<Errno> for Stuck {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(errno)
+    }
+}
 
 impl Exchanged {
-    /// Puts a link to the inode behind `new` in the place of `name` of `guest`, if that leads to
-    /// `old_inode`.
+    /// Puts a link to the inode behind `new` in the place of `name`.
+    ///
+    /// What stood there in that instant is behind the temporary name now. It is for the caller to
+    /// look whether that [is][Self::holds] the file that was meant, and to take the exchange back
+    /// ([`take_back`](super::take_back::take_back)) where it is not.
     ///
     /// # Errors
     /// [`Refused`]; nothing is changed then.
     pub fn new(
-        guest: &Guest,
         directory: Rc<OwnedFd>,
         name: &[u8],
         purpose: Purpose,
-        old_inode: u64,
         new: BorrowedFd<'_>,
         new_inode: u64,
     ) -> Result<Self, Refused> {
         let temporary = temporary::of(name, purpose);
         link(new, &directory, &temporary)?;
-        let this = Self {
+        let mut this = Self {
             directory,
             name: name.to_vec(),
             temporary,
             new_inode,
+            held: new_inode,
         };
         match this.exchange(Point::Exchange) {
             Ok(()) => {}
             Err(errno) => {
-                this.forget_temporary();
+                this.forget();
                 return Err(match errno {
                     Errno::NOENT => Refused::Changed,
                     _ => Refused::Failed("renameat2", errno),
                 });
             }
         }
-        match beneath::inode_of(this.directory.as_fd(), &this.temporary) {
-            Ok(inode) if inode == old_inode => Ok(this),
-            // The guest put another file there in the last microseconds: that one belongs there.
-            _ => Err(match this.undo() {
-                Ok(None) => Refused::Changed,
-                // And has moved our link meanwhile, so that its own file has no other name.
-                Ok(Some(moved)) => match moved.put_back_displaced(guest, purpose) {
-                    Ok(()) => Refused::Changed,
-                    Err(stuck) => Refused::Stuck(stuck),
-                },
-                Err(stuck) => Refused::Stuck(stuck),
-            }),
-        }
+        // Zero is no inode's number, so that what cannot be looked at is not what was meant.
+        this.held = this.inode_of(&this.temporary).unwrap_or(0);
+        Ok(this)
+    }
+
+    /// Whether `inode` stood in the place of the name, and not another that the guest put there in
+    /// the last microseconds.
+    #[must_use]
+    pub fn holds(&self, inode: u64) -> bool {
+        self.held == inode
+    }
+
+    /// What is behind the temporary name, as a place and not for reading: it may be anything.
+    ///
+    /// # Errors
+    /// What `openat2(2)` lists.
+    pub fn open_held(&self) -> Result<OwnedFd, Errno> {
+        beneath::open_any(self.directory.as_fd(), &self.temporary)
     }
 
     /// Makes it final: the old inode loses its temporary name.
@@ -131,65 +159,75 @@ impl Exchanged {
         }
     }
 
-    /// Takes it back: `name` leads to the old inode again. Where the guest has replaced, moved or
+    /// Takes it back: `name` leads to what it led to before. Where the guest has replaced, moved or
     /// removed the name meanwhile, it comes back from here, still with the temporary name, which may
-    /// be the last one of the old inode.
+    /// be the last one of what it holds.
     ///
     /// # Errors
     /// [`Stuck`].
     pub fn undo(self) -> Result<Option<Self>, Stuck> {
-        let inode_of = |name: &[u8]| beneath::inode_of(self.directory.as_fd(), name).ok();
-        // Only our own link may be taken away from the name.
-        if inode_of(&self.name) != Some(self.new_inode) {
-            return Ok(Some(self));
-        }
-        match self.exchange(Point::UndoExchange) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Some(self)),
-            // The old inode must keep the one name it has.
-            Err(errno) => return Err(Stuck(errno)),
-        }
-        // Between the look and the exchange the guest may have put a newer file there, which then
-        // stands behind the temporary name: back with it.
-        if inode_of(&self.temporary) != Some(self.new_inode) {
-            self.exchange(Point::UndoExchange).map_err(Stuck)?;
-            return Ok(Some(self));
-        }
-        self.forget();
-        Ok(None)
+        let (directory, name) = (Rc::clone(&self.directory), self.name.clone());
+        self.swap_with(&directory, &name)
     }
 
-    /// The temporary name leads to a file of the guest that stood where our link was put, and the
-    /// guest has moved that link: wherever it is now, the file belongs there.
-    fn put_back_displaced(self, guest: &Guest, purpose: Purpose) -> Result<(), Stuck> {
-        let displaced = beneath::open_any(self.directory.as_fd(), &self.temporary);
-        let displaced = displaced.map_err(Stuck)?;
-        for _ in 0..MOST_WALKS {
-            if lead_back(guest, self.new_inode, displaced.as_fd(), purpose)? {
-                break;
-            }
-            // Missed because it is moved all the time; or the guest has removed it, and with it
-            // what it took for its file.
-            std::thread::sleep(Duration::from_millis(1));
+    /// Puts what it holds in the place of `name` of `directory`, if that leads to the new inode, and
+    /// is done with then; comes back from here where it does not.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub fn swap_with(self, directory: &OwnedFd, name: &[u8]) -> Result<Option<Self>, Stuck> {
+        let is_at_place = |inode| beneath::inode_of(directory.as_fd(), name) == Ok(inode);
+        let exchange = || {
+            fault::at(Point::UndoExchange, || {
+                exchange(&self.directory, &self.temporary, directory, name)
+            })
+        };
+        // Only our own link may be taken away.
+        if !is_at_place(self.new_inode) {
+            return Ok(Some(self));
         }
-        self.forget();
-        Ok(())
+        match exchange() {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(Some(self)),
+            Err(errno) => return Err(errno.into()),
+        }
+        if self.inode_of(&self.temporary) == Ok(self.new_inode) {
+            self.forget();
+            return Ok(None);
+        }
+        // Between the look and the exchange the guest has put something newer there, which stands
+        // behind the temporary name now: back with it.
+        if is_at_place(self.held) {
+            exchange()?;
+        }
+        if self.inode_of(&self.temporary) == Ok(self.held) {
+            return Ok(Some(self));
+        }
+        Err(self.keep())
+    }
+
+    /// Gives what it holds a name of its own, because nobody can tell where it belongs.
+    #[must_use]
+    pub fn keep(self) -> Stuck {
+        keep(&self.directory, &self.temporary)
     }
 
     /// Removes the temporary name, whatever it leads to.
     pub fn forget(self) {
-        self.forget_temporary();
+        // A name that stays is found and removed by the next run.
+        if let Err(errno) = self.unlink_temporary(Point::UndoUnlink) {
+            tracing::debug!(%errno, "a temporary name stays until the next run");
+        }
+    }
+
+    fn inode_of(&self, name: &[u8]) -> Result<u64, Errno> {
+        beneath::inode_of(self.directory.as_fd(), name)
     }
 
     fn exchange(&self, point: Point) -> Result<(), Errno> {
+        let directory = &*self.directory;
         fault::at(point, || {
-            rustix::fs::renameat_with(
-                &*self.directory,
-                &*self.temporary,
-                &*self.directory,
-                &*self.name,
-                RenameFlags::EXCHANGE,
-            )
+            exchange(directory, &self.temporary, directory, &self.name)
         })
     }
 
@@ -198,13 +236,27 @@ impl Exchanged {
             rustix::fs::unlinkat(&*self.directory, &*self.temporary, AtFlags::empty())
         })
     }
+}
 
-    fn forget_temporary(&self) {
-        // A name that stays is found and removed by the next run.
-        if let Err(errno) = self.unlink_temporary(Point::UndoUnlink) {
-            tracing::debug!(%errno, "a temporary name stays until the next run");
-        }
+/// Gives what is behind the temporary name a name that no run removes.
+#[must_use]
+pub fn keep(directory: &OwnedFd, temporary: &[u8]) -> Stuck {
+    let kept = temporary::kept(temporary);
+    let flags = RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(directory, temporary, directory, &*kept, flags) {
+        Ok(()) => Stuck::Misplaced(kept),
+        Err(errno) => Stuck::Failed(errno),
     }
+}
+
+fn exchange(
+    directory: &OwnedFd,
+    name: &[u8],
+    other_directory: &OwnedFd,
+    other: &[u8],
+) -> Result<(), Errno> {
+    let flags = RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(directory, name, other_directory, other, flags)
 }
 
 /// Gives the inode behind `file` the name `name`, by descriptor, so that it is that very inode.

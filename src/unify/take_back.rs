@@ -12,8 +12,14 @@
 //! No name of the guest led to the new inode before: an object is linked into a guest by one file,
 //! and a private copy has just been made. So *every* name by which the guest has the new inode is
 //! one of this file, and is led to the old one.
+//!
+//! The last name may hold another file than the old one, which the guest put there in the instant
+//! before the exchange. Where it has moved that name on, too, the file is put wherever our link is
+//! now; where that cannot be told, it is kept under a name of its own and reported.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -25,7 +31,7 @@ use crate::sys::beneath;
 use crate::sys::stamp::Stamp;
 
 /// How often a guest is walked for names that it moves on meanwhile.
-pub const MOST_WALKS: u32 = 20;
+const MOST_WALKS: u32 = 20;
 
 /// A file that was replaced and what it was replaced by.
 #[derive(Debug)]
@@ -42,28 +48,40 @@ pub struct Sides<'a> {
     pub purpose: Purpose,
 }
 
-/// Leads every name of the file to the old inode again, the last one first.
+/// Leads every name of the file to what it led to before, the last one first.
 ///
 /// # Errors
 /// The first [`Stuck`]; all names are tried, whatever becomes of one.
-pub fn take_back(names: Vec<Exchanged>, sides: &Sides<'_>) -> Result<(), Stuck> {
-    let mut result = Ok(());
+pub fn take_back(mut names: Vec<Exchanged>, sides: &Sides<'_>) -> Result<(), Stuck> {
+    let old = Stamp::of(sides.old)?;
+    let displaced = names.pop_if(|last| !last.holds(old.inode));
+    let is_alone = names.is_empty();
+    // Open before anything is undone: links that the guest makes of it belong to it.
+    let belongs = displaced.as_ref().map(Exchanged::open_held).transpose();
+    let mut result = belongs.as_ref().map(|_| ()).map_err(|&errno| errno.into());
+    let displaced = displaced.and_then(|name| stays(name.undo(), &mut result));
     let mut gone = Vec::new();
     for name in names.into_iter().rev() {
-        match name.undo() {
-            Ok(name) => gone.extend(name),
-            Err(stuck) => result = result.and(Err(stuck)),
-        }
+        gone.extend(stays(name.undo(), &mut result));
+    }
+    if let Some(name) = displaced {
+        // Our link is in its place, if the others are not missing as well.
+        let found = put_in_place(name, gone.is_empty(), sides);
+        result = result.and(found);
     }
     // A stuck name leads to the new inode, and is the next run's: what else does is no stray then.
     result?;
-    let new = Stamp::of(sides.new).map_err(Stuck)?;
+    let new = Stamp::of(sides.new)?;
     let has_strays = || Stamp::of(sides.new).is_ok_and(|now| now.link_count > sides.links_without);
+    let owner = match &belongs {
+        Ok(Some(file)) if is_alone => file.as_fd(),
+        _ => sides.old,
+    };
     let mut walks = 0;
     // Where other guests add names meanwhile the count stays high, and there is nothing to find.
     while walks < MOST_WALKS && (has_strays() || (walks == 0 && !gone.is_empty())) {
         for guest in &sides.guests {
-            lead_back(guest, new.inode, sides.old, sides.purpose)?;
+            lead_back(guest, new.inode, owner, sides.purpose)?;
         }
         walks += 1;
     }
@@ -72,44 +90,84 @@ pub fn take_back(names: Vec<Exchanged>, sides: &Sides<'_>) -> Result<(), Stuck> 
     Ok(())
 }
 
-/// Leads every name by which the guest has the inode `new` to the one behind `old`; whether there
-/// was any. A name that the guest moves during the walk may be missed.
-///
-/// # Errors
-/// [`Stuck`], also where the guest moves a name on and on.
-pub fn lead_back(
-    guest: &Guest,
-    new: u64,
-    old: BorrowedFd<'_>,
-    purpose: Purpose,
-) -> Result<bool, Stuck> {
-    let inode = Stamp::of(old).map_err(Stuck)?.inode;
-    let mut is_any = false;
+/// The name that could not be undone because the guest has moved it, with errors put into `result`.
+fn stays(
+    undone: Result<Option<Exchanged>, Stuck>,
+    result: &mut Result<(), Stuck>,
+) -> Option<Exchanged> {
+    undone.unwrap_or_else(|stuck| {
+        if result.is_ok() {
+            *result = Err(stuck);
+        }
+        None
+    })
+}
+
+/// Puts what `name` holds in the place of our link, which the guest has moved. `is_only_one` says
+/// that no other name of the file is missing, so that the one that is found must be it.
+fn put_in_place(mut name: Exchanged, is_only_one: bool, sides: &Sides<'_>) -> Result<(), Stuck> {
+    let new = Stamp::of(sides.new)?.inode;
     for _ in 0..MOST_WALKS {
-        let strays = names_of(guest, new).map_err(Stuck)?;
+        let mut strays = Vec::new();
+        for guest in &sides.guests {
+            strays.extend(
+                names_of(guest, new)?
+                    .into_iter()
+                    .map(|stray| (guest, stray)),
+            );
+        }
+        match strays.as_slice() {
+            [] => {}
+            [(guest, stray), rest @ ..] if is_only_one || rest.is_empty() => {
+                if let Ok(directory) = beneath::open_directory(guest.root.as_fd(), &stray.directory)
+                {
+                    match name.swap_with(&directory, &stray.name)? {
+                        None => return Ok(()),
+                        Some(moved) => name = moved,
+                    }
+                }
+            }
+            _ => return Err(name.keep()),
+        }
+        // Missed because it is moved all the time; or the guest has removed it, and with it what it
+        // took for its file.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    name.forget();
+    Ok(())
+}
+
+/// Leads every name by which the guest has the inode `new` to the one behind `old`. A name that the
+/// guest moves during the walk may be missed.
+fn lead_back(guest: &Guest, new: u64, old: BorrowedFd<'_>, purpose: Purpose) -> Result<(), Stuck> {
+    let inode = Stamp::of(old)?.inode;
+    for _ in 0..MOST_WALKS {
+        let strays = names_of(guest, new)?;
         if strays.is_empty() {
-            return Ok(is_any);
+            return Ok(());
         }
         for stray in strays {
             let opened = beneath::open_directory(guest.root.as_fd(), &stray.directory);
             let Ok(directory) = opened else {
                 continue;
             };
-            let directory = directory.into();
-            match Exchanged::new(guest, directory, &stray.name, purpose, new, old, inode) {
+            let directory: Rc<OwnedFd> = directory.into();
+            match Exchanged::new(directory, &stray.name, purpose, old, inode) {
+                Ok(exchanged) if exchanged.holds(new) => exchanged.finish()?,
+                // Another file stood there by then: back with it, and the next walk finds the name.
                 Ok(exchanged) => {
-                    exchanged.finish().map_err(Stuck)?;
-                    is_any = true;
+                    if let Some(moved) = exchanged.undo()? {
+                        return Err(moved.keep());
+                    }
                 }
                 // Moved on: the next walk finds it.
                 Err(Refused::Changed | Refused::NameTaken) => {}
-                Err(Refused::Stuck(stuck)) => return Err(stuck),
-                Err(Refused::SourceGone) => return Err(Stuck(Errno::NOENT)),
-                Err(Refused::Failed(_, errno)) => return Err(Stuck(errno)),
+                Err(Refused::SourceGone) => return Err(Errno::NOENT.into()),
+                Err(Refused::Failed(_, errno)) => return Err(errno.into()),
             }
         }
     }
-    Err(Stuck(Errno::BUSY))
+    Err(Stuck::Restless)
 }
 
 /// A name in a guest.

@@ -51,6 +51,14 @@ pub fn purpose(name: &[u8]) -> Option<Purpose> {
     })
 }
 
+/// The name that a file gets which is behind the temporary name `temporary` and has no place that
+/// could be told. It is not reserved: to every later run it is a file like others.
+#[must_use]
+pub fn kept(temporary: &[u8]) -> Vec<u8> {
+    let digits = &temporary[temporary.len().saturating_sub(DIGITS)..];
+    [b".vhashify-misplaced-", digits].concat()
+}
+
 /// Whether `name` is reserved for temporary names.
 #[must_use]
 pub fn is_one(name: &[u8]) -> bool {
@@ -59,7 +67,7 @@ pub fn is_one(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Purpose, is_one, of, purpose};
+    use super::{Purpose, is_one, kept, of, purpose};
 
     #[test]
     fn only_temporary_names_are_taken_for_them() {
@@ -67,7 +75,7 @@ mod tests {
             for one in [Purpose::Share, Purpose::Own] {
                 assert_eq!(purpose(&of(name, one)), Some(one));
             }
-            assert!(!is_one(name));
+            assert!(!is_one(name) && !is_one(&kept(&of(name, Purpose::Share))));
         }
         for name in [
             &b".vhashify-"[..],

@@ -196,10 +196,12 @@ impl Object {
     }
 
     /// Says that a replacement by it could not be taken back.
-    pub fn stuck(&mut self, Stuck(errno): Stuck, path: PathBuf, tally: &mut Tally) {
+    pub fn stuck(&mut self, stuck: Stuck, path: PathBuf, tally: &mut Tally) {
         self.must_stay = true;
-        let error = FileError::call("renameat2", path, &errno.into());
-        tally.failed(error, errno);
+        match stuck {
+            Stuck::Failed(errno) => tally.failed(stuck.at(path), errno),
+            Stuck::Restless | Stuck::Misplaced(_) => tally.errors.push(stuck.at(path)),
+        }
     }
 
     /// Tells the index what is linked now, unless a process writes to it: then its content is not

@@ -128,6 +128,25 @@ fn inv7_an_unusable_index_is_made_anew_with_one_warning() {
 }
 
 #[test]
+fn inv7_a_row_that_was_lost_is_written_again_by_a_run_with_nothing_to_do() {
+    const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let (host, index) = indexed(&filesystem);
+    let database = Database::open(&index).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut inodes = transaction.open_table(INODES).unwrap();
+        assert!(inodes.pop_first().unwrap().is_some());
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let found = output(&mut host.command(["verify"]));
+    assert_eq!(found.status.code(), Some(1), "the loss is seen");
+    host.run(&[]);
+    host.call(["verify"]);
+}
+
+#[test]
 fn inv7_other_commands_do_without_an_index_that_is_damaged() {
     let filesystem = Filesystem::new(Kind::Ext4);
     let (host, index) = indexed(&filesystem);

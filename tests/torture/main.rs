@@ -68,6 +68,9 @@ const LONGEST_TURN: Duration = Duration::from_secs(30);
 
 const VARIABLE: &str = "VHASHIFY_TORTURE_MINUTES";
 
+/// The numbers of a torture that failed, to do it again: as random as before, but for its races.
+const SEED: &str = "VHASHIFY_TORTURE_SEED";
+
 fn main() -> ExitCode {
     if let Some(place) = std::env::var_os(adversary::VARIABLE) {
         adversary::attack(Path::new(&place));
@@ -78,12 +81,15 @@ fn main() -> ExitCode {
         .iter()
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let chosen: Vec<&Attack> = ATTACKS
-        .iter()
-        .filter(|attack| parts.is_empty() || parts.iter().any(|part| attack.name.contains(*part)))
+    // With their numbers among all, so that one that is done again alone gets the same seed.
+    let chosen: Vec<(u64, &Attack)> = (0..)
+        .zip(ATTACKS)
+        .filter(|(_, attack)| {
+            parts.is_empty() || parts.iter().any(|part| attack.name.contains(*part))
+        })
         .collect();
     if arguments.iter().any(|argument| argument == "--list") {
-        for attack in chosen {
+        for (_, attack) in chosen {
             println!("{}: test", attack.name);
         }
         return ExitCode::SUCCESS;
@@ -96,18 +102,22 @@ fn main() -> ExitCode {
         minutes.expect("VHASHIFY_TORTURE_MINUTES is a number of minutes")
     });
     let time = minutes.map_or(SHORT, |minutes| Duration::from_secs_f64(minutes * 60.0));
-    let seed = match minutes {
+    let seed = std::env::var(SEED).ok().map(|seed| {
+        let seed = seed.parse::<u64>();
+        seed.expect("VHASHIFY_TORTURE_SEED is a number")
+    });
+    let seed = seed.unwrap_or_else(|| match minutes {
         // The short form does the same each time, as far as its attacks are not races.
         None => 1,
         Some(_) => SystemTime::UNIX_EPOCH
             .elapsed()
             .map_or(1, |since| since.as_secs()),
-    };
+    });
     println!("{} s with the numbers of {seed}", time.as_secs());
 
     let tried = Tried::default();
     // That they would see a loss need not be seen once more where the guard is tried.
-    let writes = |attack: &&Attack| attack.name == writers::ATTACK.name;
+    let writes = |(_, attack): &(u64, &Attack)| attack.name == writers::ATTACK.name;
     if !is_guarded() && chosen.iter().any(writes) {
         without_leases(&tried);
     }
@@ -129,7 +139,7 @@ fn main() -> ExitCode {
 /// Every attack on one kind of filesystem, again and again until the time is over.
 fn take_turns(
     kind: Kind,
-    attacks: &[&Attack],
+    attacks: &[(u64, &Attack)],
     time: Duration,
     over: Instant,
     seed: u64,
@@ -137,7 +147,7 @@ fn take_turns(
 ) {
     let turn = (time / u32::try_from(attacks.len()).unwrap()).min(LONGEST_TURN);
     for round in 0.. {
-        for (number, attack) in attacks.iter().enumerate() {
+        for &(number, attack) in attacks {
             let left = over.saturating_duration_since(Instant::now());
             // The first round is whole, whatever it takes.
             if round > 0 && left < turn / 2 {
@@ -146,7 +156,7 @@ fn take_turns(
             let filesystem = Filesystem::new(kind);
             let mut field = Field {
                 filesystem: &filesystem,
-                numbers: Numbers::new(seed + round * 1000 + number as u64),
+                numbers: Numbers::new(seed + round * 1000 + number),
                 deadline: Instant::now() + turn.min(left),
                 tried,
                 attack,

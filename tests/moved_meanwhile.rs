@@ -1,0 +1,339 @@
+//! What a guest does in the few microseconds that no race would hit reliably: a run is stopped right
+//! before and right after it exchanges a name, and the guest moves things at both moments. Whatever
+//! stood in the place of the name in between is the guest's, and must be where the guest put it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{CWD, FileType, Mode, RenameFlags};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use support::disturb::{VARIABLE, is_killed};
+use support::filesystem::{Filesystem, Kind, on_each};
+use support::moments::is_reserved;
+use support::program::{Host, output, spawn};
+use support::snapshot::{check_store, paths};
+use support::tree::{Content, PLAIN, make_file};
+
+const SHARED: Content = Content {
+    size: 5000,
+    variant: 0,
+};
+
+/// Stops `command` wherever `stops` says, does the next of `moves` each time, and lets it end. What it
+/// said on standard error.
+fn with_moves(mut command: Command, stops: &str, moves: &[&dyn Fn()]) -> String {
+    let child = spawn(command.env(VARIABLE, stops));
+    let pid = Pid::from_child(&child);
+    for step in moves {
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "it did not come to {stops}: {status:?}");
+        step();
+        kill_process(pid, Signal::CONT).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    said
+}
+
+const AROUND_THE_EXCHANGE: &str = "exchange:1:stop-before,exchange:1:stop-after";
+
+/// Two guests with one equal file, whose name in the second one a run is about to exchange.
+struct Scene {
+    host: Host,
+    name: PathBuf,
+    /// Another place in the same guest.
+    other: PathBuf,
+}
+
+impl Scene {
+    fn new(place: &Path) -> Self {
+        let host = Host::new(place, 2);
+        for guest in &host.guests {
+            make_file(&guest.join("d/name"), SHARED, PLAIN);
+            fs::create_dir(guest.join("e")).unwrap();
+        }
+        let (name, other) = (
+            host.guests[1].join("d/name"),
+            host.guests[1].join("e/other"),
+        );
+        Self { host, name, other }
+    }
+
+    fn swap(&self) {
+        rustix::fs::renameat_with(CWD, &self.name, CWD, &self.other, RenameFlags::EXCHANGE)
+            .unwrap();
+    }
+
+    fn run(&self, moves: &[&dyn Fn()]) -> String {
+        with_moves(self.host.run_command(&[]), AROUND_THE_EXCHANGE, moves)
+    }
+
+    /// The guest has these paths and no others, and the file that was to be shared as it was.
+    fn assert_whole(&self, expected: &[&str], of_the_file: &[&Path]) {
+        let guest = &self.host.guests[1];
+        let mut found: Vec<PathBuf> = paths(guest);
+        found.retain(|path| !path.is_dir() || path.is_symlink());
+        let mut wanted: Vec<PathBuf> = expected.iter().map(|path| guest.join(path)).collect();
+        found.sort();
+        wanted.sort();
+        assert_eq!(found, wanted);
+        let mut inodes = Vec::new();
+        for path in of_the_file {
+            assert_eq!(
+                fs::read(path).unwrap(),
+                SHARED.bytes(),
+                "{}",
+                path.display()
+            );
+            inodes.push(fs::metadata(path).unwrap().ino());
+        }
+        inodes.dedup();
+        assert!(inodes.len() < 2, "names of one file lead to several");
+        check_store(&self.host.store());
+    }
+
+    /// And the next run has nothing to mend.
+    fn assert_next_run(&self, expected: &[&str], of_the_file: &[&Path]) {
+        self.host.run(&[]);
+        self.assert_whole(expected, of_the_file);
+        self.host.call(["verify", "--deep"]);
+    }
+}
+
+const NEWER: &[u8] = b"a newer file of the guest";
+
+#[test]
+fn inv1_a_file_that_the_guest_swaps_in_before_the_exchange_and_out_after_it() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        fs::write(&scene.other, NEWER).unwrap();
+        let said = scene.run(&[&|| scene.swap(), &|| scene.swap()]);
+        assert_eq!(said, "");
+        assert_eq!(fs::read(&scene.other).unwrap(), NEWER);
+        let all = ["d/name", "e/other"];
+        scene.assert_whole(&all, &[&scene.name]);
+        scene.assert_next_run(&all, &[&scene.name]);
+        assert_eq!(fs::read(&scene.other).unwrap(), NEWER);
+    });
+}
+
+type Make<'a> = &'a dyn Fn(&Path);
+
+#[test]
+fn inv1_whatever_the_guest_swaps_in_is_where_the_guest_moved_it() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let node = |kind, path: &Path| rustix::fs::mknodat(CWD, path, kind, Mode::RUSR, 0).unwrap();
+    let makes: [(&str, Make<'_>); 4] = [
+        ("fifo", &|path| node(FileType::Fifo, path)),
+        ("socket", &|path| node(FileType::Socket, path)),
+        ("link", &|path| {
+            std::os::unix::fs::symlink("nowhere", path).unwrap();
+        }),
+        ("directory", &|path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("inside"), NEWER).unwrap();
+        }),
+    ];
+    for (what, make) in makes {
+        for comes_back in [true, false] {
+            let scene = Scene::new(&filesystem.path().join(format!("{what}-{comes_back}")));
+            make(&scene.other);
+            let swap = || scene.swap();
+            let nothing = || ();
+            let said = scene.run(&[&swap, if comes_back { &swap } else { &nothing }]);
+            assert_eq!(said, "", "{what}");
+            let (file, strange) = if comes_back {
+                (&scene.name, &scene.other)
+            } else {
+                (&scene.other, &scene.name)
+            };
+            assert_eq!(fs::read(file).unwrap(), SHARED.bytes(), "{what}");
+            let kind = fs::symlink_metadata(strange).unwrap().file_type();
+            assert!(
+                match what {
+                    "fifo" => kind.is_fifo(),
+                    "socket" => kind.is_socket(),
+                    "link" => kind.is_symlink(),
+                    _ => kind.is_dir() && fs::read(strange.join("inside")).unwrap() == NEWER,
+                },
+                "{what} is {kind:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn inv3_a_link_that_the_guest_makes_of_what_it_swapped_in() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        fs::write(&scene.other, NEWER).unwrap();
+        let link = scene.host.guests[1].join("link");
+        let said = scene.run(&[&|| scene.swap(), &|| {
+            fs::hard_link(&scene.name, &link).unwrap();
+        }]);
+        assert_eq!(said, "");
+        let all = ["d/name", "e/other", "link"];
+        scene.assert_whole(&all, &[&scene.other]);
+        for path in [&scene.name, &link] {
+            assert_eq!(fs::read(path).unwrap(), NEWER);
+        }
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(&scene.name), inode(&link));
+        scene.assert_next_run(&all, &[&scene.other]);
+    });
+}
+
+#[test]
+fn inv1_what_the_guest_swapped_in_and_removed_stays_removed() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        fs::write(&scene.other, NEWER).unwrap();
+        let said = scene.run(&[&|| scene.swap(), &|| fs::remove_file(&scene.name).unwrap()]);
+        assert_eq!(said, "");
+        scene.assert_whole(&["e/other"], &[&scene.other]);
+        scene.assert_next_run(&["e/other"], &[&scene.other]);
+    });
+}
+
+#[test]
+fn inv3_a_link_group_whose_second_name_the_guest_swaps_stays_whole() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        let guest = &scene.host.guests[1];
+        for guest in &scene.host.guests {
+            fs::create_dir(guest.join("a")).unwrap();
+            fs::hard_link(guest.join("d/name"), guest.join("a/first")).unwrap();
+        }
+        fs::write(&scene.other, NEWER).unwrap();
+        let stops = "exchange:2:stop-before,exchange:2:stop-after";
+        // Whichever of both names comes second: the temporary name beside it is still a link to the
+        // object.
+        let second = || -> PathBuf {
+            let objects = check_store(&scene.host.store());
+            let is_object =
+                |path: &PathBuf| objects.contains_key(&fs::metadata(path).unwrap().ino());
+            let mut temporary = paths(guest).into_iter().filter(|path| is_reserved(path));
+            let beside = temporary.find(is_object).expect("a link to the object");
+            if beside.starts_with(guest.join("a")) {
+                guest.join("a/first")
+            } else {
+                scene.name.clone()
+            }
+        };
+        let chosen = std::cell::RefCell::new(PathBuf::new());
+        let swap = |path: &Path| {
+            rustix::fs::renameat_with(CWD, path, CWD, &scene.other, RenameFlags::EXCHANGE).unwrap();
+        };
+        let said = with_moves(
+            scene.host.run_command(&[]),
+            stops,
+            &[
+                &|| {
+                    *chosen.borrow_mut() = second();
+                    swap(&chosen.borrow());
+                },
+                &|| swap(&chosen.borrow()),
+            ],
+        );
+        assert_eq!(said, "");
+        let all = ["a/first", "d/name", "e/other"];
+        let group = [guest.join("a/first"), scene.name.clone()];
+        let group: Vec<&Path> = group.iter().map(PathBuf::as_path).collect();
+        scene.assert_whole(&all, &group);
+        assert_eq!(fs::read(&scene.other).unwrap(), NEWER);
+        scene.assert_next_run(&all, &group);
+    });
+}
+
+#[test]
+fn inv1_what_was_swapped_in_and_has_no_place_that_can_be_told_is_kept_and_told() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        fs::write(&scene.other, NEWER).unwrap();
+        let (third, fourth) = (
+            scene.host.guests[1].join("third"),
+            scene.host.guests[1].join("fourth"),
+        );
+        fs::write(&third, "third").unwrap();
+        fs::write(&fourth, "fourth").unwrap();
+        // In the instant of the exchange back something newer stands there, and in that of its undoing
+        // again.
+        let stops = "exchange:1:stop-before,exchange:1:stop-after,undo-exchange:1:stop-before,\
+                     undo-exchange:1:stop-after";
+        let exchange = |other: &Path| {
+            rustix::fs::renameat_with(CWD, &scene.name, CWD, other, RenameFlags::EXCHANGE).unwrap();
+        };
+        let said = with_moves(
+            scene.host.run_command(&[]),
+            stops,
+            &[&|| scene.swap(), &|| (), &|| exchange(&third), &|| {
+                exchange(&fourth);
+            }],
+        );
+        assert!(said.contains("misplaced"), "{said}");
+        scene.host.run(&[]);
+        let contents: Vec<Vec<u8>> = paths(&scene.host.guests[1])
+            .into_iter()
+            .filter(|path| path.is_file())
+            .map(|path| fs::read(path).unwrap())
+            .collect();
+        for content in [NEWER, b"third", b"fourth", &SHARED.bytes()] {
+            assert!(contents.iter().any(|found| found == content), "{said}");
+        }
+    });
+}
+
+#[test]
+fn inv6_what_was_swapped_in_when_the_run_was_killed_and_lost_its_place_since_is_kept_and_told() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        fs::write(&scene.other, NEWER).unwrap();
+        let stops = "exchange:1:stop-before,exchange:1:kill-after";
+        let mut killed = scene.host.run_command(&[]);
+        let child = spawn(killed.env(VARIABLE, stops));
+        let pid = Pid::from_child(&child);
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped());
+        scene.swap();
+        kill_process(pid, Signal::CONT).unwrap();
+        assert!(is_killed(&child.wait_with_output().unwrap()));
+        scene.swap();
+
+        let found = output(&mut scene.host.run_command(&[]));
+        let said = String::from_utf8_lossy(&found.stderr).into_owned();
+        assert!(said.contains("misplaced"), "{said}");
+        let mut everything = paths(&scene.host.guests[1])
+            .into_iter()
+            .filter(|path| path.is_file());
+        assert!(
+            everything.any(|path| fs::read(path).unwrap() == NEWER),
+            "{said}"
+        );
+        scene.host.run(&[]);
+    });
+}
+
+#[test]
+fn inv6_what_the_guest_replaced_after_a_run_was_killed_leaves_nothing_behind() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        let killed = output(
+            scene
+                .host
+                .run_command(&[])
+                .env(VARIABLE, "exchange:1:kill-after"),
+        );
+        assert!(is_killed(&killed));
+        fs::write(scene.host.guests[1].join("new"), NEWER).unwrap();
+        fs::rename(scene.host.guests[1].join("new"), &scene.name).unwrap();
+        scene.host.run(&[]);
+        scene.assert_whole(&["d/name"], &[]);
+        assert_eq!(fs::read(&scene.name).unwrap(), NEWER);
+    });
+}
