@@ -59,7 +59,7 @@ impl Mode {
 
 /// Makes an inode an object and takes that back.
 pub trait Protection: Sync {
-    /// Whether an inode that was put under protection cannot be opened for writing any more.
+    /// Whether nothing of an inode that was put under protection can be changed any more.
     fn is_enforced(&self) -> bool;
 
     /// Puts the inode under protection. Doing it twice does no harm.
@@ -68,23 +68,18 @@ pub trait Protection: Sync {
     /// What the filesystem answers.
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
 
-    /// Whether [`release`](Self::release) leaves the inode as it was. Where it does not, an object stays one.
-    fn is_revocable(&self) -> bool {
-        true
+    /// Whether an object must be a new inode, because what [`protect`](Self::protect) does cannot be
+    /// taken back, and a guest's own file must not be left with it.
+    fn wants_copies(&self) -> bool {
+        false
     }
 
-    /// Whether an inode is under protection that has the mark or not.
+    /// Whether an object that an earlier run made is under protection, maybe in another mode.
     ///
     /// # Errors
     /// What the filesystem answers.
-    fn is_on(&self, _object: BorrowedFd<'_>, is_marked: bool) -> rustix::io::Result<bool> {
-        Ok(is_marked)
-    }
-
-    /// Whether objects of every other mode are under this protection, too, so that one which has not
-    /// changed since an earlier run need not be looked at.
-    fn takes_over(&self) -> bool {
-        true
+    fn holds(&self, _object: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        Ok(true)
     }
 
     /// Takes the protection off an inode that did not become an object after all.

@@ -4,6 +4,10 @@
 //! cannot be taken back. What it does not hold is the rest of an inode: a guest that changes mode, owner,
 //! times or attributes of a shared file, or locks it, does that to all guests. So `auto` never chooses it:
 //! it is for hosts without a guard whose guests are trusted with metadata.
+//!
+//! Because nothing takes it off an inode again, objects are copies: the first guest's file is replaced
+//! like any other's, and no file of a guest is left read-only that nobody shares. Objects of runs in
+//! other modes stay as they are and are not used.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -52,30 +56,37 @@ impl Verity {
 
 impl Protection for Verity {
     fn is_enforced(&self) -> bool {
+        // Content alone is.
+        false
+    }
+
+    fn wants_copies(&self) -> bool {
         true
     }
 
-    fn is_revocable(&self) -> bool {
-        false
-    }
-
+    /// Its mtime stays, which ext4 sets (`ext4_begin_enable_verity` in `fs/ext4/verity.c` truncates).
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
-        flags::mark(object)?;
+        let before = rustix::fs::fstat(object)?;
         match enable(object) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => {
-                flags::unmark(object)?;
-                Err(errno)
-            }
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
         }
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: before.st_mtime,
+                tv_nsec: before.st_mtime_nsec.try_into().unwrap_or(0),
+            },
+        };
+        rustix::fs::futimens(object, &times)?;
+        flags::mark(object)
     }
 
-    fn is_on(&self, object: BorrowedFd<'_>, is_marked: bool) -> rustix::io::Result<bool> {
-        Ok(is_marked && measure(object)?.is_some())
-    }
-
-    fn takes_over(&self) -> bool {
-        false
+    fn holds(&self, object: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        Ok(measure(object)?.is_some())
     }
 
     fn release(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
@@ -149,15 +160,14 @@ mod tests {
     fn a_digest_is_that_of_the_tools() {
         for (size, wanted) in KNOWN {
             let mut file = tempfile::tempfile().unwrap();
-            let bytes: Vec<u8> = (0..=250).cycle().take(size as usize).collect();
+            let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
             file.write_all(&bytes).unwrap();
-            let found = digest(&file, size).unwrap();
-            let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(found, wanted, "{size}");
+            let found = digest(&file, size as u64).unwrap();
+            assert_eq!(blake3::Hash::from(found).to_string(), wanted, "{size}");
         }
     }
 
-    const KNOWN: [(u64, &str); 8] = [
+    const KNOWN: [(usize, &str); 8] = [
         (
             0,
             "3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95",

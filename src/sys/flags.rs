@@ -58,6 +58,8 @@ pub fn read(file: BorrowedFd<'_>) -> Result<Flags> {
 /// What `ioctl_iflags(2)` lists; `EOPNOTSUPP` where the filesystem keeps no such flags.
 pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
     let flags = ioctl_getflags(file)?;
+    // Nobody can set or clear fs-verity so, and Btrfs refuses to be told of it.
+    let flags = flags - IFlags::from_bits_retain(VERITY);
     fault::at(Point::Mark, || ioctl_setflags(file, flags | MARK))
 }
 
@@ -67,6 +69,7 @@ pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
 /// What `ioctl_iflags(2)` lists.
 pub fn unmark(file: BorrowedFd<'_>) -> Result<()> {
     let flags = ioctl_getflags(file)?;
+    let flags = flags - IFlags::from_bits_retain(VERITY);
     fault::at(Point::Unmark, || ioctl_setflags(file, flags - MARK))
 }
 

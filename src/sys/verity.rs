@@ -11,11 +11,14 @@ use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 
 use super::fault::{self, Point};
 
+const DIGEST_BYTES: u16 = 32;
+const BLOCK_BYTES: u32 = 4096;
+
 /// Bytes of a digest by SHA-256.
-pub const DIGEST: usize = 32;
+pub const DIGEST: usize = DIGEST_BYTES as usize;
 
 /// Bytes that one hash of the lowest level stands for: every filesystem takes this size.
-pub const BLOCK: usize = 4096;
+pub const BLOCK: usize = BLOCK_BYTES as usize;
 
 /// `FS_VERITY_HASH_ALG_SHA256`.
 pub const SHA256: u8 = 1;
@@ -31,7 +34,7 @@ pub fn enable(file: BorrowedFd<'_>) -> Result<(), Errno> {
     let request = Enable {
         version: 1,
         hash_algorithm: u32::from(SHA256),
-        block_size: BLOCK as u32,
+        block_size: BLOCK_BYTES,
         salt_size: 0,
         salt: 0,
         signature_size: 0,
@@ -54,7 +57,7 @@ pub fn measure(file: BorrowedFd<'_>) -> Result<Option<[u8; DIGEST]>, Errno> {
     const FS_IOC_MEASURE_VERITY: Opcode = opcode::read_write::<[u16; 2]>(b'f', 134);
     let mut answer = Measure {
         algorithm: 0,
-        size: DIGEST as u16,
+        size: DIGEST_BYTES,
         digest: [0; DIGEST],
     };
     // SAFETY: the opcode takes a `struct fsverity_digest`, which `Measure` is, with a digest behind it.

@@ -105,21 +105,28 @@ pub fn open(
         }
         proven.leased.file
     };
-    // An interrupted run may have left it without the mark, or one of another mode with less than this.
-    let is_on = shared.protection.is_on(file.as_fd(), is_marked);
-    let protected = is_on.and_then(|is_on| {
-        if is_on {
-            return Ok(());
-        }
-        shared.protection.protect(file.as_fd())
-    });
-    protected.map_err(|errno| failed("ioctl(FS_IOC_SETFLAGS)", errno))?;
+    if !shared
+        .protection
+        .holds(file.as_fd())
+        .map_err(|errno| failed("ioctl(FS_IOC_MEASURE_VERITY)", errno))?
+    {
+        return Err(Some(FileError {
+            path: path(),
+            reason: "it was shared in another mode, and this one cannot take it over; run `vhashify deunify` \
+                     for the guests that have it, `vhashify gc`, and this again"
+                .to_owned(),
+        }));
+    }
+    // An interrupted run may have left it without the mark.
+    if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
+        return Err(failed("ioctl(FS_IOC_SETFLAGS)", errno));
+    }
     Ok(ProvenObject { file, inode, links })
 }
 
 /// Proves and marks the objects that this run has not linked (`tally`) and the index does not know:
 /// those of a run that was killed, and all of them after the index was lost. Those that have lost
-/// their mark, too, or never had what this mode asks for: see [`lacks_protection`].
+/// their mark, too: see [`lacks_mark`].
 #[must_use]
 pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
     let linked: HashSet<ObjectName> = tally.objects.iter().map(|linked| linked.name).collect();
@@ -132,9 +139,7 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
         .filter(|state| match &state.proven {
             None => true,
             Some(proven) => {
-                let is_as_left = state.stamp.is_unchanged_since(proven);
-                !(is_as_left && shared.protection.takes_over())
-                    && lacks_protection(shared, &state.name)
+                !state.stamp.is_unchanged_since(proven) && lacks_mark(shared, &state.name)
             }
         })
         .map(|state| state.name)
@@ -167,15 +172,15 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
         })
 }
 
-/// Whether an object that the index knows is not under protection. A power cut can do that: Btrfs
-/// writes a directory that a process synchronises without the inodes that its names lead to, so that
-/// an object comes back with all of its links and its flags of before, and the index may have been
+/// Whether an object that the index knows has no mark. A power cut can do that: Btrfs writes a
+/// directory that a process synchronises without the inodes that its names lead to, so that an
+/// object comes back with all of its links and its flags of before, and the index may have been
 /// written later than that. Its inode shows another ctime then than the index remembers.
-fn lacks_protection(shared: &Shared<'_>, name: &ObjectName) -> bool {
-    let is_on = shared.store.open_object(name).and_then(|file| {
-        let is_marked = flags::read(file.as_fd())? != Flags::Plain;
-        shared.protection.is_on(file.as_fd(), is_marked)
-    });
+fn lacks_mark(shared: &Shared<'_>, name: &ObjectName) -> bool {
+    let flags = shared
+        .store
+        .open_object(name)
+        .and_then(|file| flags::read(file.as_fd()));
     // What cannot be opened is gone, or the next one who needs it says why.
-    is_on.is_ok_and(|is_on| !is_on)
+    flags.is_ok_and(|flags| flags == Flags::Plain)
 }
