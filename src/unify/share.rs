@@ -157,7 +157,7 @@ fn identify(
     let read = applier.lease(file).and_then(|leased| {
         tally.files_hashed += 1;
         tally.bytes_hashed += size;
-        leased.prove(shared.mtime, &mut applier.buffer)
+        leased.prove(shared.mtime, &mut applier.digester)
     });
     shared.progress.advance(size);
     match read {
