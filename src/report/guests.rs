@@ -82,7 +82,7 @@ pub fn cost(
     let mut found = scan(&requests, 0, progress);
     found
         .files
-        .sort_unstable_by_key(|file| (file.stamp.inode, file.directory));
+        .sort_unstable_by_key(|file| (file.inode(), file.directory));
     let objects: HashSet<u64> = listed.iter().map(|object| object.inode).collect();
 
     let mut costs: Vec<GuestCost> = guests
@@ -99,10 +99,10 @@ pub fn cost(
     };
     for names in found
         .files
-        .chunk_by(|one, other| one.stamp.inode == other.stamp.inode)
+        .chunk_by(|one, other| one.inode() == other.inode())
     {
-        let allocated = names[0].stamp.allocated;
-        let is_object = objects.contains(&names[0].stamp.inode);
+        let allocated = names[0].allocated();
+        let is_object = objects.contains(&names[0].inode());
         let mut holders: Vec<usize> = Vec::new();
         for file in names {
             let guest = usize::from(found.guest_of(file.directory));

@@ -94,7 +94,10 @@ impl<'a> Applier<'a> {
         let opened = beneath::open_file(directory.as_fd(), name)
             .map_err(|errno| unopened("openat2", errno))?;
         let leased = Leased::new(opened)?;
-        if leased.stamp.is_unchanged_since(&file.stamp) {
+        if leased
+            .stamp
+            .is_unchanged_since(&self.shared.scan.stamp_of(file))
+        {
             Ok(leased)
         } else {
             Err(Unproven::Skipped(Skip::Changed))
@@ -358,7 +361,7 @@ impl<'a> Applier<'a> {
         match read {
             Ok(proven) if proven.identity == identity => {
                 tally.files_hashed += 1;
-                tally.bytes_hashed += file.stamp.size;
+                tally.bytes_hashed += file.size();
                 Some(proven)
             }
             Ok(_) => {

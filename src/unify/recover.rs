@@ -246,9 +246,10 @@ impl Recovery<'_> {
     ) -> Result<(), Undone> {
         let file = beneath::open_file(leftover.directory.as_fd(), name)
             .map_err(|errno| Undone::Failed("openat2", errno))?;
-        let rest = self.scan.files.iter().filter(|file| {
-            file.stamp.inode == object && self.scan.guest_of(file.directory) == guest
-        });
+        let rest =
+            self.scan.files.iter().filter(|file| {
+                file.inode() == object && self.scan.guest_of(file.directory) == guest
+            });
         for record in rest {
             let path = self.scan.directory_path(record.directory);
             let guest = self.guests[usize::from(guest)];

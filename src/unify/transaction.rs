@@ -135,7 +135,7 @@ impl Transaction {
                     tally.failed(error, errno);
                 }
             }
-            tally.unified(files, &replacement.stamp);
+            tally.unified(files, replacement.stamp.size, replacement.stamp.allocated);
             replaced[replacement.object].extend(replacement.guests);
         }
         for ((object, withdrawn), mut links) in
