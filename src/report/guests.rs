@@ -84,7 +84,7 @@ pub fn cost(
     let mut found = scan(&requests, 0, progress);
     found
         .files
-        .sort_unstable_by_key(|file| (file.stamp.inode, file.directory));
+        .sort_unstable_by_key(|file| (file.inode(), file.directory));
     let objects: HashSet<u64> = listed.iter().map(|object| object.inode).collect();
 
     let mut costs: Vec<GuestCost> = guests
@@ -101,10 +101,10 @@ pub fn cost(
     };
     for names in found
         .files
-        .chunk_by(|one, other| one.stamp.inode == other.stamp.inode)
+        .chunk_by(|one, other| one.inode() == other.inode())
     {
-        let allocated = names[0].stamp.allocated;
-        let is_object = objects.contains(&names[0].stamp.inode);
+        let allocated = names[0].allocated();
+        let is_object = objects.contains(&names[0].inode());
         let mut holders: Vec<usize> = Vec::new();
         for file in names {
             let guest = usize::from(found.guest_of(file.directory));
@@ -134,10 +134,10 @@ pub fn cost(
         progress.stage("extents", None);
         let inodes = found
             .files
-            .chunk_by(|one, other| one.stamp.inode == other.stamp.inode);
+            .chunk_by(|one, other| one.inode() == other.inode());
         let private: Vec<&FileRecord> = inodes
             .map(|names| &names[0])
-            .filter(|file| !objects.contains(&file.stamp.inode))
+            .filter(|file| !objects.contains(&file.inode()))
             .collect();
         let (spans, errors) = places::spans(&found, guests, &private);
         stretches(&spans, |length, holders| {

@@ -61,7 +61,7 @@ fn extents(
         .and_then(|directory| beneath::open_file(directory.as_fd(), scan.name_of(file)));
     match opened {
         // Blocks beyond the end that are allocated are the file's, too.
-        Ok(opened) => ExtentMap::of(opened.as_fd(), file.stamp.size.max(file.stamp.allocated))
+        Ok(opened) => ExtentMap::of(opened.as_fd(), file.size().max(file.allocated()))
             .map(Option::unwrap_or_default)
             .map_err(|errno| ("ioctl(FS_IOC_FIEMAP)", errno)),
         // Gone, or something else took its place, since it was scanned.

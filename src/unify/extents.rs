@@ -44,7 +44,7 @@ const MOST_HELD: usize = 256;
 #[must_use]
 pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord]) -> bool {
     let (first, last) = (files.first(), files.last());
-    let inode = |file: Option<&FileRecord>| file.map(|file| file.stamp.inode);
+    let inode = |file: Option<&FileRecord>| file.map(FileRecord::inode);
     // Sorted by inode.
     inode(first) != inode(last) && are_of_several_guests(shared, files)
 }
@@ -72,7 +72,7 @@ pub fn share(
             return;
         }
         for candidate in &candidates {
-            let stamp = *candidate.stamp();
+            let stamp = shared.scan.stamp_of(&candidate.names[0]);
             if shared.may_be_remembered(&stamp) {
                 tally.read.push((stamp, identity));
             }
@@ -84,7 +84,7 @@ pub fn share(
         let mut class = Class {
             shared,
             // Of one identity, so of one size.
-            size: candidates[0].stamp().size,
+            size: candidates[0].names[0].size(),
             block_size,
             candidates: &mut candidates,
             applier,
@@ -113,14 +113,14 @@ fn identify(
     tally: &mut Tally,
 ) -> Option<(Identity, Option<OwnedFd>)> {
     let file = &names[0];
-    if let Some(identity) = shared.remembered(&file.stamp) {
+    if let Some(identity) = shared.remembered(&shared.scan.stamp_of(file)) {
         return Some((identity, None));
     }
-    let size = file.stamp.size;
+    let size = file.size();
     let read = applier.lease(file).and_then(|leased| {
         tally.files_hashed += 1;
         tally.bytes_hashed += size;
-        leased.prove(shared.mtime, &mut applier.buffer)
+        leased.prove(shared.mtime, &mut applier.digester)
     });
     shared.progress.advance(size);
     match read {
@@ -137,12 +137,6 @@ struct Candidate<'a> {
     names: &'a [FileRecord],
     /// The file, while it is open.
     file: Option<OwnedFd>,
-}
-
-impl Candidate<'_> {
-    fn stamp(&self) -> &Stamp {
-        &self.names[0].stamp
-    }
 }
 
 /// A place on the disk where the bytes of a class lie.
@@ -166,7 +160,8 @@ impl Class<'_, '_, '_, '_> {
     fn share(&mut self) {
         let mut known: BTreeMap<Option<u64>, Vec<usize>> = BTreeMap::new();
         for (number, candidate) in self.candidates.iter().enumerate() {
-            let at = self.shared.remembered_extents(candidate.stamp());
+            let stamp = self.shared.scan.stamp_of(&candidate.names[0]);
+            let at = self.shared.remembered_extents(&stamp);
             known.entry(at).or_default().push(number);
         }
         if known.len() == 1 && !known.contains_key(&None) {
@@ -359,11 +354,12 @@ impl Class<'_, '_, '_, '_> {
         if candidate.file.is_some() {
             return true;
         }
+        let seen = self.shared.scan.stamp_of(&candidate.names[0]);
         let opened =
             self.applier
                 .open(&candidate.names[0])
                 .and_then(|file| match Stamp::of(file.as_fd()) {
-                    Ok(now) if now.is_unchanged_since(candidate.stamp()) => Ok(file),
+                    Ok(now) if now.is_unchanged_since(&seen) => Ok(file),
                     Ok(_) => Err(Unproven::Skipped(Skip::Changed)),
                     Err(errno) => Err(Unproven::Failed("statx", errno.into())),
                 });
@@ -397,7 +393,7 @@ impl Class<'_, '_, '_, '_> {
     /// Tells the index that `members` lie in `place`.
     fn remember(&mut self, place: &Place, members: &[usize]) {
         if let Some(address) = place.map.first_address() {
-            let inode = |&member: &usize| self.candidates[member].stamp().inode;
+            let inode = |&member: &usize| self.candidates[member].names[0].inode();
             let rows = members.iter().map(inode).map(|inode| (inode, address));
             self.tally.extents.extend(rows);
         }

@@ -131,7 +131,7 @@ pub fn unify(
         began,
         census: OnceLock::new(),
     };
-    let unseen = by_key(unseen, options.mtime);
+    let unseen = by_key(&scan, unseen, options.mtime);
     let groups = candidates(&shared, &unseen);
     if shared.reflink.is_some() {
         tell_of_links(&shared);
@@ -148,7 +148,7 @@ pub fn unify(
     let bytes = groups
         .iter()
         .flat_map(|group| &scan.files[group.files.clone()]);
-    progress.stage("unify", Some(bytes.map(|file| file.stamp.size).sum()));
+    progress.stage("unify", Some(bytes.map(|file| file.size()).sum()));
     let mut tally = work(&shared, &groups, options.jobs);
     if !options.dry_run && tally.fatal.is_none() && shared.reflink.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
@@ -197,13 +197,13 @@ fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan 
     scan(&requests, options.smallest, progress)
 }
 
-fn by_key(unseen: Vec<ObjectState>, mtime: Mtime) -> HashMap<Key, Vec<ObjectState>> {
+/// Objects without a file that could be linked to them are left out.
+fn by_key(scan: &Scan, unseen: Vec<ObjectState>, mtime: Mtime) -> HashMap<Key, Vec<ObjectState>> {
     let mut keyed: HashMap<Key, Vec<ObjectState>> = HashMap::new();
     for state in unseen {
-        keyed
-            .entry(Key::of(&state.stamp, mtime))
-            .or_default()
-            .push(state);
+        if let Some(key) = Key::in_scan(scan, &state.stamp, mtime) {
+            keyed.entry(key).or_default().push(state);
+        }
     }
     keyed
 }
@@ -221,7 +221,7 @@ fn candidates<'a>(
     let files = &shared.scan.files;
     let mut groups: Vec<Group<'a>> = group::groups(files, shared.mtime)
         .filter_map(|range| {
-            let key = Key::of(&files[range.start].stamp, shared.mtime);
+            let key = Key::of(&files[range.start], shared.mtime);
             let unseen = unseen.get(&key).map_or(&[][..], Vec::as_slice);
             let of_group = &files[range.clone()];
             let is_worth_it = match shared.reflink {
@@ -242,7 +242,7 @@ fn candidates<'a>(
 /// Says that guests share inodes, where an earlier run in another mode has let them.
 fn tell_of_links(shared: &Shared<'_>) {
     let files = shared.scan.files.iter();
-    let links = files.filter(|file| shared.object_of(file.stamp.inode).is_some());
+    let links = files.filter(|file| shared.object_of(file.inode()).is_some());
     match links.count() {
         0 => {}
         count => shared.progress.note(&format!(
