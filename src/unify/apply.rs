@@ -333,7 +333,7 @@ impl<'a> Applier<'a> {
                 return;
             }
         };
-        tally.skipped.add(skip, count(files));
+        tally.skip(skip, count(files), file.stamp.size);
     }
 
     /// The participant's proof, made again where it was given back.
@@ -357,7 +357,8 @@ impl<'a> Applier<'a> {
                 Some(proven)
             }
             Ok(_) => {
-                tally.skipped.add(Skip::Changed, count(participant.files));
+                let names = count(participant.files);
+                tally.skip(Skip::Changed, names, file.stamp.size);
                 None
             }
             Err(unproven) => {
@@ -365,6 +366,7 @@ impl<'a> Applier<'a> {
                     unproven,
                     self.shared.host_path(file),
                     count(participant.files),
+                    file.stamp.size,
                 );
                 None
             }

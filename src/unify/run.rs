@@ -73,6 +73,7 @@ pub fn unify(
     })?;
     let began = Timestamp::now();
     let mut report = RunReport {
+        began: began.seconds,
         dry_run: options.dry_run,
         ..RunReport::default()
     };
@@ -297,6 +298,7 @@ fn fill(report: &mut RunReport, scan: &Scan, tally: &Tally) {
     report.objects_created = tally.objects_created;
     report.skipped.merge(&scan.skipped);
     report.skipped.merge(&tally.skipped);
+    report.skipped_bytes.merge(&tally.skipped_bytes);
     report.errors.extend(scan.errors.iter().cloned());
     report.errors.extend(tally.errors.iter().cloned());
 }

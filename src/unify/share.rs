@@ -147,7 +147,7 @@ fn identify(
     let file = &names[0];
     let count = names.len() as u64;
     if u64::from(file.stamp.link_count) != count {
-        tally.skip(Skip::LinkedElsewhere, count);
+        tally.skip(Skip::LinkedElsewhere, count, file.stamp.size);
         return None;
     }
     if let Some(identity) = shared.remembered(&file.stamp) {
@@ -163,7 +163,7 @@ fn identify(
     match read {
         Ok(proven) => Some((proven.identity, Some(proven))),
         Err(unproven) => {
-            tally.unproven(unproven, shared.host_path(file), count);
+            tally.unproven(unproven, shared.host_path(file), count, size);
             None
         }
     }
