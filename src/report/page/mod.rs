@@ -133,7 +133,7 @@ fn explanations() -> Markup {
             p {
                 "Alone: what a guest would need without sharing. Its share: what is its own and, of each "
                 "shared file, its part. Disk is what the filesystem allocated; page cache is what the "
-                "kernel holds in memory of these files at the moment the page was made."
+                "kernel holds of these files in memory, or had when the page was made."
             }
         }
     }

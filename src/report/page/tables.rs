@@ -43,7 +43,7 @@ pub fn guests(report: &StoreReport) -> Markup {
     let widest = widest.unwrap_or(0);
     html! {
         table {
-            (head(&["Guest", "Files", "Alone", "Shared", "Private", "Its share", "In page cache"]))
+            (head(&["Guest", "Files", "Alone", "Shared", "Private", "Its share", "In cache"]))
             tbody {
                 @for guest in &report.guests {
                     @let shared = guest.fair_share_bytes.saturating_sub(guest.private_bytes);
@@ -61,7 +61,7 @@ pub fn guests(report: &StoreReport) -> Markup {
                         (number("Shared", &bytes(guest.shared_bytes)))
                         (number("Private", &bytes(guest.private_bytes)))
                         (number("Its share", &bytes(guest.fair_share_bytes)))
-                        (number("In page cache", &known(guest.page_cache.map(|cache| cache.bytes))))
+                        (number("In cache", &known(guest.page_cache.map(|cache| cache.bytes))))
                     }
                 }
             }
@@ -76,7 +76,7 @@ pub fn objects(report: &StoreReport) -> Markup {
     }
     html! {
         table {
-            (head(&["File", "Guests", "Size", "Saved", "In page cache"]))
+            (head(&["File", "Guests", "Size", "Saved", "In cache"]))
             tbody {
                 @for object in &report.objects {
                     tr {
@@ -87,7 +87,7 @@ pub fn objects(report: &StoreReport) -> Markup {
                         (number("Guests", &grouped(object.guests)))
                         (number("Size", &bytes(object.bytes)))
                         (number("Saved", &bytes(object.saved_bytes)))
-                        (number("In page cache", &known(object.page_cache_bytes)))
+                        (number("In cache", &known(object.page_cache_bytes)))
                     }
                 }
             }
@@ -154,9 +154,12 @@ fn words(why: Unshared) -> (&'static str, &'static str) {
 
 /// What a run left as it is, by its own account.
 pub fn skipped(run: Option<&PastRun>) -> Markup {
-    let Some(run) = run.filter(|run| !run.skipped.is_empty()) else {
-        return html! { p.nothing { "Nothing is known of a run." } };
+    let Some(run) = run else {
+        return html! { p.nothing { "The index remembers no run." } };
     };
+    if run.skipped.is_empty() {
+        return html! { p.nothing { "Nothing." } };
+    }
     let bytes_of = |reason: &String| {
         let known = run.skipped_bytes.get(reason);
         known.map_or_else(|| "–".to_owned(), |&count| bytes(count))
@@ -224,13 +227,13 @@ pub fn processes(report: &StoreReport) -> Markup {
                 "Files that several of them use are counted for each."
             }
             table {
-                (head(&["Process", "Guest", "Files", "Memory", "Disk"]))
+                (head(&["Process", "Files", "Memory", "Disk"]))
                 tbody {
                     @for process in &old.processes {
                         tr {
                             th scope="row" {
                                 span.path { (process.command) } " "
-                                span.soft.small { (process.process) }
+                                span.soft.small { (process.process) " in " (process.guest) }
                                 details {
                                     summary { "Which files" }
                                     ul {
@@ -241,7 +244,6 @@ pub fn processes(report: &StoreReport) -> Markup {
                                     }
                                 }
                             }
-                            td.number data-label="Guest" { (process.guest) }
                             (number("Files", &grouped(process.files.len() as u64)))
                             (number("Memory", &known(process.page_cache_bytes())))
                             (number("Disk", &bytes(process.bytes())))
@@ -251,7 +253,9 @@ pub fn processes(report: &StoreReport) -> Markup {
             }
         }
         @if old.unseen_processes > 0 {
-            p.soft.small { (grouped(old.unseen_processes)) " processes could not be looked at." }
+            p.soft.small {
+                "Processes that could not be looked at: " (grouped(old.unseen_processes)) "."
+            }
         }
     }
 }
