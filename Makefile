@@ -63,7 +63,8 @@ doc: toolchain ## the documentation, in target/doc
 
 bench: toolchain ## each stage, and a run beside other tools (root); nothing is asserted
 	@fixtures/install.sh debootstrap jdupes rdfind /usr/bin/time:time
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench stages --bench peers
+	$(CARGO) bench --locked --bench drawing
 
 fmt: ## format the sources
 	$(CARGO) fmt

@@ -20,18 +20,22 @@ pub fn check(page: &str) -> Vec<String> {
             assert_eq!(open.pop().as_deref(), Some(name), "closed in order");
             continue;
         }
+        // In a drawing an element may end with its start.
+        let (tag, is_over) = tag
+            .strip_suffix('/')
+            .map_or((tag, false), |tag| (tag, true));
         let name: String = tag
             .chars()
             .take_while(char::is_ascii_alphanumeric)
             .collect();
         assert!(!name.is_empty(), "<{tag}> is no tag");
-        check_attributes(&tag[name.len()..]);
+        check_attributes(tag[name.len()..].trim_end());
         all.push(name.clone());
         if name == "style" {
             // Its content is no markup, up to its end.
             rest = &rest[rest.find("</style>").expect("the style ends")..];
         }
-        if !VOID.contains(&name.as_str()) {
+        if !is_over && !VOID.contains(&name.as_str()) {
             open.push(name);
         }
     }
