@@ -14,9 +14,9 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::AtFlags;
 use serde::Serialize;
 
 use super::survey::Survey;
@@ -159,10 +159,10 @@ impl Process {
         if deleted.is_empty() {
             return Ok(None);
         }
-        let root = fs::metadata(place.join("root")).ok();
+        let root = look_at(&place.join("root"));
         Ok(Some(Self {
             number,
-            root: root.map(|root| (root.dev(), root.ino())),
+            root: root.map(|(device, stamp)| (device, stamp.inode)),
             root_path: fs::read_link(place.join("root")).unwrap_or_default(),
             mount_namespace: fs::read_link(place.join("ns/mnt")).unwrap_or_default(),
             deleted,
@@ -277,9 +277,9 @@ fn look(
     let shown = fs::read_link(&link).ok()?;
     let path = shown.as_os_str().as_bytes().strip_suffix(DELETED)?;
     let (guest, path) = places.resolve(process, Path::new(OsStr::from_bytes(path)))?;
-    let metadata = fs::metadata(&link).ok()?;
-    let is_elsewhere = metadata.dev() != survey.guests[guest].device;
-    if !metadata.is_file() || is_elsewhere || survey.objects.contains_key(&metadata.ino()) {
+    let (device, was) = look_at(Path::new(&link))?;
+    let is_elsewhere = device != survey.guests[guest].device;
+    if !was.is_regular() || is_elsewhere || survey.objects.contains_key(&was.inode) {
         return None;
     }
     let root = survey.guests[guest].root.as_fd();
@@ -290,8 +290,8 @@ fn look(
     if !survey.objects.contains_key(&now.inode) {
         return None;
     }
+    // It is on the guest's own filesystem, so that opening it waits for no server of the guest's.
     let old = File::open(&link).ok()?;
-    let was = Stamp::of(old.as_fd()).ok()?;
     let as_guest = Path::new("/")
         .join(directory)
         .join(OsStr::from_bytes(&name));
@@ -302,6 +302,16 @@ fn look(
         page_cache_bytes: page_cache::resident_bytes(old.as_fd(), was.size).ok(),
     };
     Some((guest, was.inode, copy))
+}
+
+/// The device and the inode behind a link of `/proc`. A filesystem that the guest serves itself (FUSE)
+/// is not asked, which could take for ever: what the kernel remembers of it is enough to tell that
+/// it is another one.
+fn look_at(link: &Path) -> Option<(u64, Stamp)> {
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(rustix::fs::CWD, link, flags, Stamp::MASK).ok()?;
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    Some((device, Stamp::from(found)))
 }
 
 /// The name in `directory` that a file has today which was called `name` last: the one that this

@@ -146,17 +146,22 @@ impl Guest {
             .args(["/bin/sleep", "600"])
             .stdin(Stdio::null());
         let this = Self(command.spawn().unwrap());
-        // Until it is the guest's program, with its libraries.
-        let begun = Instant::now();
-        loop {
-            let maps = fs::read_to_string(format!("/proc/{}/maps", this.0.id()));
-            let maps = maps.unwrap_or_default();
-            if maps.contains("/bin/sleep") && maps.contains("libc.so") {
-                return this;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(30), "{maps}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until(|| maps(&this.0.id().to_string(), "/bin/sleep"));
+        this
+    }
+}
+
+/// Whether a process maps a program, and its libraries.
+fn maps(process: &str, program: &str) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+    maps.contains(program) && maps.contains("libc.so")
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -205,4 +210,121 @@ fn processes_of_a_guest_are_found_in_a_chroot_and_in_a_mount_namespace_of_its_ow
         };
         assert!(has("/bin/sleep") && has("/libc.so.6"), "{old}");
     }
+}
+
+/// Whether a report says of any process that it maps an old copy of this file.
+fn tells_of(old: &Value, path: &str) -> bool {
+    let processes = old["processes"].as_array().unwrap();
+    processes.iter().any(|process| {
+        let files = process["files"].as_array().unwrap();
+        files.iter().any(|file| file["path"] == path)
+    })
+}
+
+#[test]
+fn a_process_in_a_directory_of_its_guest_is_found_by_the_mount_namespace_of_the_others() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = Host::new(filesystem.path(), 2);
+    for guest in &host.guests {
+        put_sleep_into(guest);
+        put_sleep_into(&guest.join("jail"));
+        fs::create_dir(guest.join("oldroot")).unwrap();
+        // What the shell opens for a command that it does not wait for.
+        write(guest, "dev/null", "");
+    }
+    // The guest's own root directory is that of the second process alone.
+    let chroot = command(Command::new("sh").args(["-c", "command -v chroot"]));
+    let line = format!(
+        r#"mount --bind "$0" "$0" && cd "$0" && pivot_root . oldroot &&
+           {{ /oldroot{} jail "$@" & exec "$@"; }}"#,
+        chroot.trim()
+    );
+    let processes: Vec<Child> = host
+        .guests
+        .iter()
+        .map(|guest| {
+            let mut command = Command::new("unshare");
+            command
+                .args([
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "sh",
+                    "-c",
+                    &line,
+                ])
+                .arg(guest)
+                .args(["/bin/sleep", "600"])
+                .stdin(Stdio::null());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let processes: Vec<Guest> = processes.into_iter().map(Guest).collect();
+    let child = |process: &str| {
+        let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+        children.unwrap_or_default().trim().to_owned()
+    };
+    for process in &processes {
+        let is_there = || {
+            let first = child(&process.0.id().to_string());
+            maps(&first, "/bin/sleep") && maps(&child(&first), "/jail/bin/sleep")
+        };
+        wait_until(is_there);
+    }
+    host.run(&[]);
+    let old = old_copies(&host);
+    assert!(tells_of(&old, "/bin/sleep"), "{old}");
+    assert!(tells_of(&old, "/jail/bin/sleep"), "{old}");
+}
+
+/// A second place where a directory is seen, until this value is dropped.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn new(directory: &Path) -> Self {
+        let name = format!("bound-{}", std::process::id());
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&place).unwrap();
+        command(
+            Command::new("mount")
+                .arg("--bind")
+                .args([directory, &place]),
+        );
+        Self(place)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(&self.0).status());
+        drop(fs::remove_dir(&self.0));
+    }
+}
+
+#[test]
+fn a_process_that_sees_its_guest_at_another_place_is_found_by_its_root_directory() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = Host::new(filesystem.path(), 2);
+    for guest in &host.guests {
+        put_sleep_into(guest);
+    }
+    // Of the first guest one process is in its own place, of the second in another one: whichever's
+    // files become the objects, the other's are old.
+    for guest in &host.guests {
+        let bound = Bound::new(guest);
+        let process = Guest::enter(&["chroot"], &bound.0);
+        host.run(&[]);
+        let old = old_copies(&host);
+        let is_found = of_process(&old, process.0.id()).is_some();
+        let is_object = !tells_of(&old, "/bin/sleep");
+        drop(process);
+        drop(bound);
+        if is_found {
+            return;
+        }
+        assert!(is_object, "{old}");
+        host.deunify(1, &[]);
+    }
+    panic!("neither guest's process is found");
 }
