@@ -169,3 +169,42 @@ fn part(class: &str, what: &str, of: u64, whole: u64) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Origin, page};
+    use crate::report::{GuestCost, StoreReport};
+
+    const ORIGIN: Origin<'_> = Origin {
+        host: "<host>",
+        seconds: 1_700_000_000,
+    };
+
+    #[test]
+    fn what_the_kernel_does_not_tell_is_said_to_be_unknown() {
+        let report = StoreReport {
+            guests: vec![GuestCost::default()],
+            page_cache_unknown: Some("function not implemented".to_owned()),
+            ..StoreReport::default()
+        };
+        let page = page(&[report], ORIGIN);
+        for part in [
+            "<p class=\"figure\">unknown</p>",
+            "cachestat nor by mincore",
+            "function not implemented",
+            "data-label=\"In cache\">unknown</td>",
+        ] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_anything_has_a_page_too() {
+        let nothing = page(&[], ORIGIN);
+        assert!(nothing.contains("No store is known"));
+        assert!(nothing.contains("vhashify on &lt;host&gt;"));
+        let empty = page(&[StoreReport::default()], ORIGIN);
+        assert!(empty.contains("The index remembers no run"));
+        assert!(!empty.contains("NaN") && !empty.contains("inf%"), "{empty}");
+    }
+}
