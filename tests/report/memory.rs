@@ -90,6 +90,16 @@ fn what_was_read_is_counted_and_what_was_given_up_is_not() {
             assert_eq!(cache["fair_share_bytes"], private + in_pages(SIZE) / 2);
         }
 
+        // Whatever was foretold of reading everything comes true.
+        for guest in &host.guests {
+            for name in ["shared", "own"] {
+                read(&guest.join(name), LENGTH);
+            }
+        }
+        let report = store_of(&host);
+        let cache = &report["store"]["page_cache"];
+        assert_eq!(cache["bytes"], cache["full_bytes"]);
+
         give_up(&shared);
         assert_eq!(store_of(&host)["store"]["page_cache"]["shared_bytes"], 0);
     });
