@@ -55,7 +55,7 @@ fn lease(copy: OwnedFd) -> Result<LeasedFile, CopyError> {
     let readable = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed("open"))?;
     drop(copy);
-    LeasedFile::acquire(readable).map_err(failed("fcntl(F_SETLEASE)"))
+    LeasedFile::acquire(readable).map_err(|refused| failed("fcntl(F_SETLEASE)")(refused.errno))
 }
 
 fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), CopyError> {

@@ -66,7 +66,7 @@ impl<'a> Survey<'a> {
             .collect();
         let mut scan = scan(&requests, 0, progress);
         scan.files
-            .sort_unstable_by_key(|file| (file.stamp.inode, file.directory));
+            .sort_unstable_by_key(|file| (file.inode(), file.directory));
         let objects: HashMap<u64, ObjectName> = listed
             .iter()
             .map(|object| (object.inode, object.name))
@@ -74,11 +74,11 @@ impl<'a> Survey<'a> {
         let mut first = 0;
         let inodes = scan
             .files
-            .chunk_by(|one, other| one.stamp.inode == other.stamp.inode)
+            .chunk_by(|one, other| one.inode() == other.inode())
             .map(|names| {
                 let inode = Inode {
-                    stamp: names[0].stamp,
-                    is_object: objects.contains_key(&names[0].stamp.inode),
+                    stamp: scan.stamp_of(&names[0]),
+                    is_object: objects.contains_key(&names[0].inode()),
                     cached: 0,
                     first,
                     count: names.len(),

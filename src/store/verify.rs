@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Listed, ObjectName, Store, StoreLock};
 use crate::error::{Error, reason};
-use crate::identity;
+use crate::identity::{self, Digester};
 use crate::index::{Index, Update};
 use crate::protect::Protection;
 use crate::report::{FileError, Progress};
@@ -77,7 +77,9 @@ pub fn verify(
     };
     let (mut report, found) = listed
         .par_iter()
-        .map(|object| verifier.object(object))
+        .map_init(Digester::default, |digester, object| {
+            verifier.object(object, digester)
+        })
         .reduce(Default::default, |(one, mut found), (other, more)| {
             found.extend(more);
             (one.merged(other), found)
@@ -133,13 +135,17 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    fn object(&self, object: &Listed) -> (VerifyReport, HashMap<ObjectName, Stamp>) {
+    fn object(
+        &self,
+        object: &Listed,
+        digester: &mut Digester,
+    ) -> (VerifyReport, HashMap<ObjectName, Stamp>) {
         let mut report = VerifyReport {
             objects: 1,
             ..VerifyReport::default()
         };
         let mut found = HashMap::new();
-        match self.examine(object, &mut report) {
+        match self.examine(object, digester, &mut report) {
             Ok(Some(stamp)) => {
                 found.insert(object.name, stamp);
             }
@@ -157,7 +163,12 @@ impl Verifier<'_> {
     }
 
     /// The object's inode if it is what its name says; `None` if it vanished meanwhile.
-    fn examine(&self, object: &Listed, report: &mut VerifyReport) -> Result<Option<Stamp>, String> {
+    fn examine(
+        &self,
+        object: &Listed,
+        digester: &mut Digester,
+        report: &mut VerifyReport,
+    ) -> Result<Option<Stamp>, String> {
         let opened = match self.store.open_object(&object.name) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => {
@@ -168,7 +179,7 @@ impl Verifier<'_> {
         };
         let leased = Leased::new(opened).map_err(|unproven| told(&unproven))?;
         let (stamp, is_marked) = (leased.stamp, leased.is_marked);
-        let (file, fault) = self.compare(object, leased, report)?;
+        let (file, fault) = self.compare(object, leased, digester, report)?;
         match (fault, is_marked) {
             (None, true) => Ok(Some(stamp)),
             (None, false) if !self.check.repair => Err(mendable("it lacks the mark of iunlink")),
@@ -196,6 +207,7 @@ impl Verifier<'_> {
         &self,
         object: &Listed,
         leased: Leased,
+        digester: &mut Digester,
         report: &mut VerifyReport,
     ) -> Result<(LeasedFile, Option<&'static str>), String> {
         const METADATA: &str = "its metadata are not what its name says";
@@ -207,9 +219,8 @@ impl Verifier<'_> {
             return Ok((leased.file, fault));
         }
         report.bytes_read += leased.stamp.size;
-        let mut buffer = vec![0; 128 << 10];
         let proven = leased
-            .prove(identity.mtime, &mut buffer)
+            .prove(identity.mtime, digester)
             .map_err(|unproven| told(&unproven))?;
         let fault = if proven.identity == identity {
             None

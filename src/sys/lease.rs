@@ -21,14 +21,23 @@ use super::fault::{self, Point};
 #[derive(Debug)]
 pub struct LeasedFile(OwnedFd);
 
+/// A file on which no lease was granted.
+#[derive(Debug)]
+pub struct NoLease {
+    /// The file.
+    pub file: OwnedFd,
+    /// `EAGAIN` (it is open for writing elsewhere, or mapped shared and writable); others as in
+    /// `fcntl(2)`: `EINVAL` where the filesystem has no leases, and for what is no regular file;
+    /// `EACCES` without `CAP_LEASE` on another user's file.
+    pub errno: Errno,
+}
+
 impl LeasedFile {
     /// Takes a read lease on `file`, which must be open for reading only.
     ///
     /// # Errors
-    /// `EAGAIN` (the descriptor is open for writing elsewhere, or mapped shared and writable);
-    /// others as in `fcntl(2)`: `EINVAL` where the filesystem has no leases, `EACCES` without
-    /// `CAP_LEASE` on another user's file.
-    pub fn acquire(file: OwnedFd) -> Result<Self, Errno> {
+    /// [`NoLease`], with the file as it was given.
+    pub fn acquire(file: OwnedFd) -> Result<Self, NoLease> {
         if fault::is_omitted(Point::Lease) {
             return Ok(Self(file));
         }
@@ -39,7 +48,10 @@ impl LeasedFile {
                 0 => Ok(()),
                 _ => Err(last_error()),
             };
-        fault::at(Point::Lease, take).map(|()| Self(file))
+        match fault::at(Point::Lease, take) {
+            Ok(()) => Ok(Self(file)),
+            Err(errno) => Err(NoLease { file, errno }),
+        }
     }
 
     /// Whether nobody waits for this file: false once an `open` for writing or a `truncate` has

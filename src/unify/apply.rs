@@ -3,7 +3,7 @@
 //! All steps for one identity are one [`Transaction`], which is not final when [`Applier::apply`]
 //! returns: the worker goes on with other files, and finishes it a little later.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
@@ -13,13 +13,13 @@ use rustix::io::Errno;
 use super::directory_times::DirectoryTimes;
 use super::object::{self, ProvenObject};
 use super::plan::Step;
-use super::prove::{Leased, Proven, Since, Unproven, since};
+use super::prove::{Leased, Proven, Unproven, look_again};
 use super::replace::{Exchanged, Refused};
 use super::shared::Shared;
 use super::tally::Tally;
 use super::temporary::Purpose;
 use super::transaction::{GRACE, Object, Replacement, Transaction};
-use crate::identity::Identity;
+use crate::identity::{Digester, Identity};
 use crate::report::{FileError, Skip};
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
@@ -59,10 +59,12 @@ pub struct Applier<'a> {
     shared: &'a Shared<'a>,
     times: &'a DirectoryTimes,
     directories: HashMap<u32, Rc<OwnedFd>>,
+    /// Directories whose times this worker has asked to be kept.
+    begun: HashSet<u32>,
     waiting: VecDeque<(Instant, Transaction)>,
     held: usize,
-    /// Scratch space for reading.
-    pub buffer: Vec<u8>,
+    /// What it reads files with.
+    pub digester: Digester,
 }
 
 impl<'a> Applier<'a> {
@@ -73,9 +75,10 @@ impl<'a> Applier<'a> {
             shared,
             times,
             directories: HashMap::new(),
+            begun: HashSet::new(),
             waiting: VecDeque::new(),
             held: 0,
-            buffer: vec![0; 256 << 10],
+            digester: Digester::default(),
         }
     }
 
@@ -91,7 +94,10 @@ impl<'a> Applier<'a> {
         let opened = beneath::open_file(directory.as_fd(), name)
             .map_err(|errno| unopened("openat2", errno))?;
         let leased = Leased::new(opened)?;
-        if leased.stamp.is_unchanged_since(&file.stamp) {
+        if leased
+            .stamp
+            .is_unchanged_since(&self.shared.scan.stamp_of(file))
+        {
             Ok(leased)
         } else {
             Err(Unproven::Skipped(Skip::Changed))
@@ -228,7 +234,7 @@ impl<'a> Applier<'a> {
             self.shared,
             &known.name,
             known.proven.as_ref(),
-            &mut self.buffer,
+            &mut self.digester,
         );
         match opened {
             Ok(ProvenObject { file, inode, links }) => Some(Object {
@@ -261,7 +267,7 @@ impl<'a> Applier<'a> {
             return;
         };
         let new = &transaction.objects[object];
-        if since(&new.file, &identity) != Since::Same {
+        if look_again(&new.file, &identity).is_err() {
             tally
                 .skipped
                 .add(Skip::OpenForWriting, count(participant.files));
@@ -276,7 +282,9 @@ impl<'a> Applier<'a> {
                 .map_err(|_| Refused::Changed)
                 .and_then(|directory| {
                     let name = self.shared.scan.name_of(file);
-                    self.times.begin(file.directory, directory.as_fd());
+                    if self.begun.insert(file.directory) {
+                        self.times.begin(file.directory, directory.as_fd());
+                    }
                     Exchanged::new(directory, name, Purpose::Share, new.file.as_fd(), new.inode)
                 });
             let reason = match exchanged {
@@ -333,7 +341,7 @@ impl<'a> Applier<'a> {
                 return;
             }
         };
-        tally.skip(skip, count(files), file.stamp.size);
+        tally.skip(skip, count(files), file.size());
     }
 
     /// The participant's proof, made again where it was given back.
@@ -349,16 +357,16 @@ impl<'a> Applier<'a> {
         let file = &participant.files[0];
         let read = self
             .lease(file)
-            .and_then(|leased| leased.prove(identity.mtime, &mut self.buffer));
+            .and_then(|leased| leased.prove(identity.mtime, &mut self.digester));
         match read {
             Ok(proven) if proven.identity == identity => {
                 tally.files_hashed += 1;
-                tally.bytes_hashed += file.stamp.size;
+                tally.bytes_hashed += file.size();
                 Some(proven)
             }
             Ok(_) => {
                 let names = count(participant.files);
-                tally.skip(Skip::Changed, names, file.stamp.size);
+                tally.skip(Skip::Changed, names, file.size());
                 None
             }
             Err(unproven) => {
@@ -366,7 +374,7 @@ impl<'a> Applier<'a> {
                     unproven,
                     self.shared.host_path(file),
                     count(participant.files),
-                    file.stamp.size,
+                    file.size(),
                 );
                 None
             }

@@ -91,12 +91,10 @@ pub fn deunify(
         began = wait_for_next_tick();
         found = walk();
     }
+    found.files.retain(|file| objects.contains(&file.inode()));
     found
         .files
-        .retain(|file| objects.contains(&file.stamp.inode));
-    found
-        .files
-        .sort_unstable_by_key(|file| (file.stamp.inode, file.directory));
+        .sort_unstable_by_key(|file| (file.inode(), file.directory));
     if !found.errors.is_empty() {
         // In a directory that cannot be read there may be names of any of the files: a link group
         // would be split if it were replaced without them.
@@ -113,7 +111,7 @@ pub fn deunify(
 
     progress.stage(
         "deunify",
-        Some(groups.iter().map(|names| names[0].stamp.size).sum()),
+        Some(groups.iter().map(|names| names[0].size()).sum()),
     );
     let mut work = Work {
         guest,
@@ -132,7 +130,7 @@ pub fn deunify(
             .collect();
         std::thread::sleep(GRACE);
         for placed in placed {
-            progress.advance(placed.copy.names[0].stamp.size);
+            progress.advance(placed.copy.names[0].size());
             work.finish(placed);
         }
         work.times.take_events();
@@ -212,7 +210,7 @@ impl<'a> Work<'a> {
             },
             Unproven::Failed(call, error) => FileError::call(call, path.clone(), &error),
         })?;
-        if leased.stamp.inode != file.stamp.inode || leased.stamp.ctime > self.began {
+        if leased.stamp.inode != file.inode() || leased.stamp.ctime > self.began {
             let reason = CHANGED.to_owned();
             return Err(FileError { path, reason });
         }
@@ -247,7 +245,7 @@ impl<'a> Work<'a> {
                 });
             let refused = match done {
                 Ok(done) => {
-                    let is_meant = done.holds(file.stamp.inode);
+                    let is_meant = done.holds(file.inode());
                     exchanged.push(done);
                     copy.look_again();
                     if is_meant {
@@ -288,7 +286,7 @@ impl<'a> Work<'a> {
             return;
         }
         self.report.files_deunified += copy.names.len() as u64;
-        self.report.bytes_copied += copy.names[0].stamp.size;
+        self.report.bytes_copied += copy.names[0].size();
         for (done, file) in exchanged.into_iter().zip(copy.names) {
             if let Err(errno) = done.finish() {
                 let error = FileError::call("unlinkat", self.host_path(file), &errno.into());

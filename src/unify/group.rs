@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::slice::ParallelSliceMut;
 
 use crate::identity::Mtime;
-use crate::scan::FileRecord;
+use crate::scan::{FileRecord, Scan};
 use crate::sys::stamp::{Stamp, Timestamp};
 
 /// What two files must agree in before either is read.
@@ -14,47 +14,51 @@ use crate::sys::stamp::{Stamp, Timestamp};
 pub struct Key {
     size: u64,
     mtime: Timestamp,
-    mode: u16,
-    owner: u32,
-    group: u32,
+    /// Mode, owner and group.
+    permissions: u32,
 }
 
 impl Key {
-    /// The key of an inode.
+    /// The key of a file.
     #[must_use]
-    pub fn of(stamp: &Stamp, mtime: Mtime) -> Self {
+    pub fn of(file: &FileRecord, mtime: Mtime) -> Self {
+        Self::new(file.size(), file.mtime(), file.permissions(), mtime)
+    }
+
+    /// The key that files of `scan` have which agree with the inode `stamp`; `None` where no file has
+    /// its mode, owner and group.
+    #[must_use]
+    pub fn in_scan(scan: &Scan, stamp: &Stamp, mtime: Mtime) -> Option<Self> {
+        let permissions = scan.permissions_of(stamp)?;
+        Some(Self::new(stamp.size, stamp.mtime, permissions, mtime))
+    }
+
+    fn new(size: u64, time: Timestamp, permissions: u32, mtime: Mtime) -> Self {
+        let mtime = match mtime {
+            Mtime::Kept => time,
+            Mtime::Ignored => Timestamp::default(),
+        };
         Self {
-            size: stamp.size,
-            mtime: match mtime {
-                Mtime::Kept => stamp.mtime,
-                Mtime::Ignored => Timestamp::default(),
-            },
-            mode: stamp.mode,
-            owner: stamp.owner,
-            group: stamp.group,
+            size,
+            mtime,
+            permissions,
         }
     }
 }
 
 /// Sorts files by key, within it by inode, and within that by directory, which is by guest.
 pub fn sort(files: &mut [FileRecord], mtime: Mtime) {
-    files.par_sort_unstable_by_key(|file| {
-        (
-            Key::of(&file.stamp, mtime),
-            file.stamp.inode,
-            file.directory,
-        )
-    });
+    files.par_sort_unstable_by_key(|file| (Key::of(file, mtime), file.inode(), file.directory));
 }
 
 /// The runs of sorted files that have one key.
 pub fn groups(files: &[FileRecord], mtime: Mtime) -> impl Iterator<Item = Range<usize>> {
-    runs(files, move |file| Key::of(&file.stamp, mtime))
+    runs(files, move |file| Key::of(file, mtime))
 }
 
 /// The names of each inode among files of one group.
 pub fn inodes(files: &[FileRecord]) -> impl Iterator<Item = &[FileRecord]> {
-    files.chunk_by(|one, other| one.stamp.inode == other.stamp.inode)
+    files.chunk_by(|one, other| one.inode() == other.inode())
 }
 
 fn runs<'a, K: PartialEq>(

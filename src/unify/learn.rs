@@ -1,6 +1,6 @@
 //! What a run tells the index, so that the next one need not find it out again.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
 
 use super::group;
@@ -27,25 +27,20 @@ pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
         .zip(links)
         .map(|(source, links)| (guest_row(&source.guest), links))
         .collect();
-    let seen: HashMap<u64, Stamp> = shared
+    // Files of other guests are still theirs; of these, only what is unchanged.
+    let changed: HashSet<u64> = shared
         .scan
         .files
         .iter()
-        .filter(|file| shared.read.contains_key(&file.stamp.inode))
-        .map(|file| (file.stamp.inode, file.stamp))
+        .filter(|file| {
+            let row = shared.read.get(&file.inode());
+            row.is_some_and(|row| !row.0.is_unchanged_since(&shared.scan.stamp_of(file)))
+        })
+        .map(FileRecord::inode)
         .collect();
-    for (inode, row) in shared.read {
-        // Files of other guests are still theirs; of these, only what is unchanged.
-        if seen
-            .get(inode)
-            .is_none_or(|stamp| row.0.is_unchanged_since(stamp))
-        {
-            update.read.insert(*inode, *row);
-        }
-    }
-    update
-        .read
-        .retain(|inode, _| !shared.objects.contains_key(inode));
+    let is_kept = |inode: &u64| !changed.contains(inode) && !shared.objects.contains_key(inode);
+    let rows = shared.read.iter().filter(|(inode, _)| is_kept(inode));
+    update.read = rows.map(|(inode, row)| (*inode, *row)).collect();
     update.read.extend(
         tally
             .read
@@ -82,7 +77,7 @@ fn links_by_guest(
     };
     let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); shared.sources.len()];
     for names in group::inodes(&shared.scan.files) {
-        let state = shared.object_of(names[0].stamp.inode);
+        let state = shared.object_of(names[0].inode());
         let Some(object) = state.and_then(|state| position(&state.name)) else {
             continue;
         };

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use super::prove::{Leased, Unproven};
 use super::shared::Shared;
 use super::tally::{Linked, Tally};
+use crate::identity::Digester;
 use crate::report::FileError;
 use crate::store::ObjectName;
 use crate::sys::flags::{self, Flags};
@@ -43,20 +44,17 @@ pub struct ProvenObject {
 /// ctime that is later than that from now is of a clock that was set back: no use to wait for it.
 const LONGEST_TICK: u32 = 10;
 
-/// How the object is now, once no change to come can look like the last one: where that was in this
-/// tick of the clock, the next one is waited for.
-///
-/// # Errors
-/// What `statx(2)` lists.
-pub fn settled(file: &LeasedFile) -> rustix::io::Result<Stamp> {
-    let stamp = Stamp::of(file.as_fd())?;
+/// The stamp of an object that is still leased, once no change to come can look like the last one:
+/// where that was in this tick of the clock, the next one is waited for.
+#[must_use]
+pub fn settled(stamp: Stamp) -> Stamp {
     for _ in 0..LONGEST_TICK {
         if stamp.ctime < Timestamp::now() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(stamp)
+    stamp
 }
 
 /// Opens the object `name`. Its content is read, unless it is unchanged since it was `proven`.
@@ -67,7 +65,7 @@ pub fn open(
     shared: &Shared<'_>,
     name: &ObjectName,
     proven: Option<&Stamp>,
-    buffer: &mut [u8],
+    digester: &mut Digester,
 ) -> Result<ProvenObject, Option<FileError>> {
     let path = || shared.store.path_of(name);
     let failed = |call, errno: Errno| Some(FileError::call(call, path(), &errno.into()));
@@ -93,7 +91,7 @@ pub fn open(
         leased.file
     } else {
         let proven = leased
-            .prove(name.identity.mtime, buffer)
+            .prove(name.identity.mtime, digester)
             .map_err(unproven)?;
         if proven.identity != name.identity {
             let reason = "the object's bytes or metadata are not what its name says; run \
@@ -134,26 +132,23 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
         .collect();
     unknown
         .into_par_iter()
-        .map_init(
-            || vec![0; 256 << 10],
-            |buffer, name| {
-                let mut tally = Tally::default();
-                match open(shared, &name, None, buffer) {
-                    Ok(object) => {
-                        if let Ok(stamp) = settled(&object.file) {
-                            tally.objects.push(Linked {
-                                name,
-                                stamp,
-                                guests: Vec::new(),
-                            });
-                        }
+        .map_init(Digester::default, |digester, name| {
+            let mut tally = Tally::default();
+            match open(shared, &name, None, digester) {
+                Ok(object) => {
+                    if let Ok(stamp) = Stamp::of(object.file.as_fd()).map(settled) {
+                        tally.objects.push(Linked {
+                            name,
+                            stamp,
+                            guests: Vec::new(),
+                        });
                     }
-                    Err(None) => {}
-                    Err(Some(error)) => tally.errors.push(error),
                 }
-                tally
-            },
-        )
+                Err(None) => {}
+                Err(Some(error)) => tally.errors.push(error),
+            }
+            tally
+        })
         .reduce(Tally::default, |mut all, one| {
             all.merge(one);
             all

@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::identity::{self, Identity, Mtime, ReadFailure};
+use crate::identity::{self, Digester, Identity, Mtime, ReadFailure};
 use crate::report::Skip;
 use crate::sys::flags::{self, Flags};
-use crate::sys::lease::LeasedFile;
+use crate::sys::lease::{LeasedFile, NoLease};
 use crate::sys::stamp::Stamp;
 
 /// A file under a lease that may be shared as far as its inode shows.
@@ -56,16 +56,12 @@ impl Leased {
     /// # Errors
     /// A reason to leave the file alone.
     pub fn new(file: OwnedFd) -> Result<Self, Unproven> {
-        // Before the lease: on a FIFO or a device it would not mean anything.
-        let before = Stamp::of(file.as_fd()).map_err(Unproven::failed("statx"))?;
-        if !before.is_regular() {
+        let file = LeasedFile::acquire(file).map_err(unleased)?;
+        let stamp = Stamp::of(file.as_fd()).map_err(Unproven::failed("statx"))?;
+        // A lease on a device would not mean anything.
+        if !stamp.is_regular() {
             return Err(Unproven::Skipped(Skip::Changed));
         }
-        let file = LeasedFile::acquire(file).map_err(|errno| match errno {
-            Errno::AGAIN => Unproven::Skipped(Skip::OpenForWriting),
-            _ => Unproven::Failed("fcntl(F_SETLEASE)", errno.into()),
-        })?;
-        let stamp = Stamp::of(file.as_fd()).map_err(Unproven::failed("statx"))?;
         let is_marked = match flags::read(file.as_fd()).map_err(Unproven::failed("ioctl"))? {
             Flags::Plain => false,
             Flags::Marked => true,
@@ -85,9 +81,10 @@ impl Leased {
     ///
     /// # Errors
     /// A reason to leave the file alone.
-    pub fn prove(self, mtime: Mtime, buffer: &mut [u8]) -> Result<Proven, Unproven> {
-        let digest =
-            identity::digest(&self.file, self.stamp.size, buffer).map_err(|error| match error {
+    pub fn prove(self, mtime: Mtime, digester: &mut Digester) -> Result<Proven, Unproven> {
+        let digest = digester
+            .digest(&self.file, self.stamp.size)
+            .map_err(|error| match error {
                 ReadFailure::LeaseBroken => Unproven::Skipped(Skip::OpenForWriting),
                 ReadFailure::SizeChanged => Unproven::Skipped(Skip::Changed),
                 ReadFailure::Call(call, error) => Unproven::Failed(call, error),
@@ -105,32 +102,45 @@ impl Leased {
     }
 }
 
+/// Why a file without a lease is not to be touched.
+fn unleased(NoLease { file, errno }: NoLease) -> Unproven {
+    match (errno, Stamp::of(file.as_fd())) {
+        // A FIFO or a device took the file's place.
+        (_, Ok(stamp)) if !stamp.is_regular() => Unproven::Skipped(Skip::Changed),
+        (Errno::AGAIN, _) => Unproven::Skipped(Skip::OpenForWriting),
+        _ => Unproven::Failed("fcntl(F_SETLEASE)", errno.into()),
+    }
+}
+
 /// What became of a file since it was proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    /// Nothing: it is what it was.
-    Same,
+pub enum Change {
     /// Somebody waits to write to it.
     WriterWaits,
     /// Its metadata changed, which no lease prevents.
     MetadataChanged,
 }
 
-/// Looks whether a file is still what was proven: content by its lease, metadata by another look.
+/// Looks whether a file is still what was proven: content by its lease, metadata by another look,
+/// which is returned.
 ///
 /// Link count and ctime may have moved: names were added and taken away meanwhile.
-#[must_use]
-pub fn since(file: &LeasedFile, identity: &Identity) -> Since {
+///
+/// # Errors
+/// What changed, or may have.
+pub fn look_again(file: &LeasedFile, identity: &Identity) -> Result<Stamp, Change> {
     if !file.is_unbroken() {
-        return Since::WriterWaits;
+        return Err(Change::WriterWaits);
     }
-    let fingerprint = Stamp::of(file.as_fd())
-        .ok()
-        .and_then(|stamp| identity::fingerprint(file.as_fd(), &stamp, identity.mtime).ok());
-    if fingerprint == Some(identity.fingerprint) {
-        Since::Same
+    // The inode last, so that little stands between this look and the next step of the caller.
+    let attributes = identity::extended_attributes(file.as_fd());
+    let attributes = attributes.map_err(|_| Change::MetadataChanged)?;
+    let stamp = Stamp::of(file.as_fd()).map_err(|_| Change::MetadataChanged)?;
+    let fingerprint = identity::fingerprint_of(&stamp, &attributes, identity.mtime);
+    if fingerprint == identity.fingerprint {
+        Ok(stamp)
     } else {
-        Since::MetadataChanged
+        Err(Change::MetadataChanged)
     }
 }
 

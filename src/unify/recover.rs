@@ -28,11 +28,11 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::prove::{Leased, Since, Unproven, since};
+use super::prove::{Leased, Unproven, look_again};
 use super::replace::{Exchanged, Refused, Stuck, keep};
 use super::temporary::{self, Purpose};
 use crate::guest::Guest;
-use crate::identity::{Identity, Mtime};
+use crate::identity::{Digester, Identity, Mtime};
 use crate::report::{FileError, Skip};
 use crate::scan::{GuestId, Scan};
 use crate::store::Listed;
@@ -52,7 +52,7 @@ pub fn recover(guests: &[&Guest], scan: &Scan, listed: &[Listed]) -> Vec<FileErr
         scan,
         objects,
         identities,
-        buffer: vec![0; 256 << 10],
+        digester: Digester::default(),
         errors: Vec::new(),
     };
     // Files of half-shared groups, and copies that are in place, each with all of its leftovers.
@@ -103,7 +103,7 @@ struct Recovery<'a> {
     objects: HashSet<u64>,
     /// What is in the store.
     identities: HashSet<Identity>,
-    buffer: Vec<u8>,
+    digester: Digester,
     errors: Vec<FileError>,
 }
 
@@ -180,11 +180,11 @@ impl Recovery<'_> {
     /// Whether a file still is what the object that took its place is; or any object, where the guest
     /// has replaced or removed that name itself, so that there is nothing to put back.
     fn is_same_as_object(&mut self, leftover: &Leftover) -> Result<bool, Undone> {
-        let buffer = &mut self.buffer;
+        let digester = &mut self.digester;
         let mut read = |name: &[u8], mtime| {
             let file = beneath::open_file(leftover.directory.as_fd(), name)
                 .map_err(|errno| Unproven::Failed("openat2", errno.into()))?;
-            Leased::new(file)?.prove(mtime, buffer)
+            Leased::new(file)?.prove(mtime, digester)
         };
         let undone = |unproven| match unproven {
             Unproven::Skipped(Skip::OpenForWriting) => Some(Undone::WriterWaits),
@@ -213,10 +213,7 @@ impl Recovery<'_> {
             Ok(old) => old,
             Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
         };
-        Ok(
-            old.identity == object.identity
-                && since(&old.leased.file, &old.identity) == Since::Same,
-        )
+        Ok(old.identity == object.identity && look_again(&old.leased.file, &old.identity).is_ok())
     }
 
     /// Gives the names of an object in a guest that have not got it yet the copy that others have.
@@ -249,9 +246,10 @@ impl Recovery<'_> {
     ) -> Result<(), Undone> {
         let file = beneath::open_file(leftover.directory.as_fd(), name)
             .map_err(|errno| Undone::Failed("openat2", errno))?;
-        let rest = self.scan.files.iter().filter(|file| {
-            file.stamp.inode == object && self.scan.guest_of(file.directory) == guest
-        });
+        let rest =
+            self.scan.files.iter().filter(|file| {
+                file.inode() == object && self.scan.guest_of(file.directory) == guest
+            });
         for record in rest {
             let path = self.scan.directory_path(record.directory);
             let guest = self.guests[usize::from(guest)];

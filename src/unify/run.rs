@@ -128,7 +128,7 @@ pub fn unify(
         began,
         census: OnceLock::new(),
     };
-    let unseen = by_key(unseen, options.mtime);
+    let unseen = by_key(&scan, unseen, options.mtime);
     let groups = candidates(&shared, &unseen);
     report.seconds.group = grouping.elapsed().as_secs_f64();
 
@@ -142,7 +142,7 @@ pub fn unify(
     let bytes = groups
         .iter()
         .flat_map(|group| &scan.files[group.files.clone()]);
-    progress.stage("unify", Some(bytes.map(|file| file.stamp.size).sum()));
+    progress.stage("unify", Some(bytes.map(|file| file.size()).sum()));
     let mut tally = work(&shared, &groups, options.jobs);
     if !options.dry_run && tally.fatal.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
@@ -191,13 +191,13 @@ fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan 
     scan(&requests, options.smallest, progress)
 }
 
-fn by_key(unseen: Vec<ObjectState>, mtime: Mtime) -> HashMap<Key, Vec<ObjectState>> {
+/// Objects without a file that could be linked to them are left out.
+fn by_key(scan: &Scan, unseen: Vec<ObjectState>, mtime: Mtime) -> HashMap<Key, Vec<ObjectState>> {
     let mut keyed: HashMap<Key, Vec<ObjectState>> = HashMap::new();
     for state in unseen {
-        keyed
-            .entry(Key::of(&state.stamp, mtime))
-            .or_default()
-            .push(state);
+        if let Some(key) = Key::in_scan(scan, &state.stamp, mtime) {
+            keyed.entry(key).or_default().push(state);
+        }
     }
     keyed
 }
@@ -215,7 +215,7 @@ fn candidates<'a>(
     let files = &shared.scan.files;
     let mut groups: Vec<Group<'a>> = group::groups(files, shared.mtime)
         .filter_map(|range| {
-            let key = Key::of(&files[range.start].stamp, shared.mtime);
+            let key = Key::of(&files[range.start], shared.mtime);
             let unseen = unseen.get(&key).map_or(&[][..], Vec::as_slice);
             has_candidates(shared, &files[range.clone()], !unseen.is_empty()).then_some(Group {
                 files: range,

@@ -23,7 +23,7 @@ pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord], has_unseen: boo
     let mut first_guest = None;
     let (mut private, mut several, mut objects) = (false, false, has_unseen);
     for inode in inodes(files) {
-        if shared.object_of(inode[0].stamp.inode).is_some() {
+        if shared.object_of(inode[0].inode()).is_some() {
             objects = true;
             continue;
         }
@@ -52,7 +52,7 @@ pub fn share(
     let mut classes: BTreeMap<Identity, Vec<Participant<'_>>> = BTreeMap::new();
     let mut held = 0;
     for inode in inodes(files) {
-        if let Some(state) = shared.object_of(inode[0].stamp.inode) {
+        if let Some(state) = shared.object_of(inode[0].inode()) {
             objects.push(Candidate {
                 state,
                 files: inode,
@@ -121,7 +121,7 @@ impl Candidate<'_> {
         let stamp = self
             .files
             .first()
-            .map_or(self.state.stamp, |file| file.stamp);
+            .map_or(self.state.stamp, |file| shared.scan.stamp_of(file));
         // One name is the store's. Any that the scan did not see may be a scanned guest's, too.
         if u64::from(stamp.link_count) > self.files.len() as u64 + 1 {
             guests.extend(shared.census().holders(stamp.inode));
@@ -146,18 +146,18 @@ fn identify(
 ) -> Option<(Identity, Option<Proven>)> {
     let file = &names[0];
     let count = names.len() as u64;
-    if u64::from(file.stamp.link_count) != count {
-        tally.skip(Skip::LinkedElsewhere, count, file.stamp.size);
+    if u64::from(file.link_count()) != count {
+        tally.skip(Skip::LinkedElsewhere, count, file.size());
         return None;
     }
-    if let Some(identity) = shared.remembered(&file.stamp) {
+    if let Some(identity) = shared.remembered(&shared.scan.stamp_of(file)) {
         return Some((identity, None));
     }
-    let size = file.stamp.size;
+    let size = file.size();
     let read = applier.lease(file).and_then(|leased| {
         tally.files_hashed += 1;
         tally.bytes_hashed += size;
-        leased.prove(shared.mtime, &mut applier.buffer)
+        leased.prove(shared.mtime, &mut applier.digester)
     });
     shared.progress.advance(size);
     match read {
@@ -177,6 +177,10 @@ fn remember_private(
     participants: &[Participant<'_>],
     tally: &mut Tally,
 ) {
+    // A dry run tells the index nothing.
+    if shared.dry_run {
+        return;
+    }
     let mut is_private = vec![true; participants.len()];
     for step in steps {
         let (Step::Create { member, .. } | Step::Replace { member, .. }) = *step;
@@ -187,7 +191,7 @@ fn remember_private(
         .zip(is_private)
         .filter(|&(_, private)| private)
     {
-        let stamp = participant.files[0].stamp;
+        let stamp = shared.scan.stamp_of(&participant.files[0]);
         if shared.may_be_remembered(&stamp) {
             tally.read.push((stamp, identity));
         }
@@ -201,7 +205,7 @@ fn count(steps: &[Step], participants: &[Participant<'_>], tally: &mut Tally) {
             Step::Create { .. } => tally.objects_created += 1,
             Step::Replace { member, .. } => {
                 let files = participants[member].files;
-                tally.unified(files.len() as u64, &files[0].stamp);
+                tally.unified(files.len() as u64, files[0].size(), files[0].allocated());
             }
         }
     }

@@ -165,9 +165,9 @@ pub fn know_objects(
     drop(loaded);
     let mut is_seen: HashSet<u64> = HashSet::with_capacity(objects.len());
     for file in &scan.files {
-        if let Some(state) = objects.get_mut(&file.stamp.inode) {
-            is_seen.insert(file.stamp.inode);
-            state.stamp = file.stamp;
+        if let Some(state) = objects.get_mut(&file.inode()) {
+            is_seen.insert(file.inode());
+            state.stamp = scan.stamp_of(file);
         }
     }
     let mut unseen = Vec::new();

@@ -70,11 +70,12 @@ impl Tally {
         }
     }
 
-    /// Counts a file of `files` names that was replaced.
-    pub fn unified(&mut self, files: u64, old: &Stamp) {
+    /// Counts a file of `files` names that was replaced, with the bytes that its inode held and had
+    /// allocated.
+    pub fn unified(&mut self, files: u64, size: u64, allocated: u64) {
         self.files_unified += files;
-        self.bytes_saved += old.size;
-        self.disk_bytes_saved += old.allocated;
+        self.bytes_saved += size;
+        self.disk_bytes_saved += allocated;
     }
 
     /// Counts a file of `files` names and `bytes` of content that was skipped.

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::object;
-use super::prove::{Since, since};
+use super::prove::{Change, look_again};
 use super::replace::{Exchanged, Stuck};
 use super::shared::Shared;
 use super::take_back::{Sides, take_back};
@@ -107,7 +107,7 @@ impl Transaction {
             .iter()
             .map(|object| {
                 shared.protection.is_enforced()
-                    && since(&object.file, &object.name.identity) != Since::Same
+                    && look_again(&object.file, &object.name.identity).is_err()
             })
             .collect();
         let mut replaced: Vec<Vec<(GuestId, u32)>> = vec![Vec::new(); self.objects.len()];
@@ -125,7 +125,7 @@ impl Transaction {
                 if let Err(stuck) = object.take_back(names, &old, &replacement.guests, shared) {
                     object.stuck(stuck, shared.host_path(&replacement.file), tally);
                 }
-                tally.skip(skip, files, replacement.file.stamp.size);
+                tally.skip(skip, files, replacement.file.size());
                 continue;
             }
             for name in replacement.names {
@@ -135,7 +135,7 @@ impl Transaction {
                     tally.failed(error, errno);
                 }
             }
-            tally.unified(files, &replacement.stamp);
+            tally.unified(files, replacement.stamp.size, replacement.stamp.allocated);
             replaced[replacement.object].extend(replacement.guests);
         }
         for ((object, withdrawn), mut links) in
@@ -157,15 +157,13 @@ impl Transaction {
 impl Replacement {
     /// Why it must be taken back, if it must.
     fn objection(&self) -> Option<Skip> {
-        match since(&self.old, &self.identity) {
-            Since::Same => {}
-            Since::WriterWaits => return Some(Skip::OpenForWriting),
-            Since::MetadataChanged => return Some(Skip::Changed),
+        match look_again(&self.old, &self.identity) {
+            // The old file has its temporary names and no other. One that the guest gave it since it
+            // was scanned would stay with it, and part from those that lead to the object now.
+            Ok(stamp) => (stamp.link_count as usize > self.names.len()).then_some(Skip::Changed),
+            Err(Change::WriterWaits) => Some(Skip::OpenForWriting),
+            Err(Change::MetadataChanged) => Some(Skip::Changed),
         }
-        // The old file has its temporary names and no other. One that the guest gave it since it was
-        // scanned would stay with it, and part from those that lead to the object now.
-        let links = Stamp::of(self.old.as_fd()).map_or(u32::MAX, |stamp| stamp.link_count);
-        (links as usize > self.names.len()).then_some(Skip::Changed)
     }
 }
 
@@ -206,18 +204,18 @@ impl Object {
     /// Tells the index what is linked now, unless a process writes to it: then its content is not
     /// proven any more.
     fn keep(self, guests: Vec<(GuestId, u32)>, shared: &Shared<'_>, tally: &mut Tally) {
-        if since(&self.file, &self.name.identity) != Since::Same {
+        if let Ok(stamp) = look_again(&self.file, &self.name.identity) {
+            tally.objects.push(Linked {
+                name: self.name,
+                stamp: object::settled(stamp),
+                guests,
+            });
+        } else {
             let reason = "a process writes to this shared file, which nothing protects; run \
                           `vhashify verify --deep`";
             tally.errors.push(FileError {
                 path: shared.store.path_of(&self.name),
                 reason: reason.to_owned(),
-            });
-        } else if let Ok(stamp) = object::settled(&self.file) {
-            tally.objects.push(Linked {
-                name: self.name,
-                stamp,
-                guests,
             });
         }
     }

@@ -17,16 +17,16 @@
 //!
 //! [`Flags::Unusual`]: crate::sys::flags::Flags::Unusual
 
+mod digest;
+
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
 use xattr::FileExt;
 
-use crate::sys::fault::{self, Point};
-use crate::sys::lease::LeasedFile;
-use crate::sys::mapping::LeasedMapping;
+pub use digest::{Digester, ReadFailure};
+
 use crate::sys::stamp::Stamp;
 
 /// BLAKE3 of a file's content.
@@ -34,13 +34,6 @@ pub type Digest = [u8; 32];
 
 /// The first half of BLAKE3 of a file's metadata.
 pub type Fingerprint = [u8; 16];
-
-/// Files at least this large are mapped; below it, `read` is quicker than building a mapping.
-const SMALLEST_MAPPED: u64 = 1 << 20;
-
-/// Bytes that are mapped at once. A lease break is looked for between two of them, so that a writer
-/// waits for milliseconds; and what is mapped counts as memory of this process.
-const WINDOW: usize = 512 << 10;
 
 /// Whether mtime is part of the metadata that must agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,82 +55,6 @@ pub struct Identity {
     pub mtime: Mtime,
 }
 
-/// Why a file's content could not be read to its end.
-#[derive(Debug)]
-pub enum ReadFailure {
-    /// Somebody waits to write to it.
-    LeaseBroken,
-    /// The file is shorter or longer than its inode said.
-    SizeChanged,
-    /// A system call failed.
-    Call(&'static str, io::Error),
-}
-
-/// Reads all of a leased file of `size` bytes and digests it.
-///
-/// `buffer` is scratch space; its content is lost. The lease is what makes the digest true for as
-/// long as `file` lives unbroken.
-///
-/// # Errors
-/// [`ReadFailure`]; a broken lease ends the reading early.
-pub fn digest(file: &LeasedFile, size: u64, buffer: &mut [u8]) -> Result<Digest, ReadFailure> {
-    let mut hasher = blake3::Hasher::new();
-    let mut offset = if size >= SMALLEST_MAPPED {
-        digest_mapped(file, size, &mut hasher)?
-    } else {
-        0
-    };
-    // One read more than the size says: it has to find the end there.
-    loop {
-        // What is read at once needs no second look.
-        if offset > 0 && !file.is_unbroken() {
-            return Err(ReadFailure::LeaseBroken);
-        }
-        let read = || rustix::io::pread(file.as_fd(), &mut *buffer, offset);
-        let count = match fault::at(Point::Read, read) {
-            Ok(count) => count,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(ReadFailure::Call("pread", error.into())),
-        };
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-        offset += count as u64;
-        if offset >= size && count < buffer.len() {
-            break;
-        }
-    }
-    if offset == size {
-        Ok(hasher.finalize().into())
-    } else {
-        Err(ReadFailure::SizeChanged)
-    }
-}
-
-/// Digests a file through mappings, and says how far it came: to the end, or to where the disk
-/// gives no answer. There `pread(2)` goes on, which fails with a reason, where touching the mapping
-/// would end the whole process with SIGBUS.
-fn digest_mapped(
-    file: &LeasedFile,
-    size: u64,
-    hasher: &mut blake3::Hasher,
-) -> Result<u64, ReadFailure> {
-    let mut offset = 0;
-    while offset < size {
-        if !file.is_unbroken() {
-            return Err(ReadFailure::LeaseBroken);
-        }
-        let length = usize::try_from(size - offset).map_or(WINDOW, |rest| rest.min(WINDOW));
-        match fault::at(Point::Read, || LeasedMapping::new(file, offset, length)) {
-            Ok(window) => hasher.update(&window),
-            Err(_) => break,
-        };
-        offset += length as u64;
-    }
-    Ok(offset)
-}
-
 /// Fingerprints the metadata of an open file whose inode is `stamp`.
 ///
 /// # Errors
@@ -147,6 +64,12 @@ pub fn fingerprint(
     stamp: &Stamp,
     mtime: Mtime,
 ) -> Result<Fingerprint, (&'static str, io::Error)> {
+    Ok(fingerprint_of(stamp, &extended_attributes(file)?, mtime))
+}
+
+/// Fingerprints metadata that were looked at.
+#[must_use]
+pub fn fingerprint_of(stamp: &Stamp, attributes: &ExtendedAttributes, mtime: Mtime) -> Fingerprint {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&u32::from(stamp.mode).to_le_bytes());
     hasher.update(&stamp.owner.to_le_bytes());
@@ -155,8 +78,8 @@ pub fn fingerprint(
         hasher.update(&stamp.mtime.seconds.to_le_bytes());
         hasher.update(&stamp.mtime.nanoseconds.to_le_bytes());
     }
-    for (name, value) in extended_attributes(file)? {
-        for part in [name.as_encoded_bytes(), &value] {
+    for (name, value) in attributes {
+        for part in [name.as_encoded_bytes(), value] {
             // Names end at 255 bytes and values at 64 KiB (`xattr(7)`).
             hasher.update(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
             hasher.update(part);
@@ -164,7 +87,7 @@ pub fn fingerprint(
     }
     let mut shortened = Fingerprint::default();
     hasher.finalize_xof().fill(&mut shortened);
-    Ok(shortened)
+    shortened
 }
 
 /// Extended attributes as (name, value), sorted by name.

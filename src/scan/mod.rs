@@ -5,12 +5,16 @@
 //! waits, so that a million pending directories cost memory and not descriptors; no file costs an
 //! allocation, a lock or a whole path.
 //!
-//! What is kept of a file is 80 bytes and its name:
+//! What is kept of a file is 60 bytes, and its name where it is not that of a file of another guest:
 //!
 //! ```text
-//! FileRecord ─ directory ─▶ DirectoryRecord ─ parent ─▶ … ─ parent ─▶ the vdir of a guest
-//!     └─ name ─▶ bytes in one arena
+//! FileRecord ─ directory ───▶ DirectoryRecord ─ parent ─▶ … ─ parent ─▶ the vdir of a guest
+//!     ├─ name ──────────────▶ bytes in one string for all
+//!     └─ mode, owner, group ▶ one row for all files that have the same
 //! ```
+
+mod names;
+mod record;
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -21,6 +25,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::Scope;
 use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxAttributes};
 use rustix::io::Errno;
+
+pub use record::FileRecord;
+
+use names::Names;
+use record::{DirectoryRecord, Permissions, PermissionsTable};
 
 use crate::exclude::{Rules, Verdict};
 use crate::guest::Guest;
@@ -42,29 +51,6 @@ pub struct Request<'a> {
     pub guest: &'a Guest,
     /// What of it is left out.
     pub rules: &'a Rules,
-}
-
-/// One name of one regular file.
-#[derive(Debug, Clone, Copy)]
-pub struct FileRecord {
-    /// Its inode.
-    pub stamp: Stamp,
-    /// The directory it stands in.
-    pub directory: u32,
-    name: NameRange,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct NameRange {
-    offset: u32,
-    length: u8,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct DirectoryRecord {
-    parent: Option<u32>,
-    guest: GuestId,
-    name: NameRange,
 }
 
 /// A temporary name that an interrupted run left behind.
@@ -92,8 +78,9 @@ pub struct Scan {
     /// Bytes of content of these.
     pub bytes_seen: u64,
     directories: Vec<DirectoryRecord>,
-    directory_names: Vec<u8>,
-    names: Vec<u8>,
+    directory_names: Names,
+    names: Names,
+    permissions: PermissionsTable,
 }
 
 impl Scan {
@@ -106,7 +93,20 @@ impl Scan {
     /// A file's name in its directory.
     #[must_use]
     pub fn name_of(&self, file: &FileRecord) -> &[u8] {
-        name_in(&self.names, file.name)
+        self.names.get(file.name)
+    }
+
+    /// A file's inode, as it was.
+    #[must_use]
+    pub fn stamp_of(&self, file: &FileRecord) -> Stamp {
+        file.stamp(self.permissions.get(file.permissions()))
+    }
+
+    /// What [`FileRecord::permissions`] is of files with the mode, owner and group of `stamp`, if
+    /// there are any.
+    #[must_use]
+    pub fn permissions_of(&self, stamp: &Stamp) -> Option<u32> {
+        self.permissions.find(Permissions::of(stamp))
     }
 
     /// A directory's path below its vdir, without a leading slash; empty for the vdir itself.
@@ -115,7 +115,7 @@ impl Scan {
         let mut components = Vec::new();
         let mut at = &self.directories[directory as usize];
         while let Some(parent) = at.parent {
-            components.push(name_in(&self.directory_names, at.name));
+            components.push(self.directory_names.get(at.name));
             at = &self.directories[parent as usize];
         }
         components.reverse();
@@ -127,10 +127,6 @@ impl Scan {
     pub fn path_of(&self, file: &FileRecord) -> Vec<u8> {
         join(&self.directory_path(file.directory), self.name_of(file))
     }
-}
-
-fn name_in(names: &[u8], range: NameRange) -> &[u8] {
-    &names[range.offset as usize..][..usize::from(range.length)]
 }
 
 /// Walks all `requests` on the threads of the current rayon pool.
@@ -172,12 +168,12 @@ struct Walk<'a> {
 #[derive(Debug, Default)]
 struct Directories {
     records: Vec<DirectoryRecord>,
-    names: Vec<u8>,
+    names: Names,
 }
 
 impl Directories {
     fn add(&mut self, parent: Option<u32>, guest: GuestId, name: &[u8]) -> u32 {
-        let name = append(&mut self.names, name);
+        let name = self.names.add(name);
         self.records.push(DirectoryRecord {
             parent,
             guest,
@@ -191,7 +187,8 @@ impl Directories {
 #[derive(Debug, Default)]
 struct Found {
     files: Vec<FileRecord>,
-    names: Vec<u8>,
+    names: Names,
+    permissions: PermissionsTable,
     leftovers: Vec<Leftover>,
     skipped: Skipped,
     errors: Vec<FileError>,
@@ -209,7 +206,7 @@ impl Found {
         const NAMES: usize = 48 << 20;
         Self {
             files: Vec::with_capacity(FILES),
-            names: Vec::with_capacity(NAMES),
+            names: Names::with_room(NAMES),
             ..Self::default()
         }
     }
@@ -277,16 +274,19 @@ impl Walk<'_> {
         };
         for found in self.found {
             let mut found = into_inner(found);
-            let base = narrow(scan.names.len());
-            for file in &mut found.files {
-                file.name.offset += base;
-            }
             if scan.files.is_empty() {
                 scan.files = found.files;
                 scan.names = found.names;
+                scan.permissions = found.permissions;
             } else {
+                let rows = found.permissions.all().iter();
+                let numbers: Vec<u32> = rows.map(|row| scan.permissions.number(*row)).collect();
+                let base = scan.names.append(&mut found.names);
+                for file in &mut found.files {
+                    file.name += base;
+                    file.permissions = numbers[file.permissions as usize];
+                }
                 move_all(&mut found.files, &mut scan.files);
-                scan.names.append(&mut found.names);
             }
             scan.leftovers.append(&mut found.leftovers);
             scan.errors.append(&mut found.errors);
@@ -385,12 +385,10 @@ impl Visit<'_> {
         } else if stamp.size < self.smallest {
             Skip::Small
         } else {
-            let name = append(&mut self.found.names, bytes);
-            self.found.files.push(FileRecord {
-                stamp,
-                directory: self.directory,
-                name,
-            });
+            let name = self.found.names.add(bytes);
+            let permissions = self.found.permissions.number(Permissions::of(&stamp));
+            let record = FileRecord::new(&stamp, permissions, self.directory, name);
+            self.found.files.push(record);
             return;
         };
         self.found.skipped.add(skip, 1);
@@ -443,16 +441,6 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     } else {
         [directory, name].join(b"/".as_slice())
     }
-}
-
-fn append(names: &mut Vec<u8>, name: &[u8]) -> NameRange {
-    let range = NameRange {
-        offset: narrow(names.len()),
-        // NAME_MAX is 255 on every filesystem of Linux.
-        length: u8::try_from(name.len()).unwrap_or(u8::MAX),
-    };
-    names.extend_from_slice(&name[..usize::from(range.length)]);
-    range
 }
 
 /// Four thousand million directories, or bytes of names, are beyond any host.
