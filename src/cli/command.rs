@@ -267,6 +267,7 @@ fn rendered(common: &Common, text: &impl Text, json: &impl Serialize) -> String 
     match common.format {
         Format::Json => serde_json::to_string_pretty(json).unwrap_or_default(),
         Format::Text if common.quiet => String::new(),
+        // Only a report has a page, and it is not rendered here.
         Format::Text | Format::Html => text.text(common.verbose > 0),
     }
 }

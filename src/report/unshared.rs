@@ -1,8 +1,9 @@
 //! What guests have alike and do not share, and why.
 //!
 //! Nothing is read for it. Files of different guests are taken for *alike* when they have the same
-//! path, size, mode, owner and group; whether their content is the same, only a run tells. A file
-//! that a run has read since its last change and left private is known to be unlike all others.
+//! path and size, and the same mtime or the same mode, owner and group. Where both contents are
+//! known (an object's name tells it, and the index of a file that a run has read and that has not
+//! changed since) they must be the same, too; where they are not, only a run tells.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

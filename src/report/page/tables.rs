@@ -82,7 +82,7 @@ pub fn objects(report: &StoreReport) -> Markup {
                     tr {
                         th scope="row" {
                             span.path { (object.path) } " "
-                            span.soft.small { "in " (object.guest) }
+                            span.soft.small { "in " bdi { (object.guest) } }
                         }
                         (number("Guests", &grouped(object.guests)))
                         (number("Size", &bytes(object.bytes)))
@@ -127,7 +127,7 @@ fn words(why: Unshared) -> (&'static str, &'static str) {
     match why {
         Unshared::NotYet => (
             "Not yet",
-            "New or changed since the last run, open for writing then, or different inside; the next run tells.",
+            "New or changed since the last run, open for writing then, left out by --exclude-from, or different inside.",
         ),
         Unshared::Excluded => (
             "Excluded",
@@ -233,7 +233,7 @@ pub fn processes(report: &StoreReport) -> Markup {
                         tr {
                             th scope="row" {
                                 span.path { (process.command) } " "
-                                span.soft.small { (process.process) " in " (process.guest) }
+                                span.soft.small { (process.process) " in " bdi { (process.guest) } }
                                 details {
                                     summary { "Which files" }
                                     ul {
