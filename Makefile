@@ -61,8 +61,9 @@ lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 doc: toolchain ## the documentation, in target/doc
 	$(CARGO) doc --no-deps --locked
 
-bench: toolchain ## each stage, and a run beside other tools (root); nothing is asserted
-	@fixtures/install.sh debootstrap jdupes rdfind /usr/bin/time:time
+bench: toolchain ## each stage, and runs beside other tools (root); VHASHIFY_BENCH=full for hours
+	@fixtures/install.sh debootstrap jdupes rdfind rmlint duperemove ostree b3sum /usr/bin/time:time
+	@command -v fclones >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" fclones
 	$(CARGO) bench --locked --bench stages --bench peers
 	$(CARGO) bench --locked --bench drawing
 
