@@ -22,7 +22,7 @@ demo: toolchain clang ## two real Debian guests, unified, all in target/demo
 
 test: toolchain clang ## every test, on real guests and real ext4, XFS and Btrfs (root)
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
-		mkfs.btrfs:btrfs-progs losetup:mount c++:g++
+		mkfs.btrfs:btrfs-progs losetup:mount c++:g++ chromium
 	$(CARGO) test --locked --features fault-injection
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
 	fixtures/fuzz.sh "$(TARGET)/fuzz" short
@@ -62,9 +62,11 @@ lint: toolchain clang ## formatting, clippy, documentation, licences, shell scri
 doc: toolchain clang ## the documentation, in target/doc
 	$(CARGO) doc --no-deps --locked
 
-bench: toolchain clang ## each stage, and a run beside other tools (root); nothing is asserted
-	@fixtures/install.sh debootstrap jdupes rdfind /usr/bin/time:time
-	$(CARGO) bench --locked
+bench: toolchain clang ## each stage, and runs beside other tools (root); VHASHIFY_BENCH=full for hours
+	@fixtures/install.sh debootstrap jdupes rdfind rmlint duperemove ostree b3sum /usr/bin/time:time
+	@command -v fclones >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" fclones
+	$(CARGO) bench --locked --bench stages --bench peers
+	$(CARGO) bench --locked --bench drawing
 
 bench-vm: toolchain clang ## what the guard costs, under the kernels of Debian 12 and 13 (root); nothing is asserted
 	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux

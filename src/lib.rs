@@ -14,7 +14,7 @@
 //! | [`protect`] | what keeps a shared inode from being written |
 //! | [`cow`] | gives a guest its private copy |
 //! | [`index`] | what a run learned, so that the next one is quick |
-//! | [`report`] | what was done, and what guests cost |
+//! | [`report`] | what was done, and what guests cost, share and could share |
 //! | [`cli`] | arguments, progress, tables, exit codes |
 //! | [`sys`] | the few raw calls; the only place with `unsafe` |
 //! | [`error`], [`display`] | what stops a command; any path on one line |

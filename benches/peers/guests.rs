@@ -52,7 +52,8 @@ impl Drop for Workplace {
     }
 }
 
-fn target() -> Result<&'static Path> {
+/// The build directory.
+pub fn target() -> Result<&'static Path> {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
         .context("the build directory")
@@ -127,6 +128,7 @@ fn succeed(command: &mut Command) -> Result<()> {
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())
 }
+
 /// What guests amount to.
 pub struct Extent {
     /// Names of regular files.
@@ -136,10 +138,10 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Counts.
-    pub fn of(guests: &Path) -> Result<Self> {
+    /// Counts what is below all of `places`.
+    pub fn of(places: &[&Path]) -> Result<Self> {
         let (mut files, mut allocated, mut seen) = (0_u64, 0_u64, HashSet::new());
-        for entry in WalkDir::new(guests) {
+        for entry in places.iter().flat_map(WalkDir::new) {
             let metadata = entry?.metadata()?;
             if metadata.is_file() {
                 files += 1;

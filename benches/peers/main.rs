@@ -1,51 +1,102 @@
-//! vhashify beside the common tools that link identical files, on real guests.
+//! vhashify beside the common tools that link identical files: the table of what is to be reached, with
+//! this machine's figures.
 //!
 //! | file | what it is for |
 //! | --- | --- |
 //! | [`tools`] | what is run, as an administrator would type it |
-//! | [`guests`] | the place for all of it, and real guests that differ a little |
+//! | [`limits`] | the least that any tool has to do, done by this program itself |
+//! | [`guests`], [`generated`] | the place for all of it, real guests that differ a little, many small files |
 //! | [`measure`] | one command: seconds, processor time, memory |
-//! | [`findings`] | tables, ratios, goals |
+//! | [`metadata`] | what a tool changed in the guests |
+//! | [`real`], [`small`] | the rows of the table |
+//! | [`results`], [`text`] | medians, ratios, goals; and as Markdown |
 //!
-//! In each round each installed tool gets a copy of the guests of its own and does three things to
-//! it: a dry run, the first run with links, and a run with nothing new. Before that, the two limits
-//! are taken on the same copy, which also brings all of it into the page cache: looking at every
-//! inode, and reading and hashing every byte. Rounds interleave the tools, each in another order,
-//! so that a machine that grows slower meanwhile does so for all of them; ratios are taken round by
-//! round. Nothing is asserted: it prints.
-//!
-//! `VHASHIFY_BENCH_GUESTS` is the number of guests (6), `VHASHIFY_BENCH_ROUNDS` that of rounds (3),
-//! `VHASHIFY_BENCH_PLACE` a directory of another filesystem to do it on.
+//! In each round each installed tool gets a copy of the guests of its own, and the limits are measured
+//! on the same copies. Rounds interleave the tools, each in another order, so that a machine that grows
+//! slower meanwhile does so for all of them; ratios are taken round by round. Nothing is asserted.
+//! `benches/README.md` tells the variables and the form of the results.
 #![allow(clippy::cast_precision_loss)] // Bytes and files here are far below 2 to the 53rd.
 
-mod findings;
+mod generated;
 mod guests;
+mod limits;
 mod measure;
+mod metadata;
+mod real;
+mod results;
+mod small;
+mod text;
 mod tools;
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use findings::{Account, Findings, Limit};
-use guests::{Extent, Workplace};
-use measure::{Fresh, Measure};
-use tools::{FIND, HASH, PEERS, READ_AND_HASH, Tool, VHASHIFY};
+use guests::Workplace;
+use results::{FORMAT, Machine, Results};
+use tools::{PEERS, Tool, VHASHIFY};
+
+/// The rows that are measured on real guests.
+const REAL: [&str; 6] = [
+    "first-run",
+    "dry-run",
+    "nothing-new",
+    "new-guest",
+    "cold",
+    "verify",
+];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.as_slice() {
-        [first, guests] if first == READ_AND_HASH => measure::read_and_hash(Path::new(guests)),
-        // Cargo passes this to benchmarks, and not when it runs them as tests.
-        all if all.iter().any(|argument| argument == "--bench") => compare(),
-        _ => Ok(()),
+    if let Some(done) = limits::answer(&arguments) {
+        return done;
+    }
+    // Cargo passes this to benchmarks, and not when it runs them as tests.
+    if arguments.iter().any(|argument| argument == "--bench") {
+        compare()?;
+    }
+    Ok(())
+}
+
+/// How much is measured.
+pub struct Settings {
+    /// Whether it is the full form.
+    pub is_full: bool,
+    /// Real guests.
+    pub guests: usize,
+    /// Rounds.
+    pub rounds: usize,
+    /// Files in the generated guests.
+    pub files: usize,
+    rows: Option<Vec<String>>,
+}
+
+impl Settings {
+    fn from_environment() -> Result<Self> {
+        let is_full = std::env::var("VHASHIFY_BENCH").is_ok_and(|form| form == "full");
+        let choose = |quick, full| if is_full { full } else { quick };
+        let rows = std::env::var("VHASHIFY_BENCH_ROWS").ok();
+        Ok(Self {
+            is_full,
+            guests: number("VHASHIFY_BENCH_GUESTS", choose(6, 12))?.max(2),
+            rounds: number("VHASHIFY_BENCH_ROUNDS", choose(3, 5))?.max(1),
+            files: number("VHASHIFY_BENCH_FILES", choose(100_000, 1_000_000))?.max(1000),
+            rows: rows.map(|rows| rows.split(',').map(str::to_owned).collect()),
+        })
+    }
+
+    /// Whether the row `id` is to be measured.
+    #[must_use]
+    pub fn wants(&self, id: &str) -> bool {
+        let is_named = |rows: &Vec<String>| rows.iter().any(|row| row == id);
+        self.rows.as_ref().is_none_or(is_named)
     }
 }
 
 fn compare() -> Result<()> {
-    let guests = number("VHASHIFY_BENCH_GUESTS", 6)?.max(2);
-    let rounds = number("VHASHIFY_BENCH_ROUNDS", 3)?.max(1);
+    let settings = Settings::from_environment()?;
     ensure!(
         rustix::process::geteuid().is_root(),
         "needs root: guests hold files of many owners"
@@ -56,88 +107,82 @@ fn compare() -> Result<()> {
         measure::TIME
     );
     let place = Workplace::new()?;
-    let pristine = place.path().join("pristine");
-    guests::make(&pristine, guests)?;
-    let extent = Extent::of(&pristine)?;
-    let filesystem = rustix::fs::statvfs(place.path())?;
-    ensure!(
-        (filesystem.f_bavail * filesystem.f_frsize) as f64 > 1.1 * extent.allocated,
-        "{} has no room for a copy of {guests} guests; set VHASHIFY_BENCH_GUESTS to fewer",
-        place.path().display()
-    );
-
-    let (present, absent): (Vec<&Tool>, Vec<&Tool>) =
-        PEERS.iter().partition(|tool| tool.is_installed());
+    let (present, absent): (Vec<&Tool>, Vec<&Tool>) = PEERS
+        .iter()
+        .partition(|tool| tools::is_installed(tool.name));
     let tools: Vec<&Tool> = std::iter::once(&VHASHIFY).chain(present).collect();
-    let mut findings = Findings {
-        accounts: tools.iter().map(|tool| Account::new(tool.name)).collect(),
-        find: Limit::new("find -printf"),
-        hash: Limit::new("read and hash"),
+    let mut results = Results {
+        format: FORMAT,
+        form: if settings.is_full { "full" } else { "quick" },
+        machine: machine(place.path())?,
         absent: absent.iter().map(|tool| tool.name).collect(),
-        fixed: Vec::new(),
-        extent,
-        guests,
-        rounds,
+        rows: Vec::new(),
+        growth: Vec::new(),
     };
-    for round in 0..rounds {
-        for turn in 0..tools.len() {
-            let number = (turn + round) % tools.len();
-            let tool = tools[number];
-            let fresh = Fresh::copy(place.path(), &pristine)?;
-            for (limit, command) in [(&mut findings.find, FIND), (&mut findings.hash, HASH)] {
-                limit.measures.push(fresh.measure(command, round)?.0);
-            }
-            let seconds = visit(tool, &mut findings.accounts[number], &fresh, round)?;
-            // A run over many guests takes long, and one that is killed should not be for nothing.
-            note(&format!(
-                "Round {} of {rounds}: {:<9} dry run {:.2} s, first {:.2} s, nothing new {:.2} s",
-                round + 1,
-                tool.name,
-                seconds[0],
-                seconds[1],
-                seconds[2]
-            ));
-        }
-        findings.fixed.push(on_nothing(place.path(), round)?);
+    if REAL.iter().any(|id| settings.wants(id)) {
+        results
+            .rows
+            .extend(real::measure(&settings, &tools, place.path())?);
+    }
+    if settings.wants("memory") || settings.wants("small-files") {
+        results
+            .rows
+            .extend(small::finding(&settings, &tools, place.path())?);
+    }
+    if settings.wants("gc") {
+        results
+            .rows
+            .push(small::collection(&settings, place.path())?);
+    }
+    if settings.wants("growth") {
+        results.growth = small::growth(&settings, place.path())?;
     }
     // The text is the last thing to be seen, after any complaint of the removal.
     drop(place);
-    match io::stdout().write_all(findings.text().as_bytes()) {
+    let text = text::text(&results);
+    let directory = guests::target()?.join("bench");
+    fs::write(
+        directory.join("results.json"),
+        serde_json::to_string_pretty(&results)?,
+    )?;
+    fs::write(directory.join("results.md"), &text)?;
+    match io::stdout().write_all(text.as_bytes()) {
         // Whoever closed the pipe has read what it wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
 }
 
-/// Lets one tool do its three runs on a copy of its own; how long each took.
-fn visit(tool: &Tool, account: &mut Account, fresh: &Fresh, round: usize) -> Result<[f64; 3]> {
-    let before = Extent::of(&fresh.guests)?;
-    let (dry, _) = fresh.measure(tool.dry_run, round)?;
-    account.dry.push(dry);
-    let (first, first_told) = fresh.measure(tool.run, round)?;
-    account.first.push(first);
-    account.freed = before.allocated - Extent::of(&fresh.guests)?.allocated;
-    let (nothing, nothing_told) = fresh.measure(tool.run, round)?;
-    account.nothing.push(nothing);
-    if tool.name == VHASHIFY.name {
-        account
-            .first_told
-            .push(serde_json::from_slice(&first_told)?);
-        account
-            .nothing_told
-            .push(serde_json::from_slice(&nothing_told)?);
-    }
-    Ok([dry.seconds, first.seconds, nothing.seconds])
-}
-
-/// A run on two empty guests: what is measured here does not grow with the files.
-fn on_nothing(place: &Path, round: usize) -> Result<Measure> {
-    let empty = place.join("empty");
-    for guest in ["00", "01"] {
-        std::fs::create_dir_all(empty.join(guest))?;
-    }
-    let fresh = Fresh::copy(place, &empty)?;
-    Ok(fresh.measure(VHASHIFY.run, round)?.0)
+fn machine(place: &Path) -> Result<Machine> {
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let model = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        });
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    let kibibytes: f64 = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .context("/proc/meminfo has no MemTotal")?;
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    // Their numbers stand in statfs(2).
+    let filesystem = match rustix::fs::statfs(place)?.f_type {
+        0xEF53 => "ext4",
+        0x5846_5342 => "XFS",
+        0x9123_683E => "Btrfs",
+        0x0102_1994 => "tmpfs",
+        _ => "another filesystem",
+    };
+    Ok(Machine {
+        kernel: kernel.trim().to_owned(),
+        processor: model.to_owned(),
+        threads: std::thread::available_parallelism()?.get(),
+        memory: kibibytes * 1024.0,
+        filesystem,
+    })
 }
 
 /// One line on standard error.
@@ -149,6 +194,7 @@ fn note(text: &str) {
 fn number(variable: &str, default: usize) -> Result<usize> {
     match std::env::var(variable) {
         Ok(text) => text
+            .replace('_', "")
             .parse()
             .with_context(|| format!("{variable}={text} is not a number")),
         Err(_) => Ok(default),

@@ -1,14 +1,13 @@
 //! One command: how long it takes, what of the processor and of memory.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use rayon::iter::{ParallelBridge as _, ParallelIterator as _};
-use walkdir::WalkDir;
+use serde::Serialize;
 
 use crate::guests::{copy, remove};
 use crate::note;
@@ -18,7 +17,7 @@ use crate::note;
 pub const TIME: &str = "/usr/bin/time";
 
 /// What was measured of one command.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize)]
 pub struct Measure {
     /// In which round.
     pub round: usize,
@@ -30,9 +29,10 @@ pub struct Measure {
     pub peak_bytes: f64,
 }
 
-/// A copy of the guests for one tool; dropping it removes it.
+/// Guests for one tool, and a place beside them; dropping it removes it.
 pub struct Fresh {
-    place: PathBuf,
+    /// Where all of it is.
+    pub place: PathBuf,
     /// The guests.
     pub guests: PathBuf,
 }
@@ -49,6 +49,23 @@ impl Fresh {
         Ok(fresh)
     }
 
+    /// An empty place with the guests that stand elsewhere, for commands that change nothing of them.
+    pub fn beside(place: &Path, guests: &Path) -> Result<Self> {
+        let place = place.join("fresh");
+        let guests = guests.to_path_buf();
+        fs::create_dir(&place)?;
+        let fresh = Self { place, guests };
+        fs::create_dir(fresh.place.join("hash"))?;
+        Ok(fresh)
+    }
+
+    /// The guest whose name sorts last.
+    fn newest(&self) -> Result<OsString> {
+        let names = fs::read_dir(&self.guests)?.map(|entry| Ok(entry?.file_name()));
+        let names: Vec<OsString> = names.collect::<std::io::Result<_>>()?;
+        names.into_iter().max().context("no guest")
+    }
+
     /// Runs a command line of a tool, and returns what it printed, too.
     pub fn measure(&self, line: &str, round: usize) -> Result<(Measure, Vec<u8>)> {
         // What the copying and the run before left to be written is not this command's work.
@@ -62,6 +79,7 @@ impl Fresh {
             .args(["sh", "-c", line])
             .env("GUESTS", &self.guests)
             .env("PLACE", &self.place)
+            .env("NEWEST", self.newest()?)
             .env("VHASHIFY", env!("CARGO_BIN_EXE_vhashify"))
             .env("BENCH", std::env::current_exe()?)
             .current_dir(&self.place)
@@ -99,33 +117,4 @@ impl Drop for Fresh {
             note(&format!("{error:#}"));
         }
     }
-}
-
-/// The second limit: every file is read and hashed, on two threads.
-pub fn read_and_hash(guests: &Path) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
-    pool.install(|| {
-        WalkDir::new(guests)
-            .into_iter()
-            .par_bridge()
-            .try_for_each_init(
-                || vec![0; 256 << 10],
-                |buffer, entry| {
-                    let entry = entry?;
-                    if entry.file_type().is_file() {
-                        let mut file = File::open(entry.path())?;
-                        let mut hasher = blake3::Hasher::new();
-                        loop {
-                            let count = file.read(buffer)?;
-                            if count == 0 {
-                                break;
-                            }
-                            hasher.update(&buffer[..count]);
-                        }
-                        std::hint::black_box(hasher.finalize());
-                    }
-                    Ok(())
-                },
-            )
-    })
 }

@@ -151,8 +151,12 @@ pub enum Command {
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Show what each guest costs and shares
-    Report,
+    /// Show what each guest costs and shares, what is saved, and what could be
+    Report {
+        /// Write it to a file instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Load, show or unload the guard, which keeps shared files from being written
     #[cfg(feature = "guard")]
     Guard {
@@ -185,6 +189,8 @@ pub enum Format {
     Text,
     /// For programs: one object on standard output.
     Json,
+    /// For a browser: one page that stands alone (report only).
+    Html,
 }
 
 /// When to do something that is for terminals.

@@ -1,6 +1,7 @@
 //! Does what was asked for and prints what came of it.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -18,8 +19,10 @@ use crate::index::Index;
 #[cfg(feature = "guard")]
 use crate::protect::guard::Permit;
 use crate::protect::{MarkOnly, Mode};
-use crate::report::{Progress, RunReport, cost};
+use crate::report::page::{Origin, page};
+use crate::report::{FileError, Progress, RunReport, StoreReport, store_report};
 use crate::store::{Check, GcReport, Store, StoreLock, VerifyReport, Wait, collect, verify};
+use crate::sys::stamp::Timestamp;
 use crate::unify::{Options, deunify, unify};
 use crate::{Error, sys};
 
@@ -60,7 +63,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             bar.clear();
             Ok(print(common, &report, &report))
         }
-        Some(Command::Report) => costs(common, &bar),
+        Some(Command::Report { output }) => reporting(common, output.as_deref(), &bar),
         #[cfg(feature = "guard")]
         Some(Command::Guard { command }) => guard::run(common, *command),
     });
@@ -104,6 +107,10 @@ impl Failure {
 
 fn prepare(arguments: &Arguments) -> Result<(), Failure> {
     let run = &arguments.run;
+    let is_report = matches!(arguments.command, Some(Command::Report { .. }));
+    if arguments.common.format == Format::Html && !is_report {
+        return Err(Failure::Usage("--format html goes with report alone"));
+    }
     if arguments.command.is_some() {
         let is_plain = run.guests.is_empty()
             && !(run.all || run.manually || run.dry_run || run.refresh || run.ignore_mtime)
@@ -220,23 +227,34 @@ fn verification(common: &Common, check: Check, bar: &Bar) -> Result<u8, Failure>
     Ok(print(common, &report, &report))
 }
 
-fn costs(common: &Common, bar: &Bar) -> Result<u8, Failure> {
+fn reporting(common: &Common, output: Option<&Path>, bar: &Bar) -> Result<u8, Failure> {
     #[derive(Serialize)]
     struct Stores<'a> {
-        stores: &'a [crate::report::StoreReport],
+        stores: &'a [StoreReport],
     }
+    let seconds = Timestamp::now().seconds;
     let mut reports = Vec::new();
-    for selected in selection::for_report(common)? {
+    for selected in selection::for_report(common, bar)? {
         let mut store = Store::open(&selected.store)?;
-        let guests: Vec<_> = selected
-            .sources
-            .iter()
-            .map(|source| &source.guest)
-            .collect();
-        reports.push(cost(&mut store, &guests, bar)?);
+        let sources = &selected.sources;
+        reports.push(store_report(&mut store, sources, &common.state_dir, bar)?);
     }
     bar.clear();
-    Ok(print(common, &reports, &Stores { stores: &reports }))
+    let printed = match common.format {
+        Format::Html => {
+            let host = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+            let host = Shown::bytes(host.trim_ascii()).to_string();
+            page(
+                &reports,
+                Origin {
+                    host: &host,
+                    seconds,
+                },
+            )
+        }
+        Format::Json | Format::Text => rendered(common, &reports, &Stores { stores: &reports }),
+    };
+    Ok(emit(&printed, &reports.errors(), output))
 }
 
 fn locked(
@@ -256,23 +274,42 @@ fn locked(
 
 /// Prints a result as it was asked for, and each failed file on standard error.
 pub(super) fn print(common: &Common, text: &impl Text, json: &impl Serialize) -> u8 {
-    let errors = text.errors();
-    for error in &errors {
-        say(&format!("{}: {}", Shown::path(&error.path), error.reason));
-    }
-    let printed = match common.format {
+    emit(&rendered(common, text, json), &text.errors(), None)
+}
+
+/// A result as it was asked for; nothing where nothing but errors is to be said.
+fn rendered(common: &Common, text: &impl Text, json: &impl Serialize) -> String {
+    match common.format {
         Format::Json => serde_json::to_string_pretty(json).unwrap_or_default(),
         Format::Text if common.quiet => String::new(),
-        Format::Text => text.text(common.verbose > 0),
+        // Only a report has a page, and it is not rendered here.
+        Format::Text | Format::Html => text.text(common.verbose > 0),
+    }
+}
+
+/// Writes a result to a file or to standard output, and each failed file on standard error.
+fn emit(printed: &str, errors: &[&FileError], output: Option<&Path>) -> u8 {
+    for error in errors {
+        say(&format!("{}: {}", Shown::path(&error.path), error.reason));
+    }
+    let (written, place) = match output {
+        Some(file) => (
+            std::fs::write(file, format!("{printed}\n")),
+            Shown::path(file).to_string(),
+        ),
+        None if printed.is_empty() => (Ok(()), String::new()),
+        None => (
+            writeln!(std::io::stdout(), "{printed}"),
+            "standard output".to_owned(),
+        ),
     };
-    if !printed.is_empty()
-        && let Err(error) = writeln!(std::io::stdout(), "{printed}")
+    if let Err(error) = written
         // Whoever closed the pipe has read what it wanted.
         && error.kind() != ErrorKind::BrokenPipe
     {
         let (reason, advice) = (reason(&error), advice(&error));
         say(&format!(
-            "the result cannot be written to standard output: {reason}{advice}"
+            "the result cannot be written to {place}: {reason}{advice}"
         ));
         return SOME_FAILED;
     }

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use super::args::{Common, GuardCommand};
 use super::command::{Failure, print};
 use super::output::Text;
-use super::{grouped, selection};
+use super::selection;
 use crate::Error;
 use crate::protect::guard::{Status, load, status, unload};
 use crate::protect::{self, Mode};
 use crate::report::FileError;
+use crate::report::numbers::grouped;
 
 /// Runs the command and gives the exit status.
 pub fn run(common: &Common, command: GuardCommand) -> Result<u8, Failure> {

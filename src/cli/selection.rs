@@ -80,13 +80,19 @@ pub fn stores(common: &Common) -> Result<Vec<StoreLocation>, Error> {
     Ok(locations.collect::<Result<_, _>>()?)
 }
 
-/// All guests that are known, with nothing left out: of the configuration, or with a store named,
-/// those that were unified into it.
-pub fn for_report(common: &Common) -> Result<Vec<Selection>, Error> {
+/// All guests that are known: of the configuration, with what a run would leave out, or with a store
+/// named, those that were unified into it, of which that is not known.
+pub fn for_report(common: &Common, progress: &dyn Progress) -> Result<Vec<Selection>, Error> {
     let Some(destination) = &common.destination else {
         let tree = ConfigTree::open(&common.config_dir)?;
         let names = marked(common, &tree)?;
-        return configured(common, &tree, &names, |_, _| Ok(Rules::none()));
+        return configured(common, &tree, &names, |config, guest| {
+            // A list that stops a run does not stop the report, which looks at all files anyway.
+            Ok(rules_of(config, guest, progress).unwrap_or_else(|error| {
+                progress.note(&error.to_string());
+                Rules::none()
+            }))
+        });
     };
     let store = StoreLocation::open(destination)?;
     let mut sources = Vec::new();

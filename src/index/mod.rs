@@ -191,6 +191,23 @@ impl Index {
         .unwrap_or_default()
     }
 
+    /// The reports of the last `most` runs on `store`, as JSON and each with its number, the oldest
+    /// first; none where the index cannot be read. Changes nothing.
+    #[must_use]
+    pub fn peek_runs(state_directory: &Path, store: &Store, most: usize) -> Vec<(u64, String)> {
+        let path = Self::path(state_directory, store.path());
+        let Ok(mark) = store_mark(store) else {
+            return Vec::new();
+        };
+        guarded(|| {
+            let database = builder().open_read_only(&path).map_err(redb::Error::from)?;
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            check_meta(&transaction, &mark)?;
+            last_runs(&transaction, most)
+        })
+        .unwrap_or_default()
+    }
+
     /// Begins a new index in the place of this one.
     ///
     /// # Errors
@@ -440,6 +457,17 @@ fn guests(transaction: &ReadTransaction) -> Result<BTreeMap<u32, GuestRow>, Faul
         guests.extend(rows::guest_from_bytes(value.value()).map(|guest| (number.value(), guest)));
     }
     Ok(guests)
+}
+
+fn last_runs(transaction: &ReadTransaction, most: usize) -> Result<Vec<(u64, String)>, Fault> {
+    let table = transaction.open_table(RUNS).map_err(redb::Error::from)?;
+    let mut runs = Vec::new();
+    for row in table.iter().map_err(redb::Error::from)?.rev().take(most) {
+        let (number, report) = row.map_err(redb::Error::from)?;
+        runs.push((number.value(), report.value().to_owned()));
+    }
+    runs.reverse();
+    Ok(runs)
 }
 
 fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Fault> {

@@ -1,18 +1,13 @@
-//! What each guest costs and shares, by a walk of all of it.
+//! What each guest costs and shares, and what its store saves.
 
-use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 
-use super::overlap::stretches;
-use super::{FileError, Progress, places};
+use super::survey::{Inode, Survey};
 use crate::display::Shown;
-use crate::error::Error;
-use crate::exclude::Rules;
-use crate::guest::Guest;
-use crate::scan::{FileRecord, Request, scan};
 use crate::store::Store;
+use crate::sys::page_cache::page_size;
 
 /// What one guest costs. Bytes are those that the filesystem allocated.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -34,6 +29,21 @@ pub struct GuestCost {
     /// Private bytes and its part of the shared ones, each object or extent split evenly among its
     /// guests.
     pub fair_share_bytes: u64,
+    /// The same of the page cache, where the kernel tells.
+    pub page_cache: Option<GuestCache>,
+}
+
+/// What of one guest is in the page cache at the moment, in bytes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct GuestCache {
+    /// Of all its files.
+    pub bytes: u64,
+    /// Of its objects.
+    pub shared_bytes: u64,
+    /// Of what is this guest's alone.
+    pub private_bytes: u64,
+    /// Private bytes and its part of the shared ones.
+    pub fair_share_bytes: u64,
 }
 
 /// What one store holds.
@@ -47,121 +57,79 @@ pub struct StoreCost {
     pub bytes: u64,
     /// Objects in the store that none of these guests links.
     pub unlinked_objects: u64,
-    /// Bytes that the guests would need more if they shared neither objects nor extents.
+    /// Bytes that the guests would need if they shared neither objects nor extents.
+    pub unshared_bytes: u64,
+    /// Bytes of these that are saved.
     pub saved_bytes: u64,
+    /// What it saves of the page cache, where the kernel tells.
+    pub page_cache: Option<StoreCache>,
 }
 
-/// A store and the guests on its filesystem.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct StoreReport {
-    /// The store.
-    pub store: StoreCost,
-    /// Its guests.
-    pub guests: Vec<GuestCost>,
-    /// What could not be read.
-    pub errors: Vec<FileError>,
+/// What the guests of one store have in the page cache, in bytes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct StoreCache {
+    /// What they have there at the moment.
+    pub bytes: u64,
+    /// What of this are objects.
+    pub shared_bytes: u64,
+    /// What they would have more there if each guest had used as much of copies of its own.
+    pub saved_bytes: u64,
+    /// What they would have there if each guest read all its files.
+    pub full_bytes: u64,
+    /// The same without the store.
+    pub full_unshared_bytes: u64,
 }
 
-/// Walks all of `guests` and adds up what they cost.
-///
-/// # Errors
-/// A store that cannot be listed.
-pub fn cost(
-    store: &mut Store,
-    guests: &[&Guest],
-    progress: &dyn Progress,
-) -> Result<StoreReport, Error> {
-    let (listed, _) = store.list()?;
-    progress.stage("scan", None);
-    let rules = Rules::none();
-    let requests: Vec<Request<'_>> = guests
-        .iter()
-        .map(|guest| Request {
-            guest,
-            rules: &rules,
-        })
-        .collect();
-    let mut found = scan(&requests, 0, progress);
-    found
-        .files
-        .sort_unstable_by_key(|file| (file.inode(), file.directory));
-    let objects: HashSet<u64> = listed.iter().map(|object| object.inode).collect();
-
-    let mut costs: Vec<GuestCost> = guests
+/// Adds up what a walk found in `store` and its guests.
+#[must_use]
+pub fn costs(store: &Store, survey: &Survey<'_>) -> (StoreCost, Vec<GuestCost>) {
+    let mut guests: Vec<GuestCost> = survey
+        .guests
         .iter()
         .map(|guest| GuestCost {
             name: Shown::bytes(guest.name.as_bytes()).to_string(),
             vdir: Shown::path(&guest.vdir).to_string(),
+            page_cache: survey.if_page_cache_known(GuestCache::default()),
             ..GuestCost::default()
         })
         .collect();
     let mut total = StoreCost {
         path: Shown::path(store.path()).to_string(),
+        page_cache: survey.if_page_cache_known(StoreCache::default()),
         ..StoreCost::default()
     };
-    for names in found
-        .files
-        .chunk_by(|one, other| one.inode() == other.inode())
-    {
-        let allocated = names[0].allocated();
-        let is_object = objects.contains(&names[0].inode());
-        let mut holders: Vec<usize> = Vec::new();
-        for file in names {
-            let guest = usize::from(found.guest_of(file.directory));
-            costs[guest].files += 1;
-            costs[guest].shared_files += u64::from(is_object);
-            if !holders.contains(&guest) {
-                holders.push(guest);
-            }
+    for inode in &survey.inodes {
+        for file in survey.names(inode) {
+            let cost = &mut guests[usize::from(survey.scan.guest_of(file.directory))];
+            cost.files += 1;
+            cost.shared_files += u64::from(inode.is_object);
         }
+        let holders = survey.holders(inode);
+        let count = holders.len() as u64;
         for &guest in &holders {
-            let cost = &mut costs[guest];
-            cost.bytes += allocated;
-            cost.fair_share_bytes += allocated / holders.len() as u64;
-            if is_object {
-                cost.shared_bytes += allocated;
-            } else {
-                cost.private_bytes += allocated;
-            }
+            guests[usize::from(guest)].add(inode, count);
         }
-        if is_object {
-            total.objects += 1;
-            total.bytes += allocated;
-            total.saved_bytes += allocated * (holders.len() as u64 - 1);
-        }
+        total.add(inode, count);
     }
-    if places::can_overlap(store) {
-        progress.stage("extents", None);
-        let inodes = found
-            .files
-            .chunk_by(|one, other| one.inode() == other.inode());
-        let private: Vec<&FileRecord> = inodes
-            .map(|names| &names[0])
-            .filter(|file| !objects.contains(&file.inode()))
-            .collect();
-        let (spans, errors) = places::spans(&found, guests, &private);
-        stretches(&spans, |length, holders| {
-            share_out(length, holders, &mut costs, &mut total);
-        });
-        found.errors.extend(errors);
-    }
-    total.unlinked_objects = (listed.len() as u64).saturating_sub(total.objects);
-    Ok(StoreReport {
-        store: total,
-        guests: costs,
-        errors: found.errors,
-    })
+    total.unlinked_objects = (survey.objects.len() as u64).saturating_sub(total.objects);
+    (total, guests)
 }
 
-/// Corrects what was added up by inode where `length` bytes of the disk are in several files.
-fn share_out(length: u64, holders: &[(u16, u32)], costs: &mut [GuestCost], total: &mut StoreCost) {
+/// Corrects what was added up by inode where `length` bytes of the disk are in several files: `holders`
+/// are guests, each with the number of its files.
+pub fn share_out(
+    length: u64,
+    holders: &[(u16, u32)],
+    guests: &mut [GuestCost],
+    total: &mut StoreCost,
+) {
     let files: u64 = holders.iter().map(|&(_, count)| u64::from(count)).sum();
     if files < 2 {
         return;
     }
     total.saved_bytes += length * (files - 1);
     for &(guest, count) in holders {
-        let cost = &mut costs[usize::from(guest)];
+        let cost = &mut guests[usize::from(guest)];
         let counted = length * u64::from(count);
         cost.private_bytes = cost.private_bytes.saturating_sub(counted);
         cost.fair_share_bytes = cost.fair_share_bytes.saturating_sub(counted);
@@ -170,6 +138,54 @@ fn share_out(length: u64, holders: &[(u16, u32)], costs: &mut [GuestCost], total
             cost.private_bytes += length;
         } else {
             cost.shared_bytes += counted;
+        }
+    }
+}
+
+impl GuestCost {
+    /// Adds an inode that so many guests have.
+    fn add(&mut self, inode: &Inode, holders: u64) {
+        let allocated = inode.stamp.allocated;
+        self.bytes += allocated;
+        self.fair_share_bytes += allocated / holders;
+        if inode.is_object {
+            self.shared_bytes += allocated;
+        } else {
+            self.private_bytes += allocated;
+        }
+        if let Some(cache) = &mut self.page_cache {
+            cache.bytes += inode.cached;
+            cache.fair_share_bytes += inode.cached / holders;
+            if inode.is_object {
+                cache.shared_bytes += inode.cached;
+            } else {
+                cache.private_bytes += inode.cached;
+            }
+        }
+    }
+}
+
+impl StoreCost {
+    /// Adds an inode that so many guests have.
+    fn add(&mut self, inode: &Inode, holders: u64) {
+        let allocated = inode.stamp.allocated;
+        // What guests link of one another without the store is one inode without it, too.
+        let copies = if inode.is_object { holders } else { 1 };
+        self.unshared_bytes += allocated * copies;
+        self.saved_bytes += allocated * (copies - 1);
+        if inode.is_object {
+            self.objects += 1;
+            self.bytes += allocated;
+        }
+        if let Some(cache) = &mut self.page_cache {
+            let full = inode.stamp.size.next_multiple_of(page_size());
+            cache.bytes += inode.cached;
+            cache.saved_bytes += inode.cached * (copies - 1);
+            cache.full_bytes += full;
+            cache.full_unshared_bytes += full * copies;
+            if inode.is_object {
+                cache.shared_bytes += inode.cached;
+            }
         }
     }
 }

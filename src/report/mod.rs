@@ -1,19 +1,48 @@
-//! What a run did, for people and for programs.
+//! What a run did, and what came of all runs, for people and for programs.
+//!
+//! ```text
+//! run        the account of one run
+//!  └ skip    why files were left as they are
+//! store      all that `vhashify report` says of one store and its guests
+//!  ├ survey      one walk over all guests, from which the next three are told
+//!  ├ guests      what each guest costs, and what the store saves, on disk and in the page cache
+//!  ├ places      files that share no inode and lie in the same place on the disk
+//!  │  └ overlap  who holds which part of a disk
+//!  ├ objects     the objects that save most
+//!  ├ unshared    what looks alike and is not shared, and why
+//!  ├ old_copies  processes that still map what was replaced
+//!  └ history     earlier runs, from the index
+//! page       the same as one HTML page
+//! numbers    numbers as people read them
+//! ```
 
 mod guests;
+mod history;
+pub mod numbers;
+mod objects;
+mod old_copies;
 pub mod overlap;
+pub mod page;
 mod places;
 mod run;
 mod skip;
+mod store;
+mod survey;
+mod unshared;
 
 use std::io;
 use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-pub use guests::{GuestCost, StoreCost, StoreReport, cost};
+pub use guests::{GuestCache, GuestCost, StoreCache, StoreCost};
+pub use history::PastRun;
+pub use objects::ObjectCost;
+pub use old_copies::{OldCopies, OldCopy, ProcessCopies};
 pub use run::{RunReport, Seconds};
 pub use skip::{Skip, Skipped};
+pub use store::{StoreReport, store_report};
+pub use unshared::{Count, Unshared, UnsharedCounts};
 
 use crate::display::Shown;
 

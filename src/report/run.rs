@@ -7,6 +7,8 @@ use super::{FileError, Skipped};
 /// What a run did, or with `--dry-run` would do. Serialized as it is for `--format json`.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct RunReport {
+    /// When it began, in seconds since 1970.
+    pub began: i64,
     /// Whether nothing was changed.
     pub dry_run: bool,
     /// The guests, by name.
@@ -34,6 +36,8 @@ pub struct RunReport {
     pub objects_created: u64,
     /// Files that were left as they are, by reason.
     pub skipped: Skipped,
+    /// Bytes of content of those among them that were opened, or were to be, by reason.
+    pub skipped_bytes: Skipped,
     /// Files that could not be handled.
     pub errors: Vec<FileError>,
     /// How long each stage took.
@@ -60,6 +64,10 @@ pub struct Seconds {
 impl RunReport {
     /// Adds what was done on another store.
     pub fn merge(&mut self, other: Self) {
+        self.began = match self.began {
+            0 => other.began,
+            began => began.min(other.began),
+        };
         self.dry_run |= other.dry_run;
         self.guests.extend(other.guests);
         for mode in other.protection {
@@ -76,6 +84,7 @@ impl RunReport {
         self.disk_bytes_saved += other.disk_bytes_saved;
         self.objects_created += other.objects_created;
         self.skipped.merge(&other.skipped);
+        self.skipped_bytes.merge(&other.skipped_bytes);
         self.errors.extend(other.errors);
         self.seconds.load += other.seconds.load;
         self.seconds.scan += other.seconds.scan;

@@ -62,14 +62,14 @@ skips! {
     NameTaken = "temporary-name-taken",
 }
 
-/// How many files were skipped for each reason.
+/// A number for each reason: how many files were skipped, or how many bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped([u64; Skip::ALL.len()]);
 
 impl Skipped {
-    /// Counts `files` more.
-    pub fn add(&mut self, reason: Skip, files: u64) {
-        self.0[reason as usize] += files;
+    /// Counts so many more.
+    pub fn add(&mut self, reason: Skip, more: u64) {
+        self.0[reason as usize] += more;
     }
 
     /// How many.

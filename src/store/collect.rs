@@ -1,6 +1,5 @@
 //! Removes objects that no guest links.
 
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
@@ -10,7 +9,6 @@ use serde::Serialize;
 use super::{Listed, Store, StoreLock};
 use crate::error::Error;
 use crate::report::FileError;
-use crate::sys::stamp::Stamp;
 
 /// What a collection did, or with `--dry-run` would do.
 #[derive(Debug, Default, Serialize)]
@@ -54,18 +52,16 @@ fn look_at(store: &Store, lock: &StoreLock, object: &Listed, dry_run: bool) -> G
         objects: 1,
         ..GcReport::default()
     };
-    let done = store
-        .open_object(&object.name)
-        .and_then(|file| Stamp::of(file.as_fd()))
-        .and_then(|stamp| {
-            if stamp.link_count > 1 {
-                return Ok(None);
-            }
-            if !dry_run {
-                store.remove(lock, &object.name)?;
-            }
-            Ok(Some(stamp.size))
-        });
+    let done = store.look_at(&object.name).and_then(|stamp| {
+        // What took an object's place by hand is none.
+        if stamp.link_count > 1 || !stamp.is_regular() {
+            return Ok(None);
+        }
+        if !dry_run {
+            store.remove(lock, &object.name)?;
+        }
+        Ok(Some(stamp.size))
+    });
     match done {
         Ok(None) => {}
         Ok(Some(size)) => {

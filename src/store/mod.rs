@@ -17,6 +17,7 @@
 //! proven, never by a guest's path.
 
 mod collect;
+mod list;
 mod lock;
 mod name;
 mod verify;
@@ -28,9 +29,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
-use walkdir::WalkDir;
 
 pub use collect::{GcReport, collect};
+pub use list::Listed;
 pub use lock::{StoreLock, Wait};
 pub use name::ObjectName;
 pub use verify::{Check, VerifyReport, verify};
@@ -40,18 +41,10 @@ use crate::guest::StoreLocation;
 use crate::identity::Digest;
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
+use crate::sys::stamp::Stamp;
 
 /// A directory holds at most about this many files before the store grows a level deeper.
 const FILES_PER_DIRECTORY: usize = 10_000;
-
-/// An object as the store's directories tell of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Listed {
-    /// Its name.
-    pub name: ObjectName,
-    /// Its inode number.
-    pub inode: u64,
-}
 
 /// An open store. Its lock is a value of its own: whoever changes the store asks for a
 /// [`StoreLock`].
@@ -102,40 +95,14 @@ impl Store {
         fault::at(Point::Sync, || rustix::fs::syncfs(&self.directory)).call("syncfs", &self.path)
     }
 
-    /// Lists all objects, and counts the entries that are none (they are left alone).
+    /// Lists all objects, and the paths of entries that are none (they are left alone).
     ///
     /// The directories are the only truth of what the store holds; the index is never asked.
     ///
     /// # Errors
     /// A directory that cannot be read.
     pub fn list(&mut self) -> Result<(Vec<Listed>, Vec<PathBuf>), Error> {
-        use std::os::unix::ffi::OsStrExt;
-        use walkdir::DirEntryExt;
-
-        let (mut objects, mut strangers) = (Vec::new(), Vec::new());
-        for entry in WalkDir::new(&self.path).min_depth(1).max_depth(3) {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // An object that the cron job removed while it was listed is no error.
-                Err(error) if error.io_error().is_some_and(is_not_found) => continue,
-                Err(error) => {
-                    let path = error.path().unwrap_or(&self.path).to_path_buf();
-                    return Err(Error::call("readdir", &path, error.into()));
-                }
-            };
-            if entry.file_type().is_dir() {
-                continue;
-            }
-            match ObjectName::parse(entry.file_name().as_bytes()) {
-                Some(name) if entry.file_type().is_file() => {
-                    objects.push(Listed {
-                        name,
-                        inode: entry.ino(),
-                    });
-                }
-                _ => strangers.push(entry.into_path()),
-            }
-        }
+        let (objects, strangers) = list::list(self.directory.as_fd(), &self.path)?;
         self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
         Ok((objects, strangers))
     }
@@ -153,6 +120,24 @@ impl Store {
                 .and_then(|directory| {
                     beneath::open_file(directory.as_fd().as_fd(), file.as_bytes())
                 });
+            if !matches!(found, Err(Errno::NOENT)) {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Looks at an object's inode.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not there (any more), and what `statx(2)` lists.
+    pub fn look_at(&self, name: &ObjectName) -> Result<Stamp, Errno> {
+        let file = name.to_string();
+        let mut found = Err(Errno::NOENT);
+        for shard in shards(&name.identity.digest) {
+            found = self
+                .shard(shard.as_bytes(), Create::No)
+                .and_then(|directory| Stamp::at(directory.as_fd().as_fd(), file.as_bytes()));
             if !matches!(found, Err(Errno::NOENT)) {
                 break;
             }
@@ -262,8 +247,4 @@ enum Create {
 fn shards(digest: &Digest) -> [String; 2] {
     let [first, second, ..] = digest;
     [format!("{first:02x}"), format!("{first:02x}/{second:02x}")]
-}
-
-fn is_not_found(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound
 }

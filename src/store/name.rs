@@ -27,6 +27,7 @@ impl ObjectName {
     /// Reads a name as it stands in the store; `None` for anything that is not one.
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
+        // One spelling only: `+1`, `01` or capital digits would be second names of one object.
         let name = std::str::from_utf8(name).ok()?;
         let (digest, rest) = name.split_once('-')?;
         let (fingerprint, rest) = rest.split_once('-')?;
@@ -35,16 +36,15 @@ impl ObjectName {
             Some(_) => return None,
             None => (Mtime::Kept, rest),
         };
-        let parsed = Self {
+        let is_canonical = instance == "0" || !instance.starts_with(['0', '+']);
+        Some(Self {
             identity: Identity {
                 digest: parse_hex(digest)?,
                 fingerprint: parse_hex(fingerprint)?,
                 mtime,
             },
-            instance: instance.parse().ok()?,
-        };
-        // One spelling only: `+1`, `01` or capital digits would be second names of one object.
-        (parsed.to_string() == name).then_some(parsed)
+            instance: instance.parse().ok().filter(|_| is_canonical)?,
+        })
     }
 
     /// The name in its shortest form, for the index. Sorts as the name does.
@@ -93,7 +93,10 @@ impl fmt::Display for ObjectName {
 
 /// Writes bytes as lower-case hexadecimal digits.
 fn write_hex(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |byte: u8| out.write_char(DIGITS[usize::from(byte)].into());
+    let mut halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    halves.try_for_each(digit)
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -101,10 +104,10 @@ fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
     }
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
     };
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {

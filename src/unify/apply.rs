@@ -408,7 +408,7 @@ impl<'a> Applier<'a> {
                 return;
             }
         };
-        tally.skipped.add(skip, count(files));
+        tally.skip(skip, count(files), file.size());
     }
 
     /// The participant's proof, made again where it was given back.
@@ -432,7 +432,8 @@ impl<'a> Applier<'a> {
                 Some(proven)
             }
             Ok(_) => {
-                tally.skipped.add(Skip::Changed, count(participant.files));
+                let names = count(participant.files);
+                tally.skip(Skip::Changed, names, file.size());
                 None
             }
             Err(unproven) => {
@@ -440,6 +441,7 @@ impl<'a> Applier<'a> {
                     unproven,
                     self.shared.host_path(file),
                     count(participant.files),
+                    file.size(),
                 );
                 None
             }

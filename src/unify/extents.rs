@@ -126,7 +126,7 @@ fn identify(
     match read {
         Ok(proven) => Some((proven.identity, Some(proven.leased.file.give_back()))),
         Err(unproven) => {
-            tally.unproven(unproven, shared.host_path(file), names.len() as u64);
+            tally.unproven(unproven, shared.host_path(file), names.len() as u64, size);
             None
         }
     }
@@ -314,12 +314,12 @@ impl Class<'_, '_, '_, '_> {
         match outcome {
             Outcome::Shared => return true,
             Outcome::Differs | Outcome::Failed(Errno::INTR) => {
-                self.tally.skip(Skip::Changed, names);
+                self.tally.skip(Skip::Changed, names, self.size);
             }
             // A swap file, an immutable one, or one whose data have no checksums as the other's have.
             Outcome::Failed(
                 Errno::INVAL | Errno::OPNOTSUPP | Errno::XDEV | Errno::PERM | Errno::TXTBSY,
-            ) => self.tally.skip(Skip::CannotShare, names),
+            ) => self.tally.skip(Skip::CannotShare, names, self.size),
             Outcome::Failed(errno) => {
                 let path = self.shared.host_path(&candidate.names[0]);
                 let error = FileError::call("ioctl(FIDEDUPERANGE)", path, &errno.into());
@@ -339,7 +339,7 @@ impl Class<'_, '_, '_, '_> {
         let (path, names) = self.named(member);
         match map {
             Ok(Some(map)) => return Some(map),
-            Ok(None) => self.tally.skip(Skip::Inline, names),
+            Ok(None) => self.tally.skip(Skip::Inline, names, self.size),
             Err(errno) => {
                 let error = FileError::call("ioctl(FS_IOC_FIEMAP)", path, &errno.into());
                 self.tally.failed(error, errno);
@@ -367,7 +367,7 @@ impl Class<'_, '_, '_, '_> {
             Ok(file) => candidate.file = Some(file),
             Err(unproven) => {
                 let (path, names) = self.named(member);
-                self.tally.unproven(unproven, path, names);
+                self.tally.unproven(unproven, path, names, self.size);
                 return false;
             }
         }

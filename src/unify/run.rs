@@ -25,7 +25,7 @@ use crate::identity::Mtime;
 use crate::index::{Index, Loaded, Update};
 use crate::protect::{self, Mode};
 use crate::report::{FileError, Progress, RunReport};
-use crate::scan::{Request, Scan, scan};
+use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
 use crate::sys::lease::ignore_break_signal;
 use crate::sys::stamp::Timestamp;
@@ -74,6 +74,7 @@ pub fn unify(
     })?;
     let began = Timestamp::now();
     let mut report = RunReport {
+        began: began.seconds,
         dry_run: options.dry_run,
         protection: vec![mode.name()],
         ..RunReport::default()
@@ -91,12 +92,11 @@ pub fn unify(
             progress.note(&warning);
         })?)
     };
-    let mut loaded = index
-        .as_ref()
-        .map_or_else(|| Index::peek(state_directory, &store), Index::load);
-    if options.refresh {
-        loaded = Loaded::default();
-    }
+    let loaded = match &index {
+        _ if options.refresh => Loaded::default(),
+        Some(index) => index.load(),
+        None => Index::peek(state_directory, &store),
+    };
     let (listed, _) = store.list()?;
     report.seconds.load = began_at.elapsed().as_secs_f64();
 
@@ -148,7 +148,7 @@ pub fn unify(
     let bytes = groups
         .iter()
         .flat_map(|group| &scan.files[group.files.clone()]);
-    progress.stage("unify", Some(bytes.map(|file| file.size()).sum()));
+    progress.stage("unify", Some(bytes.map(FileRecord::size).sum()));
     let mut tally = work(&shared, &groups, options.jobs);
     if !options.dry_run && tally.fatal.is_none() && shared.reflink.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
@@ -328,6 +328,7 @@ fn fill(report: &mut RunReport, scan: &Scan, tally: &Tally) {
     report.objects_created = tally.objects_created;
     report.skipped.merge(&scan.skipped);
     report.skipped.merge(&tally.skipped);
+    report.skipped_bytes.merge(&tally.skipped_bytes);
     report.errors.extend(scan.errors.iter().cloned());
     report.errors.extend(tally.errors.iter().cloned());
 }

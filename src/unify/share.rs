@@ -147,12 +147,12 @@ fn identify(
     let file = &names[0];
     let count = names.len() as u64;
     if u64::from(file.link_count()) != count {
-        tally.skip(Skip::LinkedElsewhere, count);
+        tally.skip(Skip::LinkedElsewhere, count, file.size());
         return None;
     }
     let stamp = shared.scan.stamp_of(file);
     if stamp.has_special_bits() {
-        tally.skip(Skip::SpecialBits, count);
+        tally.skip(Skip::SpecialBits, count, file.size());
         return None;
     }
     if let Some(identity) = shared.remembered(&stamp) {
@@ -168,7 +168,7 @@ fn identify(
     match read {
         Ok(proven) => Some((proven.identity, Some(proven))),
         Err(unproven) => {
-            tally.unproven(unproven, shared.host_path(file), count);
+            tally.unproven(unproven, shared.host_path(file), count, size);
             None
         }
     }

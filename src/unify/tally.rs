@@ -39,6 +39,8 @@ pub struct Tally {
     pub objects_created: u64,
     /// Files left alone.
     pub skipped: Skipped,
+    /// Bytes of content of these.
+    pub skipped_bytes: Skipped,
     /// Files that could not be handled.
     pub errors: Vec<FileError>,
     /// Set once going on makes no sense: the disk is full, read-only or broken.
@@ -62,10 +64,10 @@ impl Tally {
         }
     }
 
-    /// Counts a file of `files` names that is left alone.
-    pub fn unproven(&mut self, why: Unproven, path: PathBuf, files: u64) {
+    /// Counts a file of `files` names and `bytes` of content that is left alone.
+    pub fn unproven(&mut self, why: Unproven, path: PathBuf, files: u64, bytes: u64) {
         match why {
-            Unproven::Skipped(skip) => self.skipped.add(skip, files),
+            Unproven::Skipped(skip) => self.skip(skip, files, bytes),
             Unproven::Failed(call, error) => self.errors.push(FileError::call(call, path, &error)),
         }
     }
@@ -78,9 +80,10 @@ impl Tally {
         self.disk_bytes_saved += allocated;
     }
 
-    /// Counts a file that was skipped.
-    pub fn skip(&mut self, skip: Skip, files: u64) {
+    /// Counts a file of `files` names and `bytes` of content that was skipped.
+    pub fn skip(&mut self, skip: Skip, files: u64, bytes: u64) {
         self.skipped.add(skip, files);
+        self.skipped_bytes.add(skip, bytes);
     }
 
     /// Says what is no error of any file but should be known.
@@ -103,6 +106,7 @@ impl Tally {
         self.disk_bytes_saved += other.disk_bytes_saved;
         self.objects_created += other.objects_created;
         self.skipped.merge(&other.skipped);
+        self.skipped_bytes.merge(&other.skipped_bytes);
         self.errors.extend(other.errors);
         self.fatal = self.fatal.or(other.fatal);
         self.directories_with_new_mtime += other.directories_with_new_mtime;

@@ -133,7 +133,7 @@ impl Transaction {
                 if let Err(stuck) = object.take_back(names, &old, &replacement.guests, shared) {
                     object.stuck(stuck, shared.host_path(&replacement.file), tally);
                 }
-                tally.skipped.add(skip, files);
+                tally.skip(skip, files, replacement.file.size());
                 continue;
             }
             for name in replacement.names {

@@ -6,6 +6,7 @@
 //! | [`adversary`] | a guest that tries every way to change shared files |
 //! | [`attempts`] | these ways |
 //! | [`bait`] | files that a run is to be led to, and whether it touched them |
+//! | [`browser`] | a real browser, to see what a reader of a page sees |
 //! | [`disturb`] | a command disturbed at a fault point, and what must hold then |
 //! | [`everything`] | all that can be said of any guests |
 //! | [`filesystem`] | real ext4, XFS and Btrfs, loop-mounted for one test |
@@ -13,6 +14,7 @@
 //! | [`disk`] | a disk from which the power can be cut at any write |
 //! | [`fuse`] | the file that such a disk is, served by the test |
 //! | [`power`] | what a power cut leaves of a store and its guests, and what a run makes of it |
+//! | [`html`] | whether a page is well-formed |
 //! | [`program`] | the built `vhashify`, as a user runs it |
 //! | [`mapping`] | a shared writable mapping |
 //! | [`moments`] | what holds at any moment, and what after the next run |
@@ -25,12 +27,14 @@
 pub mod adversary;
 pub mod attempts;
 pub mod bait;
+pub mod browser;
 pub mod disk;
 pub mod disturb;
 pub mod everything;
 pub mod filesystem;
 pub mod fuse;
 pub mod guests;
+pub mod html;
 pub mod mapping;
 pub mod moments;
 pub mod numbers;

@@ -1,0 +1,349 @@
+//! Processes that still map what was replaced, so that a restart of them would free memory and disk.
+//!
+//! A process that mapped a library before it was unified keeps the old inode until it unmaps it.
+//! `/proc/PID/maps` calls such a file `(deleted)`, under the name that it had last. A run exchanges
+//! a file's name N with the temporary name T that serves it ([`temporary`]) and then removes T, so
+//! that name is T, and the N that it served is found in the same directory. An older version, which
+//! a package manager had replaced before, still has the name N.
+//!
+//! Only what is an object at its path today is told of: for anything else a restart gains nothing
+//! that has to do with sharing.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::AtFlags;
+use serde::Serialize;
+
+use super::survey::Survey;
+use crate::display::Shown;
+use crate::guest::Guest;
+use crate::sys::stamp::Stamp;
+use crate::sys::{beneath, page_cache};
+use crate::unify::temporary::{self, Purpose};
+
+/// What processes keep of what was replaced.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct OldCopies {
+    /// Bytes of the page cache that all of it takes, each inode once, where the kernel tells.
+    pub page_cache_bytes: Option<u64>,
+    /// Bytes that it takes on the disk, each inode once.
+    pub bytes: u64,
+    /// The processes, those that keep most first.
+    pub processes: Vec<ProcessCopies>,
+    /// Processes that could not be looked at.
+    pub unseen_processes: u64,
+}
+
+/// One process and the old copies that it maps.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessCopies {
+    /// Its number on the host.
+    pub process: u32,
+    /// Its name (`/proc/PID/comm`).
+    pub command: String,
+    /// The guest whose files they are.
+    pub guest: String,
+    /// The files.
+    pub files: Vec<OldCopy>,
+}
+
+/// One file that was replaced and is still mapped.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct OldCopy {
+    /// Its path, as the guest sees it.
+    pub path: String,
+    /// Whether it is an older version of what is there now, rather than the same.
+    pub is_older: bool,
+    /// Bytes that it takes on the disk.
+    pub bytes: u64,
+    /// Bytes of it in the page cache, where the kernel tells.
+    pub page_cache_bytes: Option<u64>,
+}
+
+impl ProcessCopies {
+    /// Bytes of its old copies on the disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Bytes of its old copies in the page cache, where the kernel tells.
+    #[must_use]
+    pub fn page_cache_bytes(&self) -> Option<u64> {
+        self.files.iter().map(|file| file.page_cache_bytes).sum()
+    }
+}
+
+/// Looks at every process of this host.
+#[must_use]
+pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
+    let mut found = OldCopies {
+        page_cache_bytes: Some(0),
+        ..OldCopies::default()
+    };
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        match Process::look(number) {
+            Ok(Some(process)) => processes.push(process),
+            Ok(None) => {}
+            Err(_) => found.unseen_processes += 1,
+        }
+    }
+    let places = Places::of(survey.guests, &processes);
+    let mut inodes: HashMap<u64, OldCopy> = HashMap::new();
+    for process in &processes {
+        let mut by_guest: HashMap<usize, Vec<OldCopy>> = HashMap::new();
+        for range in &process.deleted {
+            let Some((guest, inode, copy)) = look(survey, &places, process, range) else {
+                continue;
+            };
+            inodes.entry(inode).or_insert_with(|| copy.clone());
+            by_guest.entry(guest).or_default().push(copy);
+        }
+        for (guest, mut files) in by_guest {
+            // A library is mapped in several pieces.
+            files.sort();
+            files.dedup_by(|one, other| one.path == other.path);
+            found.processes.push(ProcessCopies {
+                process: process.number,
+                command: process.command(),
+                guest: Shown::bytes(survey.guests[guest].name.as_bytes()).to_string(),
+                files,
+            });
+        }
+    }
+    for copy in inodes.values() {
+        found.bytes += copy.bytes;
+        found.page_cache_bytes = found
+            .page_cache_bytes
+            .zip(copy.page_cache_bytes)
+            .map(|(all, one)| all + one);
+    }
+    found
+        .processes
+        .sort_by_key(|process| (std::cmp::Reverse(process.bytes()), process.process));
+    found
+}
+
+/// What is asked of one process at once.
+struct Process {
+    number: u32,
+    /// Device and inode of its root directory.
+    root: Option<(u64, u64)>,
+    /// Its root directory as this process sees it: `/` where that is in another mount namespace.
+    root_path: PathBuf,
+    mount_namespace: PathBuf,
+    /// Its mappings of files without a name, as `/proc/PID/map_files` calls them, one of each inode.
+    deleted: Vec<String>,
+}
+
+impl Process {
+    /// Looks at a process; `None` for one that maps nothing that was deleted, or is gone.
+    fn look(number: u32) -> std::io::Result<Option<Self>> {
+        let place = PathBuf::from(format!("/proc/{number}"));
+        let maps = match fs::read(place.join("maps")) {
+            Ok(maps) => maps,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let deleted = deleted_mappings(&maps);
+        if deleted.is_empty() {
+            return Ok(None);
+        }
+        let root = look_at(&place.join("root"));
+        Ok(Some(Self {
+            number,
+            root: root.map(|(device, stamp)| (device, stamp.inode)),
+            root_path: fs::read_link(place.join("root")).unwrap_or_default(),
+            mount_namespace: fs::read_link(place.join("ns/mnt")).unwrap_or_default(),
+            deleted,
+        }))
+    }
+
+    fn command(&self) -> String {
+        let name = fs::read(format!("/proc/{}/comm", self.number)).unwrap_or_default();
+        let name = name.strip_suffix(b"\n").unwrap_or(&name);
+        Shown::bytes(name).to_string()
+    }
+}
+
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// The address ranges of what is mapped and has no name any more, one for each inode.
+///
+/// A line is `start-end permissions offset device inode path`, see `proc_pid_maps(5)`.
+fn deleted_mappings(maps: &[u8]) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut ranges = Vec::new();
+    for line in maps.split(|&byte| byte == b'\n') {
+        if !line.ends_with(DELETED) {
+            continue;
+        }
+        let mut fields = line.split(|&byte| byte == b' ');
+        let (range, inode) = (fields.next(), fields.nth(3));
+        let (Some(range), Some(inode)) = (range.and_then(map_file_name), inode) else {
+            continue;
+        };
+        if !seen.contains(&inode) {
+            seen.push(inode);
+            ranges.push(range);
+        }
+    }
+    ranges
+}
+
+/// What the kernel puts behind the path of a file whose name is gone.
+const DELETED: &[u8] = b" (deleted)";
+
+/// `/proc/PID/map_files` writes addresses without the zeros that `maps` begins them with.
+fn map_file_name(range: &[u8]) -> Option<String> {
+    let (start, end) = std::str::from_utf8(range).ok()?.split_once('-')?;
+    let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16));
+    Some(format!("{:x}-{:x}", start.ok()?, end.ok()?))
+}
+
+/// Which guest a process's paths are those of.
+struct Places<'a> {
+    guests: &'a [&'a Guest],
+    /// Mount namespaces that processes with a guest's root directory have, other than this one's.
+    namespaces: HashMap<&'a Path, usize>,
+}
+
+impl<'a> Places<'a> {
+    fn of(guests: &'a [&'a Guest], processes: &'a [Process]) -> Self {
+        let own = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
+        let mut this = Self {
+            guests,
+            namespaces: HashMap::new(),
+        };
+        for process in processes {
+            if let Some(guest) = this.guest_of_root(process)
+                && process.mount_namespace != own
+            {
+                this.namespaces.insert(&process.mount_namespace, guest);
+            }
+        }
+        this
+    }
+
+    fn guest_of_root(&self, process: &Process) -> Option<usize> {
+        self.guests
+            .iter()
+            .position(|guest| process.root == Some((guest.device, guest.inode)))
+    }
+
+    /// The guest and the path below its vdir that `path` is, which `/proc` tells of a process.
+    fn resolve(&self, process: &Process, path: &Path) -> Option<(usize, PathBuf)> {
+        if let Some(guest) = self.guest_of_root(process) {
+            let below = path.strip_prefix(&process.root_path).ok()?;
+            return Some((guest, relative(below)));
+        }
+        let holder = self
+            .guests
+            .iter()
+            .enumerate()
+            .find_map(|(at, guest)| Some((at, path.strip_prefix(&guest.vdir).ok()?)));
+        if let Some((guest, below)) = holder {
+            return Some((guest, relative(below)));
+        }
+        let guest = *self.namespaces.get(process.mount_namespace.as_path())?;
+        Some((guest, relative(path)))
+    }
+}
+
+fn relative(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_path_buf()
+}
+
+/// What one mapping without a name is an old copy of: a guest's position, the old inode, the file.
+fn look(
+    survey: &Survey<'_>,
+    places: &Places<'_>,
+    process: &Process,
+    range: &str,
+) -> Option<(usize, u64, OldCopy)> {
+    let link = format!("/proc/{}/map_files/{range}", process.number);
+    let shown = fs::read_link(&link).ok()?;
+    let path = shown.as_os_str().as_bytes().strip_suffix(DELETED)?;
+    let (guest, path) = places.resolve(process, Path::new(OsStr::from_bytes(path)))?;
+    let (device, was) = look_at(Path::new(&link))?;
+    let is_elsewhere = device != survey.guests[guest].device;
+    if !was.is_regular() || is_elsewhere || survey.objects.contains_key(&was.inode) {
+        return None;
+    }
+    let root = survey.guests[guest].root.as_fd();
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let opened = beneath::open_directory(root, directory.as_os_str().as_bytes()).ok()?;
+    let name = name_now(&opened, path.file_name()?.as_bytes())?;
+    let now = Stamp::at(opened.as_fd(), &name).ok()?;
+    if !survey.objects.contains_key(&now.inode) {
+        return None;
+    }
+    // It is on the guest's own filesystem, so that opening it waits for no server of the guest's.
+    let old = File::open(&link).ok()?;
+    let as_guest = Path::new("/")
+        .join(directory)
+        .join(OsStr::from_bytes(&name));
+    let copy = OldCopy {
+        path: Shown::path(&as_guest).to_string(),
+        is_older: (was.size, was.mtime) != (now.size, now.mtime),
+        bytes: was.allocated,
+        page_cache_bytes: page_cache::resident_bytes(old.as_fd(), was.size).ok(),
+    };
+    Some((guest, was.inode, copy))
+}
+
+/// The device and the inode behind a link of `/proc`. A filesystem that the guest serves itself (FUSE)
+/// is not asked, which could take for ever: what the kernel remembers of it is enough to tell that
+/// it is another one.
+fn look_at(link: &Path) -> Option<(u64, Stamp)> {
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(rustix::fs::CWD, link, flags, Stamp::MASK).ok()?;
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    Some((device, Stamp::from(found)))
+}
+
+/// The name in `directory` that a file has today which was called `name` last: the one that this
+/// temporary name served, or the same.
+fn name_now(directory: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
+    if temporary::purpose(name) != Some(Purpose::Share) {
+        return Some(name.to_vec());
+    }
+    beneath::names(directory.as_fd())
+        .ok()?
+        .into_iter()
+        .find(|other| temporary::of(other, Purpose::Share) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::deleted_mappings;
+
+    #[test]
+    fn what_has_no_name_is_found_once() {
+        let maps = b"\
+00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/dbus-daemon
+7f00a000-7f00b000 r--p 00000000 08:02 135522 /lib/.vhashify-0123456789abcdef0123456789abcdef (deleted)
+7f00b000-7f00c000 r-xp 00001000 08:02 135522 /lib/.vhashify-0123456789abcdef0123456789abcdef (deleted)
+7f010000-7f011000 rw-s 00000000 00:01 99     /dev/zero (deleted)
+7ffd0000-7ffd1000 rw-p 00000000 00:00 0      [stack]
+";
+        assert_eq!(
+            deleted_mappings(maps),
+            ["7f00a000-7f00b000", "7f010000-7f011000"]
+        );
+        assert!(deleted_mappings(b"").is_empty());
+        assert!(deleted_mappings(b" (deleted)\nx-y z (deleted)").is_empty());
+    }
+}

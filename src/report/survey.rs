@@ -1,0 +1,154 @@
+//! One walk over all guests of a store, from which everything else in a report is told.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+
+use rayon::iter::{IntoParallelRefMutIterator, ParallelIterator};
+
+use super::{FileError, Progress};
+use crate::error::{Error, reason};
+use crate::exclude::Rules;
+use crate::guest::Guest;
+use crate::scan::{FileRecord, GuestId, Request, Scan, scan};
+use crate::store::{ObjectName, Store};
+use crate::sys::stamp::Stamp;
+use crate::sys::{beneath, page_cache};
+
+/// All regular files of some guests, as they were a moment ago.
+#[derive(Debug)]
+pub struct Survey<'a> {
+    /// The guests.
+    pub guests: &'a [&'a Guest],
+    /// Their files, those of one inode beside one another.
+    pub scan: Scan,
+    /// The store's objects by inode number.
+    pub objects: HashMap<u64, ObjectName>,
+    /// The inodes of the files.
+    pub inodes: Vec<Inode>,
+    /// Why nothing is known of the page cache, where that is so.
+    pub page_cache_unknown: Option<String>,
+}
+
+/// One inode with all its names.
+#[derive(Debug)]
+pub struct Inode {
+    /// What it is.
+    pub stamp: Stamp,
+    /// Whether it is an object of the store.
+    pub is_object: bool,
+    /// Bytes of the page cache that it has; 0 where that is not known.
+    pub cached: u64,
+    first: usize,
+    count: usize,
+}
+
+impl<'a> Survey<'a> {
+    /// Walks all of `guests`, whatever is excluded there, and asks the kernel what of them is in the
+    /// page cache.
+    ///
+    /// # Errors
+    /// A store that cannot be listed. What cannot be read in a guest is in [`Survey::errors`].
+    pub fn take(
+        store: &mut Store,
+        guests: &'a [&'a Guest],
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let (listed, _) = store.list()?;
+        progress.stage("scan", None);
+        let rules = Rules::none();
+        let requests: Vec<Request<'_>> = guests
+            .iter()
+            .map(|guest| Request {
+                guest,
+                rules: &rules,
+            })
+            .collect();
+        let mut scan = scan(&requests, 0, progress);
+        scan.files
+            .sort_unstable_by_key(|file| (file.inode(), file.directory));
+        let objects: HashMap<u64, ObjectName> = listed
+            .iter()
+            .map(|object| (object.inode, object.name))
+            .collect();
+        let mut first = 0;
+        let inodes = scan
+            .files
+            .chunk_by(|one, other| one.inode() == other.inode())
+            .map(|names| {
+                let inode = Inode {
+                    stamp: scan.stamp_of(&names[0]),
+                    is_object: objects.contains_key(&names[0].inode()),
+                    cached: 0,
+                    first,
+                    count: names.len(),
+                };
+                first += names.len();
+                inode
+            })
+            .collect();
+        let mut survey = Self {
+            guests,
+            scan,
+            objects,
+            inodes,
+            page_cache_unknown: None,
+        };
+        survey.ask_page_cache(progress);
+        Ok(survey)
+    }
+
+    /// What could not be read.
+    #[must_use]
+    pub fn errors(&self) -> &[FileError] {
+        &self.scan.errors
+    }
+
+    /// The names of an inode.
+    #[must_use]
+    pub fn names(&self, inode: &Inode) -> &[FileRecord] {
+        &self.scan.files[inode.first..inode.first + inode.count]
+    }
+
+    /// The guests that have any name of an inode.
+    #[must_use]
+    pub fn holders(&self, inode: &Inode) -> Vec<GuestId> {
+        let mut holders: Vec<GuestId> = Vec::with_capacity(1);
+        for file in self.names(inode) {
+            let guest = self.scan.guest_of(file.directory);
+            if !holders.contains(&guest) {
+                holders.push(guest);
+            }
+        }
+        holders
+    }
+
+    /// A number about the page cache, or nothing where nothing is known of it.
+    #[must_use]
+    pub fn if_page_cache_known<T>(&self, value: T) -> Option<T> {
+        self.page_cache_unknown.is_none().then_some(value)
+    }
+
+    fn ask_page_cache(&mut self, progress: &dyn Progress) {
+        progress.stage("page cache", Some(self.inodes.len() as u64));
+        let (files, scan, guests) = (&self.scan.files, &self.scan, self.guests);
+        let unknown = OnceLock::new();
+        self.inodes.par_iter_mut().for_each(|inode| {
+            let file = &files[inode.first];
+            let root = guests[usize::from(scan.guest_of(file.directory))]
+                .root
+                .as_fd();
+            let opened = beneath::open_directory(root, &scan.directory_path(file.directory))
+                .and_then(|directory| beneath::open_file(directory.as_fd(), scan.name_of(file)));
+            // What vanished since the walk has nothing in the page cache.
+            if let Ok(opened) = opened {
+                match page_cache::resident_bytes(opened.as_fd(), inode.stamp.size) {
+                    Ok(bytes) => inode.cached = bytes,
+                    Err(error) => drop(unknown.set(reason(&error))),
+                }
+            }
+            progress.advance(1);
+        });
+        self.page_cache_unknown = unknown.into_inner();
+    }
+}
