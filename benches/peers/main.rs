@@ -88,6 +88,7 @@ impl Settings {
     }
 
     /// Whether the row `id` is to be measured.
+    #[must_use]
     pub fn wants(&self, id: &str) -> bool {
         let is_named = |rows: &Vec<String>| rows.iter().any(|row| row == id);
         self.rows.as_ref().is_none_or(is_named)

@@ -76,11 +76,11 @@ impl Digester {
 
     fn small(&mut self, reading: &mut Reading<'_>, size: usize) -> Result<Digest, ReadFailure> {
         let digest_of_last = self.digest_of_last.take();
-        if let Some(digest) = digest_of_last.filter(|_| self.last.len() == size) {
-            if self.holds_last(reading)? {
-                self.digest_of_last = Some(digest);
-                return Ok(digest);
-            }
+        if let Some(digest) = digest_of_last.filter(|_| self.last.len() == size)
+            && self.holds_last(reading)?
+        {
+            self.digest_of_last = Some(digest);
+            return Ok(digest);
         }
         // One byte more than there should be: the read has to find the end before it.
         self.last.resize(size + 1, 0);

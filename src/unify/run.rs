@@ -24,7 +24,7 @@ use crate::identity::Mtime;
 use crate::index::{Index, Loaded, Update};
 use crate::protect::{self, MarkOnly, Mode, Protection};
 use crate::report::{FileError, Progress, RunReport};
-use crate::scan::{Request, Scan, scan};
+use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
 use crate::sys::lease::ignore_break_signal;
 use crate::sys::stamp::Timestamp;
@@ -141,7 +141,7 @@ pub fn unify(
     let bytes = groups
         .iter()
         .flat_map(|group| &scan.files[group.files.clone()]);
-    progress.stage("unify", Some(bytes.map(|file| file.size()).sum()));
+    progress.stage("unify", Some(bytes.map(FileRecord::size).sum()));
     let mut tally = work(&shared, &groups, options.jobs);
     if !options.dry_run && tally.fatal.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
