@@ -80,6 +80,8 @@ pub struct Goal {
     pub value: f64,
     pub least: f64,
     pub most: f64,
+    /// The same ratio of processor time, which says more on a machine that others use, too.
+    pub processor: Option<f64>,
     pub limit: f64,
     /// `None` where there is nothing to compare with.
     pub is_met: Option<bool>,
@@ -165,7 +167,12 @@ impl Row {
                 (!other.is_nan()).then_some(run.seconds / other)
             })
             .collect();
+        let processor = |runs: &[Measure]| median(runs.iter().map(|run| run.processor_seconds));
+        let ratio = processor(own) / processor(other);
         self.goal(text, against, "seconds", &ratios, limit);
+        if let Some(goal) = self.goals.last_mut() {
+            goal.processor = (!ratio.is_nan()).then_some(ratio);
+        }
     }
 
     /// The goal of needing at most `limit` bytes of memory for each file.
@@ -196,6 +203,7 @@ impl Row {
             value,
             least: values.iter().copied().fold(f64::MAX, f64::min),
             most: values.iter().copied().fold(0.0, f64::max),
+            processor: None,
             limit,
             is_met: (!value.is_nan()).then_some(value <= limit),
         });

@@ -86,7 +86,7 @@ fn summary(out: &mut String, row: &Row) -> std::fmt::Result {
             }
         };
         let best = of(Role::Peer).min_by(|one, other| cost(one).total_cmp(&cost(other)));
-        let limit = of(Role::Limit).next_back().filter(|_| !is_memory);
+        let limit = of(Role::Limit).next().filter(|_| !is_memory);
         let own = of(Role::Own).next().map_or_else(String::new, told);
         writeln!(
             out,
@@ -110,7 +110,8 @@ fn reached(goal: &Goal) -> String {
         Some(is_met) => {
             let word = if is_met { "met" } else { "missed" };
             if goal.measure == "seconds" {
-                format!("{word}: {value:.2} ({least:.2} to {most:.2})")
+                let processor = goal.processor.unwrap_or(f64::NAN);
+                format!("{word}: {value:.2} ({least:.2} to {most:.2}); CPU {processor:.2}")
             } else {
                 format!("{word}: {value:.0}")
             }

@@ -104,13 +104,12 @@ pub const PEERS: [Tool; 7] = [
         name: "ostree",
         run: Some(
             r#"ostree init --repo="$PLACE/repo" --mode=bare && mkdir "$PLACE/checkouts" &&
+            find "$GUESTS" ! -type f ! -type d ! -type l -delete &&
             for guest in "$GUESTS"/*; do
                 name=${guest##*/} &&
-                (cd "$guest" && find . ! -type f ! -type d ! -type l | sed 's/^\.//') \
-                    >"$PLACE/skip" &&
-                ostree commit --repo="$PLACE/repo" --branch="$name" --tree=dir="$guest" \
-                    --skip-list="$PLACE/skip" &&
-                ostree checkout --repo="$PLACE/repo" -H "$name" "$PLACE/checkouts/$name" || exit
+                ostree commit --repo="$PLACE/repo" --branch="guest$name" --tree=dir="$guest" &&
+                ostree checkout --repo="$PLACE/repo" -H "guest$name" "$PLACE/checkouts/$name" ||
+                exit
             done"#,
         ),
         result: "checkouts",
