@@ -17,12 +17,14 @@ mod command;
 mod output;
 mod progress;
 mod selection;
+mod vserver;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 pub use args::Arguments;
+pub use vserver::vserver;
 
 /// Parses the arguments of the process and does what they say.
 #[must_use]

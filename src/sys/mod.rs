@@ -1,7 +1,8 @@
 //! The few raw calls that the rest of the house stands on, each in a file of its own.
 //!
 //! This is the only place where `unsafe` is allowed: [`lease`] calls `fcntl` with commands that no
-//! crate wraps, and [`mapping`] maps a file that a lease holds still. Everything else here is a
+//! crate wraps, [`mapping`] maps a file that a lease holds still, and [`process`] does what must be
+//! done between fork and exec or before a guest's process is made. Everything else here is a
 //! thin, safe and *descriptor-relative* way to do one thing, so that no caller is tempted to
 //! resolve a guest's path as a string.
 #![allow(unsafe_code)]
@@ -11,4 +12,5 @@ pub mod fault;
 pub mod flags;
 pub mod lease;
 pub mod mapping;
+pub mod process;
 pub mod stamp;
