@@ -27,6 +27,11 @@ const REFUSED: u8 = 3;
 /// Runs the command and gives the exit status.
 #[must_use]
 pub fn run(arguments: &Arguments) -> ExitCode {
+    ExitCode::from(status(arguments))
+}
+
+/// As [`run`], the status being a number.
+pub fn status(arguments: &Arguments) -> u8 {
     let common = &arguments.common;
     start_tracing(common);
     let bar = Bar::new(common);
@@ -55,10 +60,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Some(Command::Report) => costs(common, &bar),
     });
     bar.clear();
-    ExitCode::from(done.unwrap_or_else(|failure| {
+    done.unwrap_or_else(|failure| {
         say(&failure.to_string());
         failure.status()
-    }))
+    })
 }
 
 /// Why nothing was done.

@@ -55,7 +55,10 @@ fn parse(line: &str) -> Result<Option<FstabEntry>, String> {
         .components()
         .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !target.is_absolute() || !is_plain {
-        return Err(format!("{target:?} is not an absolute path without .."));
+        return Err(format!(
+            "{} is not an absolute path without ..",
+            target.display()
+        ));
     }
     let options: Vec<String> = options.split(',').map(str::to_owned).collect();
     if options.iter().any(|option| option == "noauto") {

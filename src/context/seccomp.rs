@@ -4,7 +4,7 @@
 //! is what no capability guards, or what would give a guest new ground to attack from:
 //!
 //! - user namespaces, in which a guest would have every capability over what it mounts there;
-//! - the keyring, the kernel's log and io_uring, which are the host's or pass by other filters;
+//! - the keyring, the kernel's log and `io_uring`, which are the host's or pass by other filters;
 //! - handles of files, modules, kernels, BPF, swap, clocks: a second wall behind the capabilities;
 //! - leases, which on a shared inode would hold up other guests;
 //! - writing into another process's terminal.
@@ -121,9 +121,10 @@ fn denied(names: &[&str], errno: i32, arguments: &Value) -> Value {
     json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": arguments })
 }
 
-/// The low half alone: the kernel drops the high half of these arguments.
+/// The low half alone: the kernel drops the high half of these arguments. `libcontainer` takes the
+/// mask from the second value.
 fn equal(index: u32, value: u64) -> Value {
-    json!([{ "index": index, "value": u64::from(u32::MAX), "valueTwo": value,
+    json!([{ "index": index, "value": value, "valueTwo": u64::from(u32::MAX),
              "op": "SCMP_CMP_MASKED_EQ" }])
 }
 

@@ -112,9 +112,7 @@ fn confine(spec: &Spec, account: &Account) -> Result<(), Box<dyn std::error::Err
             current: finite(limit.soft()),
             maximum: finite(limit.hard()),
         };
-        if let Some(resource) = resource(limit.typ()) {
-            setrlimit(resource, to)?;
-        }
+        setrlimit(resource(limit.typ()), to)?;
     }
     if let Some(mask) = process.user().umask() {
         rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
@@ -159,8 +157,8 @@ fn finite(limit: u64) -> Option<u64> {
     (limit != u64::MAX).then_some(limit)
 }
 
-fn resource(kind: PosixRlimitType) -> Option<Resource> {
-    Some(match kind {
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
         PosixRlimitType::RlimitAs => Resource::As,
         PosixRlimitType::RlimitCore => Resource::Core,
         PosixRlimitType::RlimitCpu => Resource::Cpu,
@@ -177,7 +175,7 @@ fn resource(kind: PosixRlimitType) -> Option<Resource> {
         PosixRlimitType::RlimitRttime => Resource::Rttime,
         PosixRlimitType::RlimitSigpending => Resource::Sigpending,
         PosixRlimitType::RlimitStack => Resource::Stack,
-    })
+    }
 }
 
 fn command(spec: &Spec, entry: &Entry, account: &Account) -> Command {

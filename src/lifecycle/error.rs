@@ -90,6 +90,14 @@ pub enum LifecycleError {
         /// Why.
         reason: String,
     },
+    /// The guest could not be built.
+    #[error("{name} cannot be built: {reason}")]
+    Build {
+        /// The guest.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The guest could not be entered.
     #[error("{name} cannot be entered: {reason}")]
     Enter {

@@ -1,4 +1,4 @@
-//! How a guest lives: start, watch, enter, stop.
+//! How a guest lives: build, start, watch, enter, stop, delete.
 //!
 //! ```text
 //!   vserver NAME start                 vserver NAME exec, enter           vserver NAME stop
@@ -28,6 +28,7 @@
 //! any process, and what enters later is confined before it is in the guest's PID namespace. The
 //! program that both run is a sealed copy in memory, so that `/proc/self/exe` leads nowhere.
 
+pub mod build;
 pub mod enter;
 mod error;
 mod init;

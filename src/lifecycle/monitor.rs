@@ -23,7 +23,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::LifecycleError;
 use super::error::Doing;
@@ -61,8 +61,12 @@ pub fn make() -> ExitCode {
     let state = StateDirectory::new(&order.state_dir, &order.name);
     let mut running = order.running.clone();
     running.monitor = Process::this();
+    let mut kept = None;
     let answer = match create(&order, &state, &mut running) {
-        Ok(()) => Answer::Started,
+        Ok(console) => {
+            kept = Some(console);
+            Answer::Started
+        }
         Err(error) => {
             let unseen = Ended {
                 status: None,
@@ -76,13 +80,18 @@ pub fn make() -> ExitCode {
     };
     let text = serde_json::to_string(&answer).unwrap_or_default();
     drop(writeln!(io::stdout(), "{text}"));
-    if let Answer::Failed(_) = answer {
+    let Some(console) = kept else {
         return ExitCode::FAILURE;
+    };
+    // Where the program on the disk is gone, this copy can watch as well.
+    for program in [sealed::origin(), PathBuf::from("/proc/self/exe")] {
+        let mut command = command_for(&program, &state);
+        // Held open across exec: what a pipe holds is lost with its last descriptor.
+        if let Ok(console) = console.try_clone() {
+            command.stdin(Stdio::from(console));
+        }
+        drop(command.exec());
     }
-    let mut command = watcher(&state);
-    drop(command.exec());
-    // The program on the disk is gone; this copy can watch as well.
-    drop(command_for(Path::new("/proc/self/exe"), &state).exec());
     ExitCode::FAILURE
 }
 
@@ -93,7 +102,7 @@ pub(super) fn succeed(
     init: Process,
 ) -> Result<(), LifecycleError> {
     let program = sealed::origin();
-    let mut command = watcher(state);
+    let mut command = command_for(&program, state);
     sys::process::in_own_session(&mut command, false);
     let child = command.spawn().doing("start the monitor", &program)?;
     let successor = i32::try_from(child.id()).ok().and_then(Process::find);
@@ -103,10 +112,6 @@ pub(super) fn succeed(
         ..running.clone()
     };
     state.write(&running)
-}
-
-fn watcher(state: &StateDirectory) -> Command {
-    command_for(&sealed::origin(), state)
 }
 
 fn command_for(program: &Path, state: &StateDirectory) -> Command {
@@ -126,8 +131,8 @@ fn command_for(program: &Path, state: &StateDirectory) -> Command {
     command
 }
 
-/// Mounts, container, network, init. The text of an error is for the user.
-fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Result<(), String> {
+/// Mounts, container, network, init. Gives the pipe of its console. The text of an error is for the user.
+fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Result<OwnedFd, String> {
     let told = |error: &dyn std::error::Error| innermost(error);
     state.write(running).map_err(|error| error.to_string())?;
     let rootfs = state.at("bundle/rootfs");
@@ -155,8 +160,7 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
         .with_detach(true)
         .build()
         .map_err(|error| told(&error))?;
-    let pid = container.pid().map_or(0, |pid| pid.as_raw());
-    running.init = Process::find(pid);
+    running.init = container.pid().and_then(|pid| Process::find(pid.as_raw()));
     let init = running.init.ok_or("its init ended at once")?;
     for (name, value) in &order.cgroup {
         cgroup::set(running.context, name, value).map_err(|error| {
@@ -167,7 +171,8 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
         network::set_up(running.context, init.pid, addresses)?;
     }
     state.write(running).map_err(|error| error.to_string())?;
-    container.start().map_err(|error| told(&error))
+    container.start().map_err(|error| told(&error))?;
+    Ok(console)
 }
 
 /// The cause that an administrator can do something about.
@@ -278,8 +283,9 @@ fn follow(state: &StateDirectory, init: Process) -> Ended {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let console = rustix::fs::open(state.at("console"), flags, Mode::empty()).ok();
     let Some(handle) = init.open() else {
+        // It was quicker than this process, whose child it may still be.
         drain(console.as_ref(), &mut log);
-        return how_it_ended(None);
+        return how_it_ended(Pid::from_raw(init.pid).map(WaitId::Pid));
     };
     loop {
         let mut waited = vec![PollFd::new(&handle, PollFlags::IN)];
@@ -288,7 +294,7 @@ fn follow(state: &StateDirectory, init: Process) -> Ended {
         let has_ended = !waited[0].revents().is_empty();
         drain(console.as_ref(), &mut log);
         if has_ended {
-            return how_it_ended(Some(&handle));
+            return how_it_ended(Some(WaitId::PidFd(handle.as_fd())));
         }
     }
 }
@@ -308,15 +314,11 @@ fn drain(console: Option<&OwnedFd>, log: &mut Log) {
 }
 
 /// The exit status, which only the parent learns.
-fn how_it_ended(handle: Option<&OwnedFd>) -> Ended {
-    let seen = handle.and_then(|handle| {
-        waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED)
-            .ok()
-            .flatten()
-    });
+fn how_it_ended(init: Option<WaitId<'_>>) -> Ended {
+    let seen = init.and_then(|init| waitid(init, WaitIdOptions::EXITED).ok().flatten());
     Ended {
-        status: seen.as_ref().and_then(|seen| seen.exit_status()),
-        signal: seen.as_ref().and_then(|seen| seen.terminating_signal()),
+        status: seen.as_ref().and_then(WaitIdStatus::exit_status),
+        signal: seen.as_ref().and_then(WaitIdStatus::terminating_signal),
         at: now(),
     }
 }

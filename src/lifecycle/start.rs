@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -136,7 +136,10 @@ pub(super) fn start_locked(
 }
 
 /// Opens the vdir, and makes sure that it is nobody else's.
-fn open_vdir(tree: &ConfigTree, settings: &GuestSettings) -> Result<OwnedFd, LifecycleError> {
+pub(super) fn open_vdir(
+    tree: &ConfigTree,
+    settings: &GuestSettings,
+) -> Result<OwnedFd, LifecycleError> {
     let refuse = |reason: String| LifecycleError::Vdir {
         name: settings.name.clone(),
         vdir: settings.vdir.clone(),
@@ -309,5 +312,5 @@ fn launch(state: &StateDirectory, order: &Order, vdir: OwnedFd) -> Result<(), Li
 
 /// A file of the host's that a guest may neither read nor write, for its standard input.
 pub(super) fn null() -> std::io::Result<OwnedFd> {
-    Ok(File::open("/dev/null")?.as_fd().try_clone_to_owned()?)
+    Ok(File::open("/dev/null")?.into())
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Doing;
 use super::process::Process;
-use super::state::{Lock, Observed, StateDirectory};
+use super::state::{Observed, StateDirectory};
 use super::{LifecycleError, sealed};
 use crate::config::{GuestSettings, KillStep, Style};
 use crate::context::cgroup;
@@ -22,16 +22,7 @@ const KILLING: Duration = Duration::from_secs(20);
 /// # Errors
 /// It does not run; or it does not even end by SIGKILL.
 pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
-    let lock = state.lock()?;
-    stop_locked(settings, state, &lock)
-}
-
-/// As [`stop`], for who has the lock already.
-pub fn stop_locked(
-    settings: &GuestSettings,
-    state: &StateDirectory,
-    _lock: &Lock,
-) -> Result<(), LifecycleError> {
+    let _lock = state.lock()?;
     let (running, init) = state.running()?;
     // A guest that says good-bye with reboot(2) is not started again.
     let marker = state.at("stopping");
@@ -71,15 +62,15 @@ fn end(
 }
 
 /// What is tried without `killseq`. An init gets what it handles: systemd halts by SIGRTMIN+3, others
-/// by SIGINT (control-alt-delete) or SIGTERM.
+/// by SIGTERM or SIGINT (control-alt-delete).
 fn default_sequence(style: Style) -> Vec<KillStep> {
     let step = |signal, seconds| KillStep { signal, seconds };
     match style {
         Style::Sysv => vec![step(libc::SIGTERM, 10)],
         Style::Plain => vec![
             step(libc::SIGRTMIN() + 3, 60),
-            step(libc::SIGINT, 10),
             step(libc::SIGTERM, 10),
+            step(libc::SIGINT, 10),
         ],
     }
 }

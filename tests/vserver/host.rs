@@ -179,7 +179,7 @@ impl Drop for Host {
 }
 
 /// A private copy of a pristine guest, of whose files the guests of tests are links.
-fn template(name: &str) -> &'static Path {
+pub fn template(name: &str) -> &'static Path {
     static TEMPLATES: OnceLock<std::sync::Mutex<BTreeMap<String, &'static Path>>> = OnceLock::new();
     let mut made = TEMPLATES.get_or_init(Default::default).lock().unwrap();
     made.entry(name.to_owned()).or_insert_with(|| {

@@ -147,7 +147,7 @@ fn a_guest_outlives_its_monitor_and_the_next_command_mends() {
     let context = host.context("web");
     let monitor = || host.state("web")["monitor"]["pid"].as_i64().unwrap();
     let first = monitor();
-    crate::life::kill(first);
+    kill(first);
     assert!(host.is_running("web"));
     assert_ne!(monitor(), first, "nobody watches it");
     let length = host.console("web").len();

@@ -5,6 +5,7 @@
 //! | [`host`] | a configuration tree, guests and their state in one directory; all gone afterwards |
 //! | [`life`] | start, watch, stop; and that nothing is left |
 //! | [`inside`] | exec, suexec, enter |
+//! | [`build`] | each method of building, and deleting |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
 //! | [`network`] | addresses, and a web server that answers |
@@ -13,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod build;
 mod escape;
 mod host;
 mod inside;

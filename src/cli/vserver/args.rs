@@ -5,12 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::method::Build;
+
 const EXAMPLES: &str = "\
 Examples:
   vserver web start             start the guest that /etc/vservers/web configures
   vserver web exec ps aux       run a command in it, and exit as it did
   vserver web enter             a shell in it, on a terminal of its own
   vserver web stop
+  vserver web build -m debootstrap --interface 10.0.0.2 -- -d bookworm
+  vserver new build -m clone -- --source web
 
 Exit status: 0 done; 1 it could not be done, or (running) the guest does not run; 2 usage or
 configuration; 3 (status) the guest does not run. exec, suexec and enter exit as their command did,
@@ -57,6 +61,8 @@ pub struct Common {
 /// What is done with a guest.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make it: its files and its configuration
+    Build(Box<Build>),
     /// Start it
     Start {
         /// Run a shell script's `sleep` in place of its init, to enter and mend it
@@ -81,6 +87,19 @@ pub enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         #[arg(value_name = "CMD")]
         command: Vec<OsString>,
+    },
+    /// Remove it, its configuration and all its files
+    Delete,
+    /// Unify it: vhashify NAME, with the options of vhashify
+    #[command(visible_alias = "unify")]
+    Hashify {
+        /// Options of vhashify
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "OPTION"
+        )]
+        options: Vec<OsString>,
     },
     /// Run a command in it as one of its users
     Suexec {

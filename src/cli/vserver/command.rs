@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use super::args::{Arguments, Command, Common};
 use crate::config::{ConfigTree, GuestSettings};
 use crate::context::cgroup;
+use crate::lifecycle::build::delete;
 use crate::lifecycle::enter::{Entry, enter};
 use crate::lifecycle::start::start;
 use crate::lifecycle::state::now;
@@ -25,7 +26,10 @@ const RESCUE: [&str; 2] = ["sleep", "infinity"];
 /// Runs the command and gives the exit status.
 #[must_use]
 pub fn run(arguments: &Arguments) -> ExitCode {
-    start_tracing(&arguments.common);
+    // vhashify sets up its own.
+    if !matches!(arguments.command, Command::Hashify { .. }) {
+        start_tracing(&arguments.common);
+    }
     ExitCode::from(match carry_out(arguments) {
         Ok(status) => status,
         Err(error) => {
@@ -51,7 +55,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
     let directory = tree.guest_directory(&arguments.name)?;
     let name = arguments.name.to_string_lossy();
     let state = StateDirectory::new(&common.state_dir, &name);
-    if !directory.is_dir() {
+    if !directory.is_dir() && !matches!(arguments.command, Command::Build(_)) {
         let (name, path) = (arguments.name.clone(), directory);
         return Err(crate::config::ConfigError::UnknownGuest { name, path }.into());
     }
@@ -63,6 +67,15 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
     }
     let settings = || tree.settings(OsStr::new(&arguments.name));
     match &arguments.command {
+        Command::Build(build) => {
+            crate::lifecycle::build::build(&tree, &state, &build.plan())?;
+            if !common.silent {
+                say(&format!("{} is built", state.name()));
+            }
+            Ok(DONE)
+        }
+        Command::Delete => remove(&tree, &settings()?, &state, common),
+        Command::Hashify { options } => Ok(hashify(arguments, options)),
         Command::Start { rescue } => begin(&tree, &settings()?, &state, *rescue, common),
         Command::Stop => end(&settings()?, &state, common),
         Command::Restart => {
@@ -140,6 +153,47 @@ fn end(
         say(&format!("{} is stopped", settings.name));
     }
     Ok(DONE)
+}
+
+/// Asks somebody who sits before a terminal; a script means what it says.
+fn remove(
+    tree: &ConfigTree,
+    settings: &GuestSettings,
+    state: &StateDirectory,
+    common: &Common,
+) -> Result<u8, LifecycleError> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() && !common.silent {
+        say(&format!(
+            "remove {}, and everything in {}? (y/N)",
+            settings.name,
+            shown(&settings.vdir)
+        ));
+        let mut answer = String::new();
+        drop(stdin.read_line(&mut answer));
+        if !answer.trim().eq_ignore_ascii_case("y") {
+            return Ok(FAILED);
+        }
+    }
+    delete(tree, settings, state)?;
+    if !common.silent {
+        say(&format!("{} is deleted", settings.name));
+    }
+    Ok(DONE)
+}
+
+/// Runs `vhashify OPTIONS -- NAME` in this process's place.
+fn hashify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
+    let mut typed = vec![
+        "vhashify".into(),
+        "--config-dir".into(),
+        arguments.common.config_dir.clone().into_os_string(),
+    ];
+    typed.extend(options.iter().cloned());
+    typed.push("--".into());
+    typed.push(arguments.name.clone());
+    let parsed = <crate::cli::Arguments as clap::Parser>::parse_from(typed);
+    crate::cli::command::status(&parsed)
 }
 
 fn status(state: &StateDirectory) -> Result<u8, LifecycleError> {

@@ -2,6 +2,7 @@
 
 mod args;
 mod command;
+mod method;
 
 use std::process::ExitCode;
 
