@@ -14,6 +14,8 @@ pub enum Support {
     Honoured,
     /// It has no effect; why.
     Ignored(&'static str),
+    /// It is not needed, and not worth a warning.
+    Unneeded,
 }
 
 /// One setting.
@@ -40,6 +42,14 @@ const fn ignored(path: &'static str, meaning: &'static str, why: &'static str) -
         path,
         meaning,
         support: Support::Ignored(why),
+    }
+}
+
+const fn unneeded(path: &'static str, meaning: &'static str) -> Setting {
+    Setting {
+        path,
+        meaning,
+        support: Support::Unneeded,
     }
 }
 
@@ -212,9 +222,9 @@ pub const CATALOGUE: &[Setting] = &[
         "what happens when the guest reboots",
         "a reboot from within starts it again",
     ),
-    honoured("run", "the old tool's link to its state; not needed"),
-    honoured("run.rev", "the old tool's links back; not needed"),
-    honoured("cache", "the old tool's cache; not needed"),
+    unneeded("run", "the old tool's link to its state"),
+    unneeded("run.rev", "the old tool's links back"),
+    unneeded("cache", "the old tool's cache"),
 ];
 
 /// Names each setting below `directory` that has no effect, once.
@@ -222,7 +232,7 @@ pub(super) fn warn_of_what_has_no_effect(directory: &Path) {
     for path in entries(directory) {
         match find(&path) {
             Some(Setting {
-                support: Support::Honoured,
+                support: Support::Honoured | Support::Unneeded,
                 ..
             }) => {}
             Some(Setting {
@@ -286,7 +296,39 @@ fn entries(directory: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::{CATALOGUE, Support, find};
+
+    /// `docs/settings.md` as it must be.
+    fn page() -> String {
+        let mut page = String::from(
+            "# Settings of a guest\n\n\
+             Each is a file or directory below `/etc/vservers/NAME`, as util-vserver had it: one value \
+             a file, a switch is a file that exists. What has no effect, and what is unknown, is a \
+             warning by name when the guest is started.\n\n\
+             | setting | meaning | here |\n| --- | --- | --- |\n",
+        );
+        for setting in CATALOGUE {
+            let here = match setting.support {
+                Support::Honoured => "yes".to_owned(),
+                Support::Unneeded => "not needed".to_owned(),
+                Support::Ignored(why) => format!("no: {why}"),
+            };
+            let _ = writeln!(page, "| `{}` | {} | {here} |", setting.path, setting.meaning);
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_of_settings_is_what_the_program_does() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+        if std::env::var_os("VHASHIFY_WRITE_DOCS").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        let hint = "cargo test --lib page_of_settings with VHASHIFY_WRITE_DOCS=1 writes it anew";
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page(), "{hint}");
+    }
 
     #[test]
     fn each_setting_is_found_under_its_path() {

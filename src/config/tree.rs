@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, GuestConfig, GuestSettings, PackageFilePolicy, StoreEntry};
+use super::{ConfigError, GuestConfig, GuestSettings, InitSettings, PackageFilePolicy, StoreEntry};
 use crate::display::Shown;
 
 /// Where values stand that hold for every guest without its own.
@@ -196,6 +196,14 @@ impl ConfigTree {
             return Err(ConfigError::UnknownGuest { name, path });
         }
         GuestSettings::read(self, name, &path)
+    }
+
+    /// What `apps/init` of the guest `name` says.
+    ///
+    /// # Errors
+    /// A value that means nothing, or cannot be read.
+    pub fn init_settings(&self, name: &OsStr) -> Result<InitSettings, ConfigError> {
+        InitSettings::read(&self.top.join(name).join("apps/init"))
     }
 
     fn defaults(&self) -> PathBuf {

@@ -31,7 +31,9 @@
 pub mod build;
 pub mod enter;
 mod error;
+mod hooks;
 mod init;
+pub mod many;
 pub mod monitor;
 pub mod process;
 pub mod sealed;

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::error::Doing;
 use super::process::Process;
 use super::sealed::Sealed;
-use super::state::{Lock, Observed, Running, StateDirectory, boot, now};
-use super::{LifecycleError, monitor};
+use super::state::{Observed, Running, StateDirectory, boot, now};
+use super::{LifecycleError, hooks, monitor, stop};
 use crate::config::{ConfigTree, GuestSettings, Style};
 use crate::context::{capabilities, cgroup, spec};
 
@@ -60,18 +60,7 @@ pub fn start(
     state: &StateDirectory,
     command: Option<Vec<String>>,
 ) -> Result<Running, LifecycleError> {
-    let lock = state.lock()?;
-    start_locked(tree, settings, state, command, &lock)
-}
-
-/// As [`start`], for who has the lock already.
-pub(super) fn start_locked(
-    tree: &ConfigTree,
-    settings: &GuestSettings,
-    state: &StateDirectory,
-    command: Option<Vec<String>>,
-    _lock: &Lock,
-) -> Result<Running, LifecycleError> {
+    let _lock = state.lock()?;
     let name = &settings.name;
     match state.observe()? {
         Observed::Stopped(_) => {}
@@ -80,6 +69,7 @@ pub(super) fn start_locked(
             return Err(LifecycleError::AlreadyRunning { name, context });
         }
     }
+    hooks::run(settings, "prepre-start")?;
     let vdir = open_vdir(tree, settings)?;
     check_mount_points(settings, &vdir)?;
     let (arguments, style) = match command {
@@ -117,6 +107,7 @@ pub(super) fn start_locked(
                 interfaces.map(|i| (i.address, i.name.clone())).collect()
             }),
         };
+        hooks::run(settings, "pre-start")?;
         launch(state, &order, vdir)
     });
     if let Err(error) = started {
@@ -130,6 +121,13 @@ pub(super) fn start_locked(
             state.tidy(&running, unseen)?;
         }
         let _ = cgroup::remove(context);
+        return Err(error);
+    }
+    let told =
+        hooks::run(settings, "post-start").and_then(|()| hooks::run(settings, "postpost-start"));
+    if let Err(error) = told {
+        // It is not to run without what its hooks should have done.
+        stop::end(settings, state)?;
         return Err(error);
     }
     Ok(running)

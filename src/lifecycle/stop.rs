@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::error::Doing;
 use super::process::Process;
 use super::state::{Observed, StateDirectory};
-use super::{LifecycleError, sealed};
+use super::{LifecycleError, hooks, sealed};
 use crate::config::{GuestSettings, KillStep, Style};
 use crate::context::cgroup;
 
@@ -23,16 +23,31 @@ const KILLING: Duration = Duration::from_secs(20);
 /// It does not run; or it does not even end by SIGKILL.
 pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
     let _lock = state.lock()?;
+    state.running()?;
+    // A guest whose hooks fail is stopped all the same; the first failure is told.
+    let mut told = Ok(());
+    for stage in ["prepre-stop", "pre-stop"] {
+        told = told.and(hooks::run(settings, stage));
+    }
+    end(settings, state)?;
+    for stage in ["post-stop", "postpost-stop"] {
+        told = told.and(hooks::run(settings, stage));
+    }
+    told
+}
+
+/// Stops it without a word to anybody, for who has the lock.
+pub(super) fn end(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
     let (running, init) = state.running()?;
     // A guest that says good-bye with reboot(2) is not started again.
     let marker = state.at("stopping");
     fs::write(&marker, b"").doing("write", &marker)?;
-    let stopped = end(settings, state, running.context, init);
+    let stopped = until_nothing_is_left(settings, state, running.context, init);
     drop(fs::remove_file(&marker));
     stopped
 }
 
-fn end(
+fn until_nothing_is_left(
     settings: &GuestSettings,
     state: &StateDirectory,
     context: u32,

@@ -5,6 +5,7 @@
 //! | [`host`] | a configuration tree, guests and their state in one directory; all gone afterwards |
 //! | [`life`] | start, watch, stop; and that nothing is left |
 //! | [`inside`] | exec, suexec, enter |
+//! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`build`] | each method of building, and deleting |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
@@ -19,5 +20,6 @@ mod escape;
 mod host;
 mod inside;
 mod life;
+mod many;
 mod network;
 mod refusals;

@@ -119,3 +119,54 @@ fn a_start_that_fails_leaves_nothing() {
     assert!(line.contains("no.such.file"), "{line}");
     host.assert_nothing_is_left("web", 1235);
 }
+
+#[test]
+fn hooks_run_in_order_and_one_that_fails_leaves_no_guest() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new();
+    host.sleeper("web");
+    host.set("web", "context", "1236\n");
+    let log = host.at("log");
+    let hook = |guest: &str, stage: &str, last: &str| {
+        let text = format!(
+            "#!/bin/sh\necho $1 $2 $VSERVER_NAME >> {}\n{last}\n",
+            log.display()
+        );
+        host.set(guest, &format!("scripts/{stage}"), &text);
+        let path = host.at("conf").join(guest).join("scripts").join(stage);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let stages = ["prepre-start", "pre-start", "post-start", "postpost-start"];
+    let stopping = ["prepre-stop", "pre-stop", "post-stop", "postpost-stop"];
+    for stage in stages.iter().chain(&stopping) {
+        hook("web", stage, "");
+    }
+    hook("web", "pre-start.d/10-more", "");
+    hook(".defaults", "pre-start", "");
+    host.ok(&["web", "start"]);
+    host.ok(&["web", "stop"]);
+    let told = fs::read_to_string(&log).unwrap();
+    let told: Vec<&str> = told
+        .lines()
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    let mut all = vec!["prepre-start", "pre-start", "pre-start", "pre-start"];
+    all.extend(["post-start", "postpost-start"]);
+    all.extend(stopping);
+    assert_eq!(told, all);
+    for stage in stages {
+        hook("web", stage, "exit 3");
+        let line = host.refused(&["web", "start"], 1);
+        assert!(
+            line.contains(stage) && line.contains("exit status: 3"),
+            "{line}"
+        );
+        host.assert_nothing_is_left("web", 1236);
+        hook("web", stage, "");
+    }
+    hook("web", "pre-stop", "exit 4");
+    host.ok(&["web", "start"]);
+    let line = host.refused(&["web", "stop"], 1);
+    assert!(line.contains("pre-stop"), "{line}");
+    host.assert_nothing_is_left("web", 1236);
+}

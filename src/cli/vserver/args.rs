@@ -16,6 +16,9 @@ Examples:
   vserver web build -m debootstrap --interface 10.0.0.2 -- -d bookworm
   vserver new build -m clone -- --source web
 
+About many guests, each also under its own name by a link to this program:
+  vserver vserver-stat | vps | vkill | start-vservers | stop-vservers   (each with --help)
+
 Exit status: 0 done; 1 it could not be done, or (running) the guest does not run; 2 usage or
 configuration; 3 (status) the guest does not run. exec, suexec and enter exit as their command did,
 with 127 when the guest has no such program and 126 when it cannot be run.";

@@ -16,7 +16,7 @@ use crate::lifecycle::stop::stop;
 use crate::lifecycle::{Ended, LifecycleError, Observed, Running, StateDirectory};
 
 const DONE: u8 = 0;
-const FAILED: u8 = 1;
+pub const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_RUNNING: u8 = 3;
 
@@ -40,7 +40,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// Configuration that makes no sense is told from what could not be done.
-fn status_of(error: &LifecycleError) -> u8 {
+pub fn status_of(error: &LifecycleError) -> u8 {
     match error {
         LifecycleError::NotRun { status, .. } => *status,
         LifecycleError::Config(_) | LifecycleError::Setting { .. } => USAGE,
@@ -233,7 +233,7 @@ fn ending(ended: Ended) -> String {
 }
 
 /// Seconds as people say them.
-fn duration(seconds: u64) -> String {
+pub fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),
@@ -248,17 +248,17 @@ fn shown(path: &Path) -> String {
 }
 
 /// One line on standard output. Nobody listening is no error.
-fn say(line: &str) {
+pub fn say(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
 /// One line on standard error. Nobody listening is no error either.
-fn complain(line: &str) {
+pub fn complain(line: &str) {
     drop(writeln!(std::io::stderr(), "vserver: {line}"));
 }
 
 /// Shows this program's own warnings; what `libcontainer` says is for its developers.
-fn start_tracing(common: &Common) {
+pub fn start_tracing(common: &Common) {
     use tracing::Level;
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::layer::SubscriberExt;

@@ -2,6 +2,7 @@
 
 mod args;
 mod command;
+mod many;
 mod method;
 
 use std::process::ExitCode;
@@ -14,12 +15,22 @@ use crate::lifecycle::monitor;
 #[must_use]
 pub fn vserver() -> ExitCode {
     // Before anything else is set up: a monitor is to stay small.
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    let called = std::path::Path::new(&called)
+        .file_name()
+        .unwrap_or_default();
+    if many::NAMES.iter().any(|name| called == *name) {
+        return many::run(called.to_os_string(), arguments);
+    }
     match arguments.next() {
         Some(first) if first == monitor::WATCH => {
             return monitor::watch(&arguments.collect::<Vec<_>>());
         }
         Some(first) if first == monitor::MAKE => return monitor::make(),
+        Some(first) if many::NAMES.iter().any(|name| first == *name) => {
+            return many::run(first, arguments);
+        }
         _ => {}
     }
     command::run(&args::Arguments::parse())
