@@ -315,7 +315,11 @@ mod tests {
                 Support::Unneeded => "not needed".to_owned(),
                 Support::Ignored(why) => format!("no: {why}"),
             };
-            let _ = writeln!(page, "| `{}` | {} | {here} |", setting.path, setting.meaning);
+            let _ = writeln!(
+                page,
+                "| `{}` | {} | {here} |",
+                setting.path, setting.meaning
+            );
         }
         page
     }

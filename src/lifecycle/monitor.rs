@@ -101,6 +101,13 @@ pub(super) fn succeed(
     running: &Running,
     init: Process,
 ) -> Result<(), LifecycleError> {
+    // One successor: whoever starts or stops the guest at this moment sees to it himself.
+    let Ok(_lock) = state.lock() else {
+        return Ok(());
+    };
+    if known(state).is_none_or(|known| known != *running) {
+        return Ok(());
+    }
     let program = sealed::origin();
     let mut command = command_for(&program, state);
     sys::process::in_own_session(&mut command, false);
@@ -240,13 +247,15 @@ pub fn watch(arguments: &[std::ffi::OsString]) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let state = StateDirectory::new(Path::new(top), &name.to_string_lossy());
-    let known = fs::read(state.at("guest.json"))
-        .ok()
-        .and_then(|text| serde_json::from_slice::<Running>(&text).ok());
-    let Some((running, init)) = known.and_then(|known| known.init.map(|init| (known, init))) else {
+    let watched = known(&state).and_then(|known| known.init.map(|init| (known, init)));
+    let Some((running, init)) = watched else {
         return ExitCode::FAILURE;
     };
     let ended = follow(&state, init);
+    if known(&state).and_then(|known| known.init) != Some(init) {
+        // Somebody tidied up before, and the guest may even run again.
+        return ExitCode::SUCCESS;
+    }
     network::take_down(running.context);
     if let Ok(mut container) = Container::load(state.at("container").join(CONTAINER)) {
         // What it cannot remove, `tidy` does.
@@ -261,6 +270,12 @@ pub fn watch(arguments: &[std::ffi::OsString]) -> ExitCode {
         start_again(&running.config_dir, &state);
     }
     ExitCode::SUCCESS
+}
+
+/// What the state directory says now.
+fn known(state: &StateDirectory) -> Option<Running> {
+    let text = fs::read(state.at("guest.json")).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// The guest called reboot(2): a restart ends its init with SIGHUP, a halt with SIGINT.

@@ -261,6 +261,8 @@ fn prepare(
         let path = state.at(below);
         builder.create(&path).doing("mkdir", &path)?;
     }
+    // Left by a stop that was killed.
+    drop(fs::remove_file(state.at("stopping")));
     let path = state.at("bundle/config.json");
     fs::write(&path, spec.to_string()).doing("write", &path)?;
     state.write(running)

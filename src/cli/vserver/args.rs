@@ -68,7 +68,7 @@ pub enum Command {
     Build(Box<Build>),
     /// Start it
     Start {
-        /// Run a shell script's `sleep` in place of its init, to enter and mend it
+        /// Run `sleep` in place of its init, so that it can be entered and mended
         #[arg(long)]
         rescue: bool,
     },

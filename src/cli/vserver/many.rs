@@ -249,12 +249,11 @@ fn kill(common: &Common, signal: &str, guest: &str, pids: &[i32]) -> Result<u8, 
     };
     let mut status = 0;
     for pid in wanted {
-        match Process::find(pid).filter(|_| own.contains(&pid)) {
-            Some(process) => process.signal(number),
-            None => {
-                complain(&format!("{pid} is no process of {guest}"));
-                status = FAILED;
-            }
+        if let Some(process) = Process::find(pid).filter(|_| own.contains(&pid)) {
+            process.signal(number);
+        } else {
+            complain(&format!("{pid} is no process of {guest}"));
+            status = FAILED;
         }
     }
     Ok(status)
@@ -292,9 +291,9 @@ fn start_or_stop(common: &Common, which: &Which, start: bool) -> Result<u8, Life
     };
     if !start {
         groups.reverse();
-        groups
-            .iter_mut()
-            .for_each(|group| group.retain(|name| wanted.contains(name)));
+        for group in &mut groups {
+            group.retain(|name| wanted.contains(name));
+        }
     }
     for group in groups {
         for part in group.chunks(which.jobs.into()) {
