@@ -22,7 +22,8 @@ demo: toolchain clang ## two real Debian guests, unified, all in target/demo
 
 test: toolchain clang ## every test, on real guests and real ext4, XFS and Btrfs (root)
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
-		mkfs.btrfs:btrfs-progs losetup:mount c++:g++ chromium
+		mkfs.btrfs:btrfs-progs losetup:mount c++:g++ chromium \
+		ip:iproute2 rsync script:bsdutils ps:procps
 	$(CARGO) test --locked --features fault-injection
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
 	fixtures/fuzz.sh "$(TARGET)/fuzz" short
@@ -82,6 +83,7 @@ clean: ## remove what was built, the demo and the guests
 
 toolchain:
 	@fixtures/toolchain.sh
+	@fixtures/install.sh /usr/include/seccomp.h:libseccomp-dev
 
 # Compiles the guard.
 clang:

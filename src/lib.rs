@@ -14,6 +14,8 @@
 //! | [`protect`] | what keeps a shared inode from being written |
 //! | [`cow`] | gives a guest its private copy |
 //! | [`index`] | what a run learned, so that the next one is quick |
+//! | [`context`] | what isolates a running guest: specification, capabilities, calls, cgroup, network |
+//! | [`lifecycle`] | start, watch, enter and stop a guest |
 //! | [`report`] | what was done, and what guests cost, share and could share |
 //! | [`cli`] | arguments, progress, tables, exit codes |
 //! | [`sys`] | the few raw calls; the only place with `unsafe` |
@@ -34,6 +36,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod context;
 pub mod cow;
 pub mod display;
 pub mod error;
@@ -41,6 +44,7 @@ pub mod exclude;
 pub mod guest;
 pub mod identity;
 pub mod index;
+pub mod lifecycle;
 pub mod protect;
 pub mod report;
 pub mod scan;

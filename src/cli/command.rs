@@ -34,6 +34,11 @@ const REFUSED: u8 = 3;
 /// Runs the command and gives the exit status.
 #[must_use]
 pub fn run(arguments: &Arguments) -> ExitCode {
+    ExitCode::from(status(arguments))
+}
+
+/// As [`run`], the status being a number.
+pub fn status(arguments: &Arguments) -> u8 {
     let common = &arguments.common;
     start_tracing(common);
     let bar = Bar::new(common);
@@ -68,10 +73,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Some(Command::Guard { command }) => guard::run(common, *command),
     });
     bar.clear();
-    ExitCode::from(done.unwrap_or_else(|failure| {
+    done.unwrap_or_else(|failure| {
         say(&failure.to_string());
         failure.status()
-    }))
+    })
 }
 
 /// Why nothing was done.

@@ -19,12 +19,14 @@ mod guard;
 mod output;
 mod progress;
 mod selection;
+mod vserver;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 pub use args::Arguments;
+pub use vserver::vserver;
 
 /// Parses the arguments of the process and does what they say.
 #[must_use]

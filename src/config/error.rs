@@ -124,6 +124,14 @@ pub enum ConfigError {
         /// The directory that would mark it.
         path: PathBuf,
     },
+    /// A value that means nothing.
+    #[error("{}: {reason}", Shown::path(path))]
+    Value {
+        /// The file that holds it.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
     /// The guest has no root directory.
     #[error("the guest {} has no root directory: there is neither {link} nor {}; link it (ln -s DIRECTORY {link})", Shown::bytes(name.as_bytes()), Shown::path(default), link = Shown::path(link))]
     NoVdir {

@@ -17,17 +17,30 @@
 //!       hash/, exclude, pkgmgmt-*      in place of the defaults, each on its own
 //! ```
 //!
+//! What running a guest reads besides stands in [`CATALOGUE`], which also says what has no effect here.
+//!
 //! Nothing here is written, and nothing inside a vdir is looked at. A value that is missing has a
 //! default; a value that is there and makes no sense is an error that names its path. The old tool
 //! skipped such values, and a mistyped link quietly left a filesystem without its store.
 
+mod catalogue;
 mod error;
+mod fstab;
+mod init;
+mod interfaces;
+mod settings;
 mod tree;
+mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use catalogue::{CATALOGUE, Setting, Support};
 pub use error::ConfigError;
+pub use fstab::FstabEntry;
+pub use init::{InitSettings, KillStep, Style, signal_number};
+pub use interfaces::Interface;
+pub use settings::{GuestSettings, Limit};
 pub use tree::ConfigTree;
 
 /// What the tree says about one guest.

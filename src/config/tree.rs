@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, GuestConfig, PackageFilePolicy, StoreEntry};
+use super::{ConfigError, GuestConfig, GuestSettings, InitSettings, PackageFilePolicy, StoreEntry};
 use crate::display::Shown;
 
 /// Where values stand that hold for every guest without its own.
@@ -150,6 +150,62 @@ impl ConfigTree {
         Ok(stores)
     }
 
+    /// The names of all guests of the tree, whatever they are marked for, sorted.
+    ///
+    /// # Errors
+    /// A tree that cannot be read.
+    pub fn all_names(&self) -> Result<Vec<OsString>, ConfigError> {
+        let mut names = visible_names(&self.top)?;
+        names.retain(|name| self.top.join(name).is_dir());
+        Ok(names)
+    }
+
+    /// The top of the tree.
+    #[must_use]
+    pub fn top(&self) -> &Path {
+        &self.top
+    }
+
+    /// The directory of the guest `name`, whether it is there or not.
+    ///
+    /// # Errors
+    /// [`ConfigError::InvalidName`]: a running guest has a name that fits on one line, too.
+    pub fn guest_directory(&self, name: &OsStr) -> Result<PathBuf, ConfigError> {
+        let fault = fault_in_name(name).or_else(|| match name.to_str() {
+            None => Some("it is not UTF-8"),
+            Some(name) if name.chars().any(char::is_control) => {
+                Some("it holds a control character")
+            }
+            Some(_) => None,
+        });
+        if let Some(reason) = fault {
+            let (name, tree) = (name.to_os_string(), self.top.clone());
+            return Err(ConfigError::InvalidName { name, tree, reason });
+        }
+        Ok(self.top.join(name))
+    }
+
+    /// What the tree says about running the guest `name`.
+    ///
+    /// # Errors
+    /// A name that is none, or of no guest; values that mean nothing, and links that lead nowhere.
+    pub fn settings(&self, name: &OsStr) -> Result<GuestSettings, ConfigError> {
+        let path = self.guest_directory(name)?;
+        if directory(&path)?.is_none() {
+            let name = name.to_os_string();
+            return Err(ConfigError::UnknownGuest { name, path });
+        }
+        GuestSettings::read(self, name, &path)
+    }
+
+    /// What `apps/init` of the guest `name` says.
+    ///
+    /// # Errors
+    /// A value that means nothing, or cannot be read.
+    pub fn init_settings(&self, name: &OsStr) -> Result<InitSettings, ConfigError> {
+        InitSettings::read(&self.top.join(name).join("apps/init"))
+    }
+
     fn defaults(&self) -> PathBuf {
         self.vunify(OsStr::new(DEFAULTS))
     }
@@ -158,13 +214,25 @@ impl ConfigTree {
         self.top.join(name).join(VUNIFY)
     }
 
-    fn vdir(&self, name: &OsStr) -> Result<PathBuf, ConfigError> {
+    /// Where the vdir of a new guest `name` goes: below `.defaults/vdirbase`, else `/vservers`.
+    ///
+    /// # Errors
+    /// A `vdirbase` that leads nowhere.
+    pub fn default_vdir(&self, name: &OsStr) -> Result<PathBuf, ConfigError> {
+        let base = directory(&self.top.join(DEFAULTS).join("vdirbase"))?;
+        Ok(base.unwrap_or_else(|| PathBuf::from(VDIRBASE)).join(name))
+    }
+
+    /// The root directory of the guest `name`: absolute, without symbolic links.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoVdir`], [`ConfigError::Dangling`], [`ConfigError::NotDirectory`].
+    pub fn vdir(&self, name: &OsStr) -> Result<PathBuf, ConfigError> {
         let link = self.top.join(name).join("vdir");
         if let Some(vdir) = directory(&link)? {
             return Ok(vdir);
         }
-        let base = directory(&self.top.join(DEFAULTS).join("vdirbase"))?;
-        let default = base.unwrap_or_else(|| PathBuf::from(VDIRBASE)).join(name);
+        let default = self.default_vdir(name)?;
         directory(&default)?.ok_or_else(|| ConfigError::NoVdir {
             name: name.to_os_string(),
             link,

@@ -1,0 +1,17 @@
+//! What isolates a running guest from the host and from other guests.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | [`spec`] | the OCI specification that `libcontainer` runs: mounts, `/dev`, masked paths, limits |
+//! | [`capabilities`] | which capabilities the guest's root has |
+//! | [`seccomp`] | which system calls it has not |
+//! | [`cgroup`] | where its processes are counted and limited |
+//! | [`network`] | its addresses, over a pair of virtual devices |
+//!
+//! The first three are pure: settings in, data out.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod network;
+pub mod seccomp;
+pub mod spec;

@@ -1,0 +1,378 @@
+//! Who makes a guest's init, and watches it until it ends.
+//!
+//! ```text
+//! MAKE    a sealed copy of the program: mounts, container, init; answers; becomes ↓
+//! WATCH   the program on the disk, so that guests share its memory: console, exit, tidying
+//! ```
+//!
+//! A monitor has a mount namespace of its own, in which the guest's root is mounted: when monitor and
+//! guest are gone, so are the mounts, however they ended. A monitor that was killed gets a successor by
+//! the next command that looks at the guest; meanwhile the guest goes on, for it holds its console's
+//! pipe open itself.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use super::LifecycleError;
+use super::error::Doing;
+use super::init::Init;
+use super::process::Process;
+use super::sealed;
+use super::start::{Answer, Order, null};
+use super::state::{Ended, Running, StateDirectory, now};
+use crate::config::Style;
+use crate::context::{cgroup, network};
+use crate::sys;
+
+/// The first argument of a monitor that makes a guest; its order is on standard input.
+pub const MAKE: &str = "--monitor-make";
+/// The first argument of a monitor that watches one; then state directory, guest, whether it may
+/// be started again.
+pub const WATCH: &str = "--monitor-watch";
+
+/// `libcontainer`'s name for every guest, in a directory of its own.
+const CONTAINER: &str = "guest";
+/// How long a console log may grow before it becomes `console.log.1`.
+const LONGEST_LOG: u64 = 1 << 20;
+
+/// Makes a guest's init as ordered, answers, and goes on as its watcher.
+#[must_use]
+pub fn make() -> ExitCode {
+    let mut text = Vec::new();
+    let order = io::stdin()
+        .read_to_end(&mut text)
+        .ok()
+        .and_then(|_| serde_json::from_slice::<Order>(&text).ok());
+    let Some(order) = order else {
+        return ExitCode::FAILURE;
+    };
+    let state = StateDirectory::new(&order.state_dir, &order.name);
+    let mut running = order.running.clone();
+    running.monitor = Process::this();
+    let mut kept = None;
+    let answer = match create(&order, &state, &mut running) {
+        Ok(console) => {
+            kept = Some(console);
+            Answer::Started
+        }
+        Err(error) => {
+            let unseen = Ended {
+                status: None,
+                signal: None,
+                at: now(),
+            };
+            unmount_root(&state.at("bundle/rootfs"));
+            drop(state.tidy(&running, unseen));
+            Answer::Failed(error)
+        }
+    };
+    let text = serde_json::to_string(&answer).unwrap_or_default();
+    drop(writeln!(io::stdout(), "{text}"));
+    let Some(console) = kept else {
+        return ExitCode::FAILURE;
+    };
+    // Where the program on the disk is gone, this copy can watch as well.
+    for program in [sealed::origin(), PathBuf::from("/proc/self/exe")] {
+        let mut command = command_for(&program, &state);
+        // Held open across exec: what a pipe holds is lost with its last descriptor.
+        if let Ok(console) = console.try_clone() {
+            command.stdin(Stdio::from(console));
+        }
+        drop(command.exec());
+    }
+    ExitCode::FAILURE
+}
+
+/// Starts a watcher for a guest whose monitor died.
+pub(super) fn succeed(
+    state: &StateDirectory,
+    running: &Running,
+    init: Process,
+) -> Result<(), LifecycleError> {
+    // One successor: whoever starts or stops the guest at this moment sees to it himself.
+    let Ok(_lock) = state.lock() else {
+        return Ok(());
+    };
+    if known(state).is_none_or(|known| known != *running) {
+        return Ok(());
+    }
+    let program = sealed::origin();
+    let mut command = command_for(&program, state);
+    sys::process::in_own_session(&mut command, false);
+    let child = command.spawn().doing("start the monitor", &program)?;
+    let successor = i32::try_from(child.id()).ok().and_then(Process::find);
+    let running = Running {
+        monitor: successor.unwrap_or(running.monitor),
+        init: Some(init),
+        ..running.clone()
+    };
+    state.write(&running)
+}
+
+fn command_for(program: &Path, state: &StateDirectory) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg0("vserver")
+        .args([
+            WATCH.as_ref(),
+            state.top().as_os_str(),
+            state.name().as_ref(),
+        ])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Mounts, container, network, init. Gives the pipe of its console. The text of an error is for the user.
+fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Result<OwnedFd, String> {
+    let told = |error: &dyn std::error::Error| innermost(error);
+    state.write(running).map_err(|error| error.to_string())?;
+    let rootfs = state.at("bundle/rootfs");
+    mount_root(&running.vdir, &rootfs).map_err(|error| error.to_string())?;
+    if let Some(nice) = order.nice {
+        sys::process::set_nice(nice).map_err(|error| format!("nice {nice}: {}", told(&error)))?;
+    }
+    sys::process::restore_broken_pipe_signal();
+    let console = make_console(state).map_err(|error| error.to_string())?;
+    let style = if order.is_reaped {
+        Style::Sysv
+    } else {
+        Style::Plain
+    };
+    let again = |fd: &OwnedFd| fd.try_clone().map_err(|error| told(&error));
+    let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
+        .with_root_path(state.at("container"))
+        .map_err(|error| told(&error))?
+        .with_executor(Init { style })
+        .with_stdin(null().map_err(|error| told(&error))?)
+        .with_stdout(again(&console)?)
+        .with_stderr(again(&console)?)
+        .as_init(state.at("bundle"))
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|error| told(&error))?;
+    running.init = container.pid().and_then(|pid| Process::find(pid.as_raw()));
+    let init = running.init.ok_or("its init ended at once")?;
+    for (name, value) in &order.cgroup {
+        cgroup::set(running.context, name, value).map_err(|error| {
+            format!("cgroup/{name} cannot be set to {value:?}: {}", told(&error))
+        })?;
+    }
+    if let Some(addresses) = &order.network {
+        network::set_up(running.context, init.pid, addresses)?;
+    }
+    state.write(running).map_err(|error| error.to_string())?;
+    container.start().map_err(|error| told(&error))?;
+    Ok(console)
+}
+
+/// The cause that an administrator can do something about.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string().replace('\n', "; ")
+}
+
+/// Mounts the vdir so that no device in it works. This process's standard error is the directory that
+/// was checked: what is mounted must be the same, wherever the path leads by now.
+fn mount_root(vdir: &Path, rootfs: &Path) -> Result<(), LifecycleError> {
+    sys::process::unshare_mounts().doing("unshare", rootfs)?;
+    let root = Path::new("/");
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change(root, slave).doing("mount", root)?;
+    let checked = rustix::fs::fstat(rustix::stdio::stderr()).doing("stat", vdir)?;
+    rustix::mount::mount_bind_recursive(vdir, rootfs).doing("mount", rootfs)?;
+    let found = rustix::fs::stat(rootfs).doing("stat", rootfs)?;
+    if (found.st_dev, found.st_ino) != (checked.st_dev, checked.st_ino) {
+        let moved = io::Error::other("it was moved meanwhile");
+        return Err(moved).doing("mount", vdir);
+    }
+    let mounted = rustix::fs::statvfs(rootfs).doing("statvfs", rootfs)?.f_flag;
+    let mut flags = MountFlags::BIND | MountFlags::NODEV;
+    for (has, keeps) in [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ] {
+        if mounted.contains(has) {
+            flags |= keeps;
+        }
+    }
+    rustix::mount::mount_remount(rootfs, flags, c"").doing("mount", rootfs)
+}
+
+/// Takes the guest's root out of this process's mounts, so that its place can be removed.
+fn unmount_root(rootfs: &Path) {
+    // It is not mounted where the monitor has a successor.
+    let _ = rustix::mount::unmount(rootfs, rustix::mount::UnmountFlags::DETACH);
+}
+
+/// Makes the pipe of the console. It is opened for both ends, so that the guest can write while
+/// nobody watches it.
+fn make_console(state: &StateDirectory) -> Result<OwnedFd, LifecycleError> {
+    let path = state.at("console");
+    drop(fs::remove_file(&path));
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+        .doing("mkfifo", &path)?;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::empty()).doing("open", &path)
+}
+
+/// Watches a guest until it ends, and tidies it away. Arguments: state directory, guest.
+#[must_use]
+pub fn watch(arguments: &[std::ffi::OsString]) -> ExitCode {
+    let [top, name] = arguments else {
+        return ExitCode::FAILURE;
+    };
+    let state = StateDirectory::new(Path::new(top), &name.to_string_lossy());
+    let watched = known(&state).and_then(|known| known.init.map(|init| (known, init)));
+    let Some((running, init)) = watched else {
+        return ExitCode::FAILURE;
+    };
+    let ended = follow(&state, init);
+    if known(&state).and_then(|known| known.init) != Some(init) {
+        // Somebody tidied up before, and the guest may even run again.
+        return ExitCode::SUCCESS;
+    }
+    network::take_down(running.context);
+    if let Ok(mut container) = Container::load(state.at("container").join(CONTAINER)) {
+        // What it cannot remove, `tidy` does.
+        drop(container.delete(true));
+    }
+    unmount_root(&state.at("bundle/rootfs"));
+    let is_stopping = state.at("stopping").exists();
+    if state.tidy(&running, ended).is_err() {
+        return ExitCode::FAILURE;
+    }
+    if ended.signal == Some(libc::SIGHUP) && !is_stopping {
+        start_again(&running.config_dir, &state);
+    }
+    ExitCode::SUCCESS
+}
+
+/// What the state directory says now.
+fn known(state: &StateDirectory) -> Option<Running> {
+    let text = fs::read(state.at("guest.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The guest called reboot(2): a restart ends its init with SIGHUP, a halt with SIGINT.
+fn start_again(config_dir: &Path, state: &StateDirectory) {
+    let mut command = Command::new(sealed::origin());
+    command
+        .arg0("vserver")
+        .arg("--silent")
+        .arg("--config-dir")
+        .arg(config_dir)
+        .arg("--state-dir")
+        .arg(state.top())
+        .args([state.name(), "start"]);
+    drop(command.exec());
+}
+
+/// Copies the console into the log until init ends, and says how it did.
+fn follow(state: &StateDirectory, init: Process) -> Ended {
+    let mut log = Log::open(state);
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let console = rustix::fs::open(state.at("console"), flags, Mode::empty()).ok();
+    let Some(handle) = init.open() else {
+        // It was quicker than this process, whose child it may still be.
+        drain(console.as_ref(), &mut log);
+        return how_it_ended(Pid::from_raw(init.pid).map(WaitId::Pid));
+    };
+    loop {
+        let mut waited = vec![PollFd::new(&handle, PollFlags::IN)];
+        waited.extend(console.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let _ = poll(&mut waited, None);
+        let has_ended = !waited[0].revents().is_empty();
+        drain(console.as_ref(), &mut log);
+        if has_ended {
+            return how_it_ended(Some(WaitId::PidFd(handle.as_fd())));
+        }
+    }
+}
+
+/// Takes what is in the pipe now, at most a log's length, so that the end is seen, too.
+fn drain(console: Option<&OwnedFd>, log: &mut Log) {
+    let Some(console) = console else { return };
+    let mut taken = 0;
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = rustix::io::read(console, &mut buffer) {
+        log.append(&buffer[..count]);
+        taken += count as u64;
+        if taken > LONGEST_LOG {
+            return;
+        }
+    }
+}
+
+/// The exit status, which only the parent learns.
+fn how_it_ended(init: Option<WaitId<'_>>) -> Ended {
+    let seen = init.and_then(|init| waitid(init, WaitIdOptions::EXITED).ok().flatten());
+    Ended {
+        status: seen.as_ref().and_then(WaitIdStatus::exit_status),
+        signal: seen.as_ref().and_then(WaitIdStatus::terminating_signal),
+        at: now(),
+    }
+}
+
+/// The console log: two files, so that a guest that talks without end fills no disk.
+struct Log {
+    path: PathBuf,
+    older: PathBuf,
+    file: Option<File>,
+    length: u64,
+}
+
+impl Log {
+    fn open(state: &StateDirectory) -> Self {
+        let path = state.at("console.log");
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .ok();
+        let length = file.as_ref().and_then(|file| file.metadata().ok());
+        Self {
+            older: state.at("console.log.1"),
+            length: length.map_or(0, |found| found.len()),
+            path,
+            file,
+        }
+    }
+
+    /// A log that cannot be written is no reason to end a guest.
+    fn append(&mut self, bytes: &[u8]) {
+        if self.length + bytes.len() as u64 > LONGEST_LOG {
+            drop(fs::rename(&self.path, &self.older));
+            self.file = File::create(&self.path).ok();
+            self.length = 0;
+        }
+        if let Some(file) = &mut self.file {
+            drop(file.write_all(bytes));
+        }
+        self.length += bytes.len() as u64;
+    }
+}

@@ -1,0 +1,306 @@
+//! What a guest's root tries in order to reach the host. Each attempt was seen to succeed without
+//! the defence that its test names.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+use crate::host::Host;
+
+/// A guest that runs, and a way to let its root run Perl, which every Debian has.
+fn guest(host: &Host) {
+    host.sleeper("web");
+    host.ok(&["web", "start"]);
+}
+
+/// Runs a system call as the guest's root: 0, or the error's name.
+fn call(host: &Host, expression: &str) -> String {
+    let program = format!(
+        "use POSIX; my $r = {expression}; \
+         print $r == -1 ? (grep {{ $!{{$_}} }} keys %!)[0] : 'done'"
+    );
+    host.ok(&["web", "exec", "perl", "-e", &program])
+}
+
+/// Defence: no `CAP_MKNOD`; and `nodev` on the guest's root for nodes that came with its files.
+#[test]
+fn devices_are_neither_made_nor_used() {
+    let host = Host::new();
+    host.sleeper("web");
+    let node = host.vdir("web").join("root/sda");
+    let made = Command::new("mknod")
+        .arg(&node)
+        .args(["c", "1", "3"])
+        .status();
+    assert!(made.unwrap().success());
+    host.ok(&["web", "start"]);
+    let (status, text) = host.script("web", "mknod /root/disk b 254 0");
+    assert!(status != 0 && text.contains("not permitted"), "{text}");
+    let (status, text) = host.script("web", "mknod /dev/mem c 1 1");
+    assert!(status != 0, "{text}");
+    let (status, text) = host.script("web", "head -c1 /root/sda");
+    assert!(status != 0 && text.contains("Permission denied"), "{text}");
+    let (_, text) = host.script("web", "find /dev -type b -o -type c | sort | tr '\\n' ' '");
+    let nodes = "/dev/full /dev/null /dev/pts/ptmx /dev/random /dev/tty /dev/urandom /dev/zero ";
+    assert_eq!(text, nodes);
+}
+
+/// Defence: no `CAP_SYS_ADMIN`, no user namespace in which to have it, and the filter besides.
+#[test]
+fn nothing_is_mounted_and_no_namespace_is_made() {
+    let host = Host::new();
+    guest(&host);
+    for script in [
+        "mount -t tmpfs none /mnt",
+        "mount --bind / /mnt",
+        "umount /proc",
+        "mount -o remount,rw /proc/sys",
+        "unshare -m true",
+        "unshare -Ur true",
+        "unshare -Urm mount -t tmpfs none /mnt",
+        "nsenter -t 1 -m true",
+    ] {
+        let (status, text) = host.script("web", script);
+        assert_ne!(status, 0, "{script}: {text}");
+    }
+    // As an ordinary user, whom the kernel would let have one.
+    let output = host.run(&["web", "suexec", "www-data", "unshare", "-Ur", "id"]);
+    assert!(!output.status.success());
+    // 56 is clone, with CLONE_NEWUSER; 435 is clone3, whose flags no filter sees.
+    assert_eq!(
+        call(&host, "syscall(56, 0x10000000 | 17, 0, 0, 0, 0)"),
+        "EPERM"
+    );
+    assert_eq!(call(&host, "syscall(435, 0, 0)"), "ENOSYS");
+}
+
+/// Defence: the PID namespace.
+#[test]
+fn processes_of_the_host_are_not_there() {
+    let host = Host::new();
+    guest(&host);
+    let mine = std::process::id();
+    let (status, _) = host.script("web", &format!("kill -0 {mine} || ls /proc/{mine}"));
+    assert_ne!(status, 0);
+    // 101 is ptrace, 16 is PTRACE_ATTACH.
+    assert_eq!(
+        call(&host, &format!("syscall(101, 16, {mine}, 0, 0)")),
+        "ESRCH"
+    );
+}
+
+/// Defence: read-only and masked parts of `/proc` and `/sys`.
+#[test]
+fn the_kernels_switches_are_read_only_or_masked() {
+    let host = Host::new();
+    guest(&host);
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/kernel/modprobe",
+        "/proc/sys/vm/drop_caches",
+        "/proc/sysrq-trigger",
+        "/proc/irq/default_smp_affinity",
+        "/sys/class/net/lo/mtu",
+        "/sys/power/state",
+    ] {
+        let (status, text) = host.script("web", &format!("test -e {path} || exit 3; : >> {path}"));
+        assert_ne!(status, 0, "{path}: {text}");
+    }
+    for path in [
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/timer_list",
+        "/sys/firmware",
+        "/sys/kernel",
+    ] {
+        let list = format!("if [ -d {path} ]; then ls {path}; else cat {path}; fi 2>/dev/null");
+        let (_, text) = host.script("web", &list);
+        assert_eq!(text, "", "{path}");
+    }
+}
+
+/// Defence: the filter of system calls, for init and for what enters later, in 32-bit calls, too.
+#[test]
+fn calls_that_no_capability_guards_are_denied() {
+    let host = Host::new();
+    guest(&host);
+    for (number, name) in [
+        (248, "add_key"),
+        (249, "request_key"),
+        (250, "keyctl"),
+        (103, "syslog"),
+        (304, "open_by_handle_at"),
+        (321, "bpf"),
+        (298, "perf_event_open"),
+        (323, "userfaultfd"),
+        (425, "io_uring_setup"),
+        (246, "kexec_load"),
+        (175, "init_module"),
+        (313, "finit_module"),
+        (227, "clock_settime"),
+    ] {
+        let done = call(&host, &format!("syscall({number}, 10, 0, 0, 0, 0)"));
+        assert_eq!(done, "EPERM", "{name}");
+    }
+    // A lease on a file that guests share would hold up the others: 72 is fcntl, 1024 F_SETLEASE.
+    // The kernel does not look at the high half of the number. 1030 is F_DUPFD_CLOEXEC.
+    let fcntl = |number: &str| {
+        let program = "do { open(F, '<', '/etc/passwd'); syscall(72, fileno(F), NUMBER, 0) }";
+        call(&host, &program.replace("NUMBER", number))
+    };
+    assert_eq!(fcntl("1024"), "EACCES");
+    assert_eq!(fcntl("1024 | 1 << 40"), "EACCES");
+    assert_eq!(fcntl("1030"), "done");
+    // Typing on a terminal for somebody else: 16 is ioctl, 0x5412 TIOCSTI.
+    let sti = "do { my $c = 'x'; syscall(16, 0, 0x5412 | 1 << 40, $c) }";
+    assert_eq!(call(&host, sti), "EPERM");
+    // The keyring of x32, which has its own numbers on the same call.
+    assert_eq!(
+        call(&host, "syscall(0x40000000 | 250, 0, 0, 0, 0, 0)"),
+        "EPERM"
+    );
+    let filters = |pid: &str| {
+        let (_, text) = host.script("web", &format!("grep Seccomp: /proc/{pid}/status"));
+        text
+    };
+    assert_eq!(filters("1"), "Seccomp:\t2\n");
+    assert_eq!(filters("self"), "Seccomp:\t2\n");
+}
+
+/// Defence: without `CAP_SYS_ADMIN` no cgroup filesystem is mounted, and none is there to begin with.
+#[test]
+fn there_is_no_release_agent_to_write() {
+    let host = Host::new();
+    guest(&host);
+    let (_, text) = host.script("web", "find / -xdev -name release_agent; ls /sys/fs/cgroup");
+    assert_eq!(text, "");
+    let (_, text) = host.script("web", "grep -c cgroup /proc/self/mounts");
+    assert_eq!(text, "0\n");
+    let (status, _) = host.script("web", "mount -t cgroup -o pids none /mnt");
+    assert_ne!(status, 0);
+}
+
+/// Defence: every descriptor but the standard ones is closed on the way in.
+#[test]
+fn no_descriptor_of_the_host_leaks() {
+    let host = Host::new();
+    host.sleeper("web");
+    let secret = host.at("secret");
+    fs::write(&secret, "").unwrap();
+    // As a careless program would leave it open.
+    let leaking = format!(
+        "exec 7<{} 8</; exec {} --config-dir {} --state-dir {} web",
+        secret.display(),
+        env!("CARGO_BIN_EXE_vserver"),
+        host.at("conf").display(),
+        host.at("state").display()
+    );
+    let run = |rest: &str| {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{leaking} {rest}")])
+            .output()
+            .unwrap()
+    };
+    assert!(run("start </dev/null").status.success());
+    let output = run("exec sh -c 'ls -l /proc/self/fd /proc/1/fd' </dev/null 2>/dev/null");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("/proc/1/fd"), "{text}");
+    assert!(
+        !text.contains("secret") && !text.contains(" 8 -> "),
+        "{text}"
+    );
+    let init = host.state("web")["init"]["pid"].as_i64().unwrap();
+    let open = fs::read_dir(format!("/proc/{init}/fd")).unwrap().count();
+    assert_eq!(open, 3, "init has more than its standard descriptors");
+}
+
+/// Defence: each mount point is looked at before anything is mounted.
+#[test]
+fn a_link_in_the_place_of_a_mount_point_is_refused() {
+    let host = Host::new();
+    let elsewhere = host.at("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    for point in ["dev", "proc", "sys"] {
+        host.sleeper(point);
+        let place = host.vdir(point).join(point);
+        drop(fs::remove_dir_all(&place));
+        symlink(&elsewhere, &place).unwrap();
+        let line = host.refused(&[point, "start"], 1);
+        assert!(line.contains("symbolic link"), "{line}");
+    }
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    host.sleeper("web");
+    host.set("web", "fstab", "none /data/x tmpfs\n");
+    symlink(&elsewhere, host.vdir("web").join("data")).unwrap();
+    let line = host.refused(&["web", "start"], 1);
+    assert!(line.contains("symbolic link"), "{line}");
+}
+
+/// Defence: what becomes a process of a guest runs a sealed copy of the program.
+#[test]
+fn the_program_that_enters_cannot_be_written() {
+    let host = Host::new();
+    // A copy, which a failure of this test may spoil.
+    let program = host.at("vserver");
+    fs::copy(env!("CARGO_BIN_EXE_vserver"), &program).unwrap();
+    host.sleeper("web");
+    // The kernel takes the interpreter from the guest's /proc: it runs `vserver` in the guest.
+    let trap = host.vdir("web").join("trap");
+    fs::write(&trap, "#!/proc/self/exe\n").unwrap();
+    command_chmod(&trap);
+    host.ok(&["web", "start"]);
+    // What runs cannot be written, so one keeps it open until it has ended.
+    let catch = "while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in *vserver*) \
+                 exec 9<$p/exe; readlink $p/exe; while [ -e $p/exe ]; do sleep 0.1; done; \
+                 printf x >> /proc/self/fd/9 && echo written || echo refused; exit;; esac; \
+                 done; done";
+    let mut watcher = host.vserver(&["web", "exec", "timeout", "20", "sh", "-c", catch]);
+    let watcher = watcher.stdout(Stdio::piped()).spawn().unwrap();
+    let mut trapped = Command::new(&program);
+    trapped.arg("--config-dir").arg(host.at("conf"));
+    trapped.arg("--state-dir").arg(host.at("state"));
+    trapped.args(["web", "exec", "/trap"]).stdin(Stdio::null());
+    for _ in 0..20 {
+        let mut child = trapped.stderr(Stdio::null()).spawn().unwrap();
+        drop(child.wait());
+    }
+    let text = watcher.wait_with_output().unwrap().stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text, "/memfd:vserver (deleted)\nrefused\n");
+    let is_same = fs::read(&program).unwrap() == fs::read(env!("CARGO_BIN_EXE_vserver")).unwrap();
+    assert!(is_same, "the host's program was written by the guest");
+}
+
+fn command_chmod(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Defence: a guest's mounts are in a namespace of their own, behind which the host's root is gone.
+#[test]
+fn the_hosts_files_are_out_of_reach() {
+    let host = Host::new();
+    guest(&host);
+    let marker = host.at("marker");
+    fs::write(&marker, "").unwrap();
+    let up = "../".repeat(40);
+    let script = format!(
+        "ls {up}{0} /proc/1/root{0} /proc/self/cwd/{up}{0}",
+        marker.display()
+    );
+    let (_, text) = host.script("web", &script);
+    assert_eq!(text.matches("No such file").count(), 3, "{text}");
+    // chroot twice, the classic way out.
+    let classic = "mkdir '/tmp/j'; chroot '/tmp/j'; chdir('../' x 40); chroot '.'; \
+                   print -e $ARGV[0] ? 'out' : 'in'";
+    let text = host.ok(&[
+        "web",
+        "exec",
+        "perl",
+        "-e",
+        classic,
+        marker.to_str().unwrap(),
+    ]);
+    assert!(!text.contains("out"), "{text}");
+}

@@ -1,0 +1,61 @@
+//! A guest's addresses, and a service behind them.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+use crate::host::{Host, wait_until};
+
+fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn nginx_in_a_guest_answers_and_stopping_it_takes_its_address_away_and_no_other() {
+    let host = Host::new();
+    let nginx = ["/usr/sbin/nginx", "-g", "daemon off;"];
+    host.guest_like("beta", "web", &nginx);
+    host.set("web", "interfaces/0/ip", "10.213.7.2\n");
+    host.set("web", "interfaces/0/prefix", "24\n");
+    host.set("web", "interfaces/1/ip", "10.213.7.3\n");
+    host.guest("other", &["/bin/sleep", "1000"]);
+    host.set("other", "interfaces/0/ip", "10.213.7.4\n");
+    host.ok(&["web", "start"]);
+    host.ok(&["other", "start"]);
+    for address in ["10.213.7.2:80", "10.213.7.3:80"] {
+        wait_until("nginx answers", || TcpStream::connect(address).is_ok());
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let (_, text) = host.script("web", "cat /sys/class/net/lo/operstate; ls /sys/class/net");
+    assert_eq!(text, "unknown\neth0\nlo\n");
+    // Guests reach each other through the host alone.
+    let context = host.context("web");
+    host.ok(&["web", "stop"]);
+    host.assert_nothing_is_left("web", context);
+    let routes = ip(&["route"]);
+    assert!(
+        !routes.contains("10.213.7.2 ") && !routes.contains("10.213.7.3 "),
+        "{routes}"
+    );
+    assert!(routes.contains("10.213.7.4 "), "{routes}");
+}
+
+#[test]
+fn nonetns_shares_the_hosts_network() {
+    let host = Host::new();
+    host.sleeper("web");
+    host.set("web", "nonetns", "");
+    host.ok(&["web", "start"]);
+    let inside = host.ok(&["web", "exec", "readlink", "/proc/self/ns/net"]);
+    let outside = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(inside.trim(), outside.to_str().unwrap());
+    host.sleeper("own");
+    host.ok(&["own", "start"]);
+    let inside = host.ok(&["own", "exec", "readlink", "/proc/self/ns/net"]);
+    assert_ne!(inside.trim(), outside.to_str().unwrap());
+}
