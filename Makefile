@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-vm torture fuzz lint doc bench fmt clean toolchain
+.PHONY: help build demo test test-vm torture fuzz lint doc bench bench-vm fmt clean toolchain clang
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -13,14 +13,14 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:$(TOOLS)/bin:/usr/sbin:/sbin
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: toolchain ## the programs, optimised, in target/release
+build: toolchain clang ## the programs, optimised, in target/release
 	$(CARGO) build --release --locked
 
-demo: toolchain ## two real Debian guests, unified, all in target/demo
+demo: toolchain clang ## two real Debian guests, unified, all in target/demo
 	@$(CARGO) build --release --locked --quiet
 	@fixtures/demo.sh "$(TARGET)/demo" "$(TARGET)/release/vhashify"
 
-test: toolchain ## every test, on real guests and real ext4, XFS and Btrfs (root)
+test: toolchain clang ## every test, on real guests and real ext4, XFS and Btrfs (root)
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
 		mkfs.btrfs:btrfs-progs losetup:mount c++:g++ \
 		ip:iproute2 rsync script:bsdutils ps:procps
@@ -33,23 +33,24 @@ fuzz: toolchain ## the parsers of hostile input, each for VHASHIFY_FUZZ_SECONDS 
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
 	fixtures/fuzz.sh "$(TARGET)/fuzz" "$${VHASHIFY_FUZZ_SECONDS:-600}"
 
-torture: toolchain ## the invariants under fire for MINUTES (10), a line for each (root)
+torture: toolchain clang ## the invariants under fire for MINUTES (10), a line for each (root)
 	@fixtures/install.sh mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount
 	@# Before the clock runs: what is as hostile, but no race. A million names take half a minute.
 	VHASHIFY_TORTURE=long $(CARGO) test --locked --features fault-injection --test adversary
 	VHASHIFY_TORTURE_MINUTES="$${MINUTES:-10}" \
 		$(CARGO) test --locked --features fault-injection --test torture
 
-test-vm: toolchain ## tests under the kernels of Debian 12 and 13, in QEMU (root)
+test-vm: toolchain clang ## tests under the kernels of Debian 12 and 13, in QEMU (root)
 	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux
 	$(CARGO) test --locked --features fault-injection --test vm
 
-lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
+lint: toolchain clang ## formatting, clippy, documentation, licences, shell scripts
 	@fixtures/install.sh shellcheck
 	shellcheck fixtures/*.sh tests/vm/*.sh .ci/run
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --locked --no-default-features -- -D warnings
 	$(CARGO) clippy --all-targets --locked --features fault-injection -- -D warnings
 	@# Nothing is linked here, so that libFuzzer need not be compiled once more.
 	CUSTOM_LIBFUZZER_PATH=/none $(CARGO) clippy --all-targets --locked \
@@ -59,12 +60,17 @@ lint: toolchain ## formatting, clippy, documentation, licences, shell scripts
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
 
-doc: toolchain ## the documentation, in target/doc
+doc: toolchain clang ## the documentation, in target/doc
 	$(CARGO) doc --no-deps --locked
 
-bench: toolchain ## each stage, and a run beside other tools (root); nothing is asserted
+bench: toolchain clang ## each stage, and a run beside other tools (root); nothing is asserted
 	@fixtures/install.sh debootstrap jdupes rdfind /usr/bin/time:time
 	$(CARGO) bench --locked
+
+bench-vm: toolchain clang ## what the guard costs, under the kernels of Debian 12 and 13 (root); nothing is asserted
+	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux
+	$(CARGO) test --locked --features fault-injection --test vm -- \
+		--ignored overhead --nocapture --test-threads=1
 
 fmt: ## format the sources
 	$(CARGO) fmt
@@ -76,3 +82,7 @@ clean: ## remove what was built, the demo and the guests
 toolchain:
 	@fixtures/toolchain.sh
 	@fixtures/install.sh /usr/include/seccomp.h:libseccomp-dev
+
+# Compiles the guard.
+clang:
+	@fixtures/install.sh clang

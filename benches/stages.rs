@@ -254,7 +254,7 @@ fn update() -> Update {
         objects,
         read,
         guests,
-        run: None,
+        ..Update::default()
     }
 }
 

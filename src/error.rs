@@ -70,7 +70,7 @@ pub enum Error {
         /// The store.
         store: PathBuf,
     },
-    /// `--protect auto` found nothing that this host can enforce.
+    /// What `--protect` asks for cannot be enforced on this host.
     #[error(
         "shared files of {} cannot be protected: {missing}; for guests that are at rest and trusted, --protect none marks files without enforcing it",
         Shown::path(store)
@@ -81,6 +81,10 @@ pub enum Error {
         /// What is missing, mode by mode.
         missing: String,
     },
+    /// The guard cannot be loaded, looked at or unloaded.
+    #[cfg(feature = "guard")]
+    #[error(transparent)]
+    Guard(#[from] crate::protect::guard::GuardError),
     /// A path that was named on the command line is not in the guest, or is not what it should be.
     #[error("{} {reason}", Shown::path(path))]
     Argument {
@@ -106,7 +110,12 @@ impl Error {
     /// be protected.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::StoreBusy { .. } | Self::NoProtection { .. })
+        match self {
+            Self::StoreBusy { .. } | Self::NoProtection { .. } => true,
+            #[cfg(feature = "guard")]
+            Self::Guard(error) => error.is_refusal(),
+            _ => false,
+        }
     }
 }
 

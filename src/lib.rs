@@ -31,7 +31,8 @@
 //!
 //! A file is read only if another guest, or the store, has one of the same size, owner, mode and
 //! mtime. It is read under a lease that is given back a little after the file was replaced, so that
-//! no write can come between the reading and the replacement without being seen.
+//! no write can come between the reading and the replacement without being seen. Where guests share
+//! extents and no inodes ([`protect`]), nothing is replaced: the filesystem compares and shares.
 
 pub mod cli;
 pub mod config;

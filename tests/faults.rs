@@ -11,11 +11,12 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use support::disturb::{Case, Scenario, VARIABLE, disturb, is_killed};
-use support::filesystem::{Filesystem, Kind, on_each};
+use support::disturb::{Case, Scenario, VARIABLE, disturb, is_killed, place_in};
+use support::filesystem::{Filesystem, Kind, on_each, on_each_of};
 use support::moments::{equal_guests, snapshots};
 use support::program::{Host, output};
 use support::snapshot::check_store;
+use support::tree::{Content, PLAIN, make_file};
 use vhashify::sys::fault::Point;
 
 fn is_long() -> bool {
@@ -70,8 +71,55 @@ fn inv6_killed_before_and_after_every_call_that_counts() {
         .filter(|name| !met.contains(name))
         // Only for a file that was written in the moment since the filesystem was synchronised.
         .filter(|&name| name != Point::ObjectSync.name())
+        // Where extents are shared: see below.
+        .filter(|name| !OF_EXTENTS.map(Point::name).contains(name))
         .collect();
     assert_eq!(never, [""; 0], "no scenario comes to these points");
+}
+
+/// Points that only `--protect reflink` comes to.
+const OF_EXTENTS: [Point; 2] = [Point::MapExtents, Point::ShareExtents];
+
+#[test]
+fn inv1_to_inv6_killed_or_failing_while_extents_are_shared() {
+    on_each_of(&Kind::WITH_SHARED_EXTENTS, |filesystem| {
+        let errors = ["ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENOMEM"];
+        let what = ["kill-before", "kill-after"].into_iter().chain(errors);
+        let cases: Vec<String> = what
+            .flat_map(|what| OF_EXTENTS.map(|point| (point, what)))
+            .flat_map(|(point, what)| {
+                // Once is for the trial whether the filesystem can.
+                [2, 5].map(|hit| format!("{}:{hit}:{what}", point.name()))
+            })
+            .collect();
+        each(&cases, |faults| {
+            let place = place_in(filesystem);
+            let host = Host::new(&place, 3).protected_by("reflink");
+            for guest in &host.guests {
+                for size in 5000..5010 {
+                    let content = Content { size, variant: 0 };
+                    make_file(&guest.join(format!("file{size}")), content, PLAIN);
+                }
+            }
+            let before = snapshots(&host);
+            let mut command = host.run_command(&["--jobs", "1"]);
+            let disturbed = output(command.env(VARIABLE, faults));
+            let said = String::from_utf8_lossy(&disturbed.stderr).into_owned();
+            if faults.contains("kill") {
+                assert!(is_killed(&disturbed), "{faults}: {said}");
+            } else {
+                assert_eq!(disturbed.status.code(), Some(1), "{faults}: {said}");
+                assert!(said.contains("ioctl(F"), "{faults}: {said}");
+            }
+            for _ in 0..2 {
+                for (before, now) in before.iter().zip(snapshots(&host)) {
+                    before.assert_same(&now, faults);
+                }
+                host.run(&[]);
+            }
+            assert_eq!(host.run(&[])["files_unified"], 0, "{faults}");
+        });
+    });
 }
 
 #[test]

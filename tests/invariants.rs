@@ -7,6 +7,7 @@ mod support;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -14,7 +15,7 @@ use support::everything::check_everything;
 use support::filesystem::{Filesystem, Kind, on_each};
 use support::moments::{assert_same, snapshots};
 use support::program::Host;
-use support::snapshot::check_store;
+use support::snapshot::{Snapshot, check_store};
 use support::tree::{
     self, At, Attribute, Content, Metadata, PLAIN, SIZE_WITH_HOLE, inode, make_file,
 };
@@ -254,6 +255,30 @@ fn inv4_empty_files_and_files_with_holes_are_never_shared() {
         assert_eq!(report["files_unified"], 0);
         assert_eq!(report["skipped"]["empty"], 2);
         assert_eq!(report["skipped"]["sparse"], 2);
+    });
+}
+
+/// dpkg makes the old file 0600 before it removes it, so that nobody keeps a setuid program by a hard
+/// link; rpm takes the bits away.
+#[test]
+fn inv4_files_whose_mode_package_managers_take_away_are_never_shared() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for guest in &host.guests {
+            for mode in [0o4755, 0o2755, 0o1644] {
+                let metadata = Metadata { mode, ..PLAIN };
+                make_file(&guest.join(format!("{mode:o}")), SMALL, metadata);
+            }
+        }
+        let report = host.run(&[]);
+        assert_eq!(report["files_unified"], 0);
+        assert_eq!(report["skipped"]["setuid-setgid-or-sticky"], 6);
+        let other = Snapshot::of(&host.guests[1]);
+        for entry in fs::read_dir(&host.guests[0]).unwrap() {
+            let nobody = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(entry.unwrap().path(), nobody).unwrap();
+        }
+        other.assert_same(&Snapshot::of(&host.guests[1]), "after another's upgrade");
     });
 }
 

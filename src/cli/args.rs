@@ -26,7 +26,7 @@ Exit status: 0 all done; 1 finished, but some files failed (each is named);
 #[command(name = "vhashify", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(override_usage = "vhashify [OPTIONS] (--all | GUEST...)
        vhashify [OPTIONS] --manually --destination STORE [--exclude-from FILE] ROOT...
-       vhashify [OPTIONS] (gc | verify | deunify | report) ...")]
+       vhashify [OPTIONS] (gc | verify | deunify | report | guard) ...")]
 pub struct Arguments {
     /// Options of every command.
     #[command(flatten)]
@@ -153,6 +153,29 @@ pub enum Command {
     },
     /// Show what each guest costs and shares
     Report,
+    /// Load, show or unload the guard, which keeps shared files from being written
+    #[cfg(feature = "guard")]
+    Guard {
+        /// What to do with it
+        #[command(subcommand)]
+        command: GuardCommand,
+    },
+}
+
+/// What can be done with the guard.
+#[cfg(feature = "guard")]
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum GuardCommand {
+    /// Load it, for the filesystem of every store of the configuration; needs no guest to be stopped
+    Load,
+    /// Show where it guards, and what it refused
+    Status,
+    /// Unload it, unless guests run that could change shared files then
+    Unload {
+        /// Even if guests run
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// How results are printed.
@@ -180,6 +203,12 @@ pub enum When {
 pub enum Protect {
     /// The strongest that this host can enforce; refuse if there is none
     Auto,
+    /// Mark them, and have the guard in the kernel refuse every change of a marked file
+    Lsm,
+    /// Share extents and no inodes: disk, but no page cache; Btrfs and XFS, guests may run
+    Reflink,
+    /// Mark them, and have fs-verity hold their content; a guest can still change their metadata for all
+    Verity,
     /// Mark them, enforce nothing: for guests at rest that are trusted
     None,
 }

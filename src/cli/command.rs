@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{Arguments, Command, Common, Format, Protect, RunArguments};
+#[cfg(feature = "guard")]
+use super::guard;
 use super::output::Text;
 use super::progress::Bar;
 use super::selection;
@@ -13,6 +15,8 @@ use crate::display::Shown;
 use crate::error::{advice, reason};
 use crate::identity::Mtime;
 use crate::index::Index;
+#[cfg(feature = "guard")]
+use crate::protect::guard::Permit;
 use crate::protect::{MarkOnly, Mode};
 use crate::report::{Progress, RunReport, cost};
 use crate::store::{Check, GcReport, Store, StoreLock, VerifyReport, Wait, collect, verify};
@@ -35,7 +39,11 @@ pub fn status(arguments: &Arguments) -> u8 {
     let common = &arguments.common;
     start_tracing(common);
     let bar = Bar::new(common);
-    let done = prepare(arguments).and_then(|()| match &arguments.command {
+    let prepared = prepare(arguments);
+    // Without one, the guard refuses leases on objects to this command as to everybody.
+    #[cfg(feature = "guard")]
+    let prepared = prepared.and_then(|()| Ok(Permit::acquire().map_err(Error::from)?));
+    let done = prepared.and_then(|_permit| match &arguments.command {
         None => unification(common, &arguments.run, &bar),
         Some(Command::Gc { dry_run }) => collection(common, *dry_run, &bar),
         Some(Command::Verify { deep, repair }) => verification(
@@ -58,6 +66,8 @@ pub fn status(arguments: &Arguments) -> u8 {
             Ok(print(common, &report, &report))
         }
         Some(Command::Report) => costs(common, &bar),
+        #[cfg(feature = "guard")]
+        Some(Command::Guard { command }) => guard::run(common, *command),
     });
     bar.clear();
     done.unwrap_or_else(|failure| {
@@ -68,7 +78,7 @@ pub fn status(arguments: &Arguments) -> u8 {
 
 /// Why nothing was done.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Usage(&'static str),
     Error(Error),
 }
@@ -159,6 +169,9 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
         wait: wait(common),
         protect: match run.protect {
             Protect::Auto => Mode::Auto,
+            Protect::Lsm => Mode::Lsm,
+            Protect::Reflink => Mode::Reflink,
+            Protect::Verity => Mode::Verity,
             Protect::None => Mode::None,
         },
     };
@@ -174,7 +187,9 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
         report.merge(part);
     }
     bar.clear();
-    if run.ignore_mtime && report.files_unified > 0 {
+    // Files that share only extents keep theirs.
+    let shares_inodes = report.protection.iter().any(|&mode| mode != "reflink");
+    if run.ignore_mtime && report.files_unified > 0 && shares_inodes {
         bar.note("--ignore-mtime: unified files have the mtime of one of them");
     }
     Ok(print(common, &report, &report))
@@ -245,7 +260,7 @@ fn locked(
 }
 
 /// Prints a result as it was asked for, and each failed file on standard error.
-fn print(common: &Common, text: &impl Text, json: &impl Serialize) -> u8 {
+pub(super) fn print(common: &Common, text: &impl Text, json: &impl Serialize) -> u8 {
     let errors = text.errors();
     for error in &errors {
         say(&format!("{}: {}", Shown::path(&error.path), error.reason));

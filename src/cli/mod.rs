@@ -14,6 +14,8 @@
 
 mod args;
 mod command;
+#[cfg(feature = "guard")]
+mod guard;
 mod output;
 mod progress;
 mod selection;

@@ -31,10 +31,11 @@ impl Text for RunReport {
                 self.seconds.total
             ),
             format!(
-                "{} files {verb}, {} saved, {} new objects",
+                "{} files {verb}, {} saved, {} new objects; protection: {}",
                 grouped(self.files_unified),
                 bytes(self.bytes_saved),
-                grouped(self.objects_created)
+                grouped(self.objects_created),
+                self.protection.join(", ")
             ),
         ];
         let skipped: u64 = self.skipped.occurred().map(|(_, count)| count).sum();

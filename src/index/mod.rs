@@ -29,12 +29,13 @@ const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("objects");
 const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
 const LINKS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("links");
 const CACHE: TableDefinition<u64, &[u8]> = TableDefinition::new("scan cache");
+const EXTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("extents");
 const GUESTS: TableDefinition<u32, &[u8]> = TableDefinition::new("guests");
 const RUNS: TableDefinition<u64, &str> = TableDefinition::new("runs");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// The format that this version reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Memory for pages of the index file.
 const CACHE_BYTES: usize = 4 << 20;
@@ -68,6 +69,8 @@ pub struct Loaded {
     pub objects: HashMap<ObjectName, Stamp>,
     /// Private files that were read before, by inode.
     pub read: HashMap<u64, (Stamp, Identity)>,
+    /// Where on the disk the extents begin that such a file shares, by inode.
+    pub extents: HashMap<u64, u64>,
 }
 
 /// The links of one guest to one object.
@@ -97,6 +100,8 @@ pub struct Update {
     pub objects: Vec<(ObjectName, Stamp)>,
     /// The private files that were read, now or before; all others are forgotten.
     pub read: HashMap<u64, (Stamp, Identity)>,
+    /// Where on the disk the extents begin that such a file shares; all others are forgotten.
+    pub extents: HashMap<u64, u64>,
     /// The guests of this run with all their links, sorted by object, each object once.
     pub guests: Vec<(GuestRow, Vec<GuestLinks>)>,
     /// The run's report as JSON, if it is to be remembered.
@@ -416,6 +421,14 @@ fn load(transaction: &ReadTransaction) -> Result<Loaded, Fault> {
             .and_then(rows::cached_from_bytes);
         loaded.read.extend(cached.map(|cached| (inode, cached)));
     }
+    let table = transaction.open_table(EXTENTS).map_err(redb::Error::from)?;
+    for row in table.iter().map_err(redb::Error::from)? {
+        let (key, value) = row.map_err(redb::Error::from)?;
+        let inode = key.value();
+        let at = rows::unseal("extents", &inode.to_le_bytes(), value.value())
+            .and_then(rows::address_from_bytes);
+        loaded.extents.extend(at.map(|at| (inode, at)));
+    }
     Ok(loaded)
 }
 
@@ -448,12 +461,13 @@ fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Fault> {
     }
     let all = inodes.iter().map_err(redb::Error::from)?.count() as u64;
     wrong += all.saturating_sub(count);
-    let cache = transaction.open_table(CACHE).map_err(redb::Error::from)?;
-    for row in cache.iter().map_err(redb::Error::from)? {
-        let (key, value) = row.map_err(redb::Error::from)?;
-        let sealed = value.value();
-        wrong +=
-            u64::from(rows::unseal("scan cache", &key.value().to_le_bytes(), sealed).is_none());
+    for (name, table) in [("scan cache", CACHE), ("extents", EXTENTS)] {
+        let table = transaction.open_table(table).map_err(redb::Error::from)?;
+        for row in table.iter().map_err(redb::Error::from)? {
+            let (key, value) = row.map_err(redb::Error::from)?;
+            let sealed = value.value();
+            wrong += u64::from(rows::unseal(name, &key.value().to_le_bytes(), sealed).is_none());
+        }
     }
     let links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
     for row in links.iter().map_err(redb::Error::from)? {

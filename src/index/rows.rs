@@ -7,6 +7,7 @@
 //! | links | guest u32 BE, object name | count of names u32, then, where there is more than one, each as length u32 and bytes |
 //! | guests | number u32 | name, NUL, vdir (without a check) |
 //! | scan cache | inode u64 | stamp, digest 32, fingerprint 16, mtime kept or ignored u8 |
+//! | extents | inode u64 | address of its first extent u64 |
 //!
 //! Every value ends in a check: the first 8 bytes of BLAKE3 of table, key and value. A row that was
 //! damaged on the disk is no row.
@@ -149,6 +150,11 @@ pub fn cached_from_bytes(value: &[u8]) -> Option<(Stamp, Identity)> {
     let mut reader = Reader(value);
     let row = (reader.stamp()?, reader.identity()?);
     reader.0.is_empty().then_some(row)
+}
+
+/// A row of `extents`: the inverse of `u64::to_le_bytes`.
+pub(super) fn address_from_bytes(value: &[u8]) -> Option<u64> {
+    value.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// The key of a row of `links`.

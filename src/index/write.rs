@@ -1,14 +1,12 @@
 //! Writes what a run learned: of each table, the rows that differ.
 
-use std::collections::HashMap;
-
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::rows;
 use super::{
-    CACHE, Fault, GUESTS, GuestLinks, GuestRow, INODES, LINKS, OBJECTS, RUNS, RUNS_KEPT, Update,
+    CACHE, EXTENTS, Fault, GUESTS, GuestLinks, GuestRow, INODES, LINKS, OBJECTS, RUNS, RUNS_KEPT,
+    Update,
 };
-use crate::identity::Identity;
 use crate::store::ObjectName;
 use crate::sys::stamp::Stamp;
 
@@ -18,7 +16,23 @@ use crate::sys::stamp::Stamp;
 /// What redb says.
 pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), Fault> {
     write_objects(transaction, &update.objects)?;
-    write_cache(transaction, &update.read)?;
+    let cache = update.read.iter().map(|(inode, (stamp, identity))| {
+        let value = rows::cached_to_bytes(stamp, identity);
+        (
+            *inode,
+            rows::seal("scan cache", &inode.to_le_bytes(), value),
+        )
+    });
+    write_by_inode(transaction, CACHE, cache, |inode| {
+        update.read.contains_key(&inode)
+    })?;
+    let extents = update.extents.iter().map(|(inode, address)| {
+        let value = address.to_le_bytes().to_vec();
+        (*inode, rows::seal("extents", &inode.to_le_bytes(), value))
+    });
+    write_by_inode(transaction, EXTENTS, extents, |inode| {
+        update.extents.contains_key(&inode)
+    })?;
     write_guests(transaction, &update.guests, &update.objects)?;
     let mut runs = transaction.open_table(RUNS).map_err(redb::Error::from)?;
     if let Some(report) = &update.run {
@@ -100,17 +114,18 @@ fn holds_exactly(
     Ok(wanted.next().is_none())
 }
 
-fn write_cache(
+/// Makes a table hold exactly `rows`, which are sealed and are those of the inodes that `is_kept`.
+fn write_by_inode(
     transaction: &WriteTransaction,
-    read: &HashMap<u64, (Stamp, Identity)>,
+    table: TableDefinition<'_, u64, &'static [u8]>,
+    rows: impl Iterator<Item = (u64, Vec<u8>)>,
+    is_kept: impl Fn(u64) -> bool,
 ) -> Result<(), Fault> {
-    let mut table = transaction.open_table(CACHE).map_err(redb::Error::from)?;
+    let mut table = transaction.open_table(table).map_err(redb::Error::from)?;
     table
-        .retain(|inode, _| read.contains_key(&inode))
+        .retain(|inode, _| is_kept(inode))
         .map_err(redb::Error::from)?;
-    for (inode, (stamp, identity)) in read {
-        let value = rows::cached_to_bytes(stamp, identity);
-        let sealed = rows::seal("scan cache", &inode.to_le_bytes(), value);
+    for (inode, sealed) in rows {
         let is_there = table
             .get(inode)
             .map_err(redb::Error::from)?

@@ -5,12 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 
-use super::{FileError, Progress};
+use super::overlap::stretches;
+use super::{FileError, Progress, places};
 use crate::display::Shown;
 use crate::error::Error;
 use crate::exclude::Rules;
 use crate::guest::Guest;
-use crate::scan::{Request, scan};
+use crate::scan::{FileRecord, Request, scan};
 use crate::store::Store;
 
 /// What one guest costs. Bytes are those that the filesystem allocated.
@@ -26,11 +27,12 @@ pub struct GuestCost {
     pub bytes: u64,
     /// Files that are objects.
     pub shared_files: u64,
-    /// Bytes of these.
+    /// Bytes of these, and of extents that other guests' files have, too.
     pub shared_bytes: u64,
     /// Bytes that are this guest's alone.
     pub private_bytes: u64,
-    /// Private bytes and its part of the shared ones, each object split evenly among its guests.
+    /// Private bytes and its part of the shared ones, each object or extent split evenly among its
+    /// guests.
     pub fair_share_bytes: u64,
 }
 
@@ -45,7 +47,7 @@ pub struct StoreCost {
     pub bytes: u64,
     /// Objects in the store that none of these guests links.
     pub unlinked_objects: u64,
-    /// Bytes that the guests would need more without the store.
+    /// Bytes that the guests would need more if they shared neither objects nor extents.
     pub saved_bytes: u64,
 }
 
@@ -128,10 +130,46 @@ pub fn cost(
             total.saved_bytes += allocated * (holders.len() as u64 - 1);
         }
     }
+    if places::can_overlap(store) {
+        progress.stage("extents", None);
+        let inodes = found
+            .files
+            .chunk_by(|one, other| one.stamp.inode == other.stamp.inode);
+        let private: Vec<&FileRecord> = inodes
+            .map(|names| &names[0])
+            .filter(|file| !objects.contains(&file.stamp.inode))
+            .collect();
+        let (spans, errors) = places::spans(&found, guests, &private);
+        stretches(&spans, |length, holders| {
+            share_out(length, holders, &mut costs, &mut total);
+        });
+        found.errors.extend(errors);
+    }
     total.unlinked_objects = (listed.len() as u64).saturating_sub(total.objects);
     Ok(StoreReport {
         store: total,
         guests: costs,
         errors: found.errors,
     })
+}
+
+/// Corrects what was added up by inode where `length` bytes of the disk are in several files.
+fn share_out(length: u64, holders: &[(u16, u32)], costs: &mut [GuestCost], total: &mut StoreCost) {
+    let files: u64 = holders.iter().map(|&(_, count)| u64::from(count)).sum();
+    if files < 2 {
+        return;
+    }
+    total.saved_bytes += length * (files - 1);
+    for &(guest, count) in holders {
+        let cost = &mut costs[usize::from(guest)];
+        let counted = length * u64::from(count);
+        cost.private_bytes = cost.private_bytes.saturating_sub(counted);
+        cost.fair_share_bytes = cost.fair_share_bytes.saturating_sub(counted);
+        cost.fair_share_bytes += length / holders.len() as u64;
+        if let [_] = holders {
+            cost.private_bytes += length;
+        } else {
+            cost.shared_bytes += counted;
+        }
+    }
 }

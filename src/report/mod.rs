@@ -1,6 +1,8 @@
 //! What a run did, for people and for programs.
 
 mod guests;
+pub mod overlap;
+mod places;
 mod run;
 mod skip;
 

@@ -11,6 +11,8 @@ pub struct RunReport {
     pub dry_run: bool,
     /// The guests, by name.
     pub guests: Vec<String>,
+    /// How what they share is protected (`--protect`, with `auto` resolved), each mode once.
+    pub protection: Vec<&'static str>,
     /// Regular files that were looked at.
     pub files_scanned: u64,
     /// Bytes of content of these.
@@ -19,12 +21,14 @@ pub struct RunReport {
     pub files_hashed: u64,
     /// Bytes of content of these.
     pub bytes_hashed: u64,
-    /// Names in guests that were replaced by a link to an object.
+    /// Names in guests that were replaced by a link to an object, or, where extents are shared,
+    /// that lead to a file which has those of another one now.
     pub files_unified: u64,
     /// Bytes of content that are not kept a second time any more: the sizes of the inodes that
-    /// were replaced.
+    /// were replaced, or of the places on the disk that no guest uses any more.
     pub bytes_saved: u64,
-    /// The same as the filesystem allocated it.
+    /// The same as the filesystem allocated it. What a snapshot or a file outside of the guests
+    /// still holds is not free before that is gone.
     pub disk_bytes_saved: u64,
     /// Objects that were made in the store.
     pub objects_created: u64,
@@ -58,6 +62,11 @@ impl RunReport {
     pub fn merge(&mut self, other: Self) {
         self.dry_run |= other.dry_run;
         self.guests.extend(other.guests);
+        for mode in other.protection {
+            if !self.protection.contains(&mode) {
+                self.protection.push(mode);
+            }
+        }
         self.files_scanned += other.files_scanned;
         self.bytes_scanned += other.bytes_scanned;
         self.files_hashed += other.files_hashed;

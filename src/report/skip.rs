@@ -37,6 +37,11 @@ skips! {
     Sparse = "sparse",
     /// It carries inode flags of its own.
     UnusualFlags = "unusual-flags",
+    /// It is setuid, setgid or sticky. Package managers take these bits from a file before they
+    /// remove or replace it, so that no other hard link keeps them (`secure_unlink` in dpkg,
+    /// `removeSBITS` in rpm): the links of other guests would lose them, and all of their mode with
+    /// dpkg, or the upgrade would fail where the inode is protected.
+    SpecialBits = "setuid-setgid-or-sticky",
     /// Somebody has it open for writing, or wanted to write to it meanwhile.
     OpenForWriting = "open-for-writing",
     /// Not all of its names are in what was scanned, so that replacing some would split the file.
@@ -49,6 +54,10 @@ skips! {
     TooManyLinks = "too-many-links",
     /// The filesystem does not link it (another quota project, say).
     CannotLink = "cannot-be-linked",
+    /// So small that the filesystem keeps it among its metadata: it has no extent to share.
+    Inline = "without-extents",
+    /// The filesystem does not share its extents (a swap file, or data without checksums).
+    CannotShare = "extents-cannot-be-shared",
     /// The temporary name beside it is taken by something else.
     NameTaken = "temporary-name-taken",
 }

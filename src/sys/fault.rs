@@ -54,8 +54,14 @@ points! {
     ObjectSync = "object-sync",
     /// `ioctl(FS_IOC_SETFLAGS)` that sets the mark.
     Mark = "mark",
+    /// `ioctl(FS_IOC_ENABLE_VERITY)` of a file that becomes an object.
+    EnableVerity = "enable-verity",
     /// `ioctl(FS_IOC_SETFLAGS)` that takes the mark away.
     Unmark = "unmark",
+    /// `ioctl(FS_IOC_FIEMAP)`.
+    MapExtents = "map-extents",
+    /// `ioctl(FIDEDUPERANGE)`.
+    ShareExtents = "share-extents",
     /// `syncfs` before names are replaced.
     Sync = "sync",
     /// `linkat` of a temporary name.

@@ -55,6 +55,20 @@ impl LeasedFile {
         // While a break is under way the kernel answers with the type that is being broken to.
         held == libc::F_RDLCK
     }
+
+    /// Gives the lease back and keeps the file open: whoever waits for it goes on.
+    #[must_use]
+    pub fn give_back(self) -> OwnedFd {
+        // SAFETY: F_SETLEASE takes an integer and touches no memory of this process; the
+        // descriptor is owned by `self` and open.
+        let given_back =
+            unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+        // EAGAIN where the kernel has taken it back already.
+        if given_back != 0 {
+            tracing::trace!("the lease had ended before it was given back");
+        }
+        self.0
+    }
 }
 
 impl AsFd for LeasedFile {

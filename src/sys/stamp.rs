@@ -105,6 +105,12 @@ impl Stamp {
         u32::from(self.mode) & libc::S_IFMT == libc::S_IFREG
     }
 
+    /// Whether it is setuid, setgid or sticky.
+    #[must_use]
+    pub fn has_special_bits(&self) -> bool {
+        u32::from(self.mode) & (libc::S_ISUID | libc::S_ISGID | libc::S_ISVTX) != 0
+    }
+
     /// Whether content and metadata are those of `other`, as far as an inode's stamps can tell.
     #[must_use]
     pub fn is_unchanged_since(&self, other: &Self) -> bool {

@@ -41,6 +41,8 @@ pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
             .is_none_or(|stamp| row.0.is_unchanged_since(stamp))
         {
             update.read.insert(*inode, *row);
+            let extents = shared.extents.get(inode);
+            update.extents.extend(extents.map(|at| (*inode, *at)));
         }
     }
     update
@@ -52,6 +54,10 @@ pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
             .into_iter()
             .map(|(stamp, identity)| (stamp.inode, (stamp, identity))),
     );
+    update.extents.extend(tally.extents);
+    // What says where the extents of a file lie is worth nothing without its stamp.
+    let Update { extents, read, .. } = &mut update;
+    extents.retain(|inode, _| read.contains_key(inode));
     update
 }
 

@@ -13,6 +13,7 @@
 //!  │        ├ replace   one name
 //!  │        └ take_back the names of one file, also those that the guest has moved meanwhile
 //!  ├ names     every name of a guest and its inode number
+//!  ├ extents   one group where guests share extents and no inodes: prove, compare, share
 //!  ├ object    an object, proven and marked
 //!  ├ directory_times  what replacing did to the mtime of directories, undone
 //!  ├ shared    what all workers look at
@@ -25,6 +26,7 @@ mod apply;
 mod census;
 mod deunify;
 mod directory_times;
+mod extents;
 pub mod group;
 mod learn;
 mod names;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::apply::Applier;
 use super::directory_times::DirectoryTimes;
+use super::extents;
 use super::group::{self, Key};
 use super::learn::learn;
 use super::object::learn_unknown;
@@ -22,7 +23,7 @@ use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::Mtime;
 use crate::index::{Index, Loaded, Update};
-use crate::protect::{self, MarkOnly, Mode, Protection};
+use crate::protect::{self, Mode};
 use crate::report::{FileError, Progress, RunReport};
 use crate::scan::{Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
@@ -61,10 +62,10 @@ pub fn unify(
 ) -> Result<RunReport, Error> {
     let began_at = Instant::now();
     ignore_break_signal();
-    let protection: Box<dyn Protection> = match protect::choose(options.protect, &location.path) {
-        // A dry run shares nothing that would have to be protected.
-        Err(_) if options.dry_run => Box::new(MarkOnly),
-        chosen => chosen?,
+    let (mode, sharing) = if options.dry_run {
+        protect::foresee(options.protect, &location.path)?
+    } else {
+        protect::choose(options.protect, &location.path)?
     };
     let mut store = Store::open(location)?;
     let lock = StoreLock::acquire(&store, options.wait, || {
@@ -74,6 +75,7 @@ pub fn unify(
     let began = Timestamp::now();
     let mut report = RunReport {
         dry_run: options.dry_run,
+        protection: vec![mode.name()],
         ..RunReport::default()
     };
     report.guests = sources
@@ -114,7 +116,8 @@ pub fn unify(
     let mut shared = Shared {
         store: &store,
         lock: &lock,
-        protection: &*protection,
+        protection: sharing.protection(),
+        reflink: sharing.reflink(),
         scan: &scan,
         mtime: options.mtime,
         dry_run: options.dry_run,
@@ -124,15 +127,19 @@ pub fn unify(
         sources,
         objects,
         read: &loaded.read,
+        extents: &loaded.extents,
         began,
         census: OnceLock::new(),
     };
     let unseen = by_key(unseen, options.mtime);
     let groups = candidates(&shared, &unseen);
+    if shared.reflink.is_some() {
+        tell_of_links(&shared);
+    }
     report.seconds.group = grouping.elapsed().as_secs_f64();
 
     let unifying = Instant::now();
-    if !options.dry_run && !groups.is_empty() {
+    if !options.dry_run && !groups.is_empty() && shared.reflink.is_none() {
         // A name that leads to an object must lead to its bytes after a power cut, too: whatever
         // guests wrote so far goes to the disk before the first name is replaced.
         shared.synchronised = Timestamp::now();
@@ -143,7 +150,7 @@ pub fn unify(
         .flat_map(|group| &scan.files[group.files.clone()]);
     progress.stage("unify", Some(bytes.map(|file| file.stamp.size).sum()));
     let mut tally = work(&shared, &groups, options.jobs);
-    if !options.dry_run && tally.fatal.is_none() {
+    if !options.dry_run && tally.fatal.is_none() && shared.reflink.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
     }
     tally.tell(progress);
@@ -216,7 +223,12 @@ fn candidates<'a>(
         .filter_map(|range| {
             let key = Key::of(&files[range.start].stamp, shared.mtime);
             let unseen = unseen.get(&key).map_or(&[][..], Vec::as_slice);
-            has_candidates(shared, &files[range.clone()], !unseen.is_empty()).then_some(Group {
+            let of_group = &files[range.clone()];
+            let is_worth_it = match shared.reflink {
+                Some(_) => extents::has_candidates(shared, of_group),
+                None => has_candidates(shared, of_group, !unseen.is_empty()),
+            };
+            is_worth_it.then_some(Group {
                 files: range,
                 unseen,
             })
@@ -225,6 +237,19 @@ fn candidates<'a>(
     // By directory, so that a worker finds the directories of the next group open.
     groups.sort_by_key(|group| files[group.files.start].directory);
     groups
+}
+
+/// Says that guests share inodes, where an earlier run in another mode has let them.
+fn tell_of_links(shared: &Shared<'_>) {
+    let files = shared.scan.files.iter();
+    let links = files.filter(|file| shared.object_of(file.stamp.inode).is_some());
+    match links.count() {
+        0 => {}
+        count => shared.progress.note(&format!(
+            "{count} files still are links to objects of earlier runs; `vhashify deunify GUEST` \
+             gives a guest inodes of its own"
+        )),
+    }
 }
 
 /// Lets `jobs` workers share the groups among them.
@@ -275,7 +300,13 @@ fn work_until_full(
         for group in batch {
             let unseen: Vec<&ObjectState> = group.unseen.iter().collect();
             let files = &shared.scan.files[group.files.clone()];
-            share(shared, files, &unseen, &mut applier, &mut tally);
+            match shared.reflink {
+                Some(reflink) => {
+                    let block_size = reflink.block_size;
+                    extents::share(shared, block_size, files, &mut applier, &mut tally);
+                }
+                None => share(shared, files, &unseen, &mut applier, &mut tally),
+            }
             if tally.fatal.is_some() {
                 is_over.store(true, Ordering::Relaxed);
                 break;

@@ -150,6 +150,10 @@ fn identify(
         tally.skip(Skip::LinkedElsewhere, count);
         return None;
     }
+    if file.stamp.has_special_bits() {
+        tally.skip(Skip::SpecialBits, count);
+        return None;
+    }
     if let Some(identity) = shared.remembered(&file.stamp) {
         return Some((identity, None));
     }

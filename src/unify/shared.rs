@@ -14,7 +14,7 @@ use crate::exclude::Rules;
 use crate::guest::Guest;
 use crate::identity::{Identity, Mtime};
 use crate::index;
-use crate::protect::Protection;
+use crate::protect::{Protection, Reflink};
 use crate::report::Progress;
 use crate::scan::{FileRecord, GuestId, Scan};
 use crate::store::{Listed, ObjectName, Store, StoreLock};
@@ -49,6 +49,8 @@ pub struct Shared<'a> {
     pub lock: &'a StoreLock,
     /// What objects are put under.
     pub protection: &'a dyn Protection,
+    /// Set where guests share extents and no inodes.
+    pub reflink: Option<Reflink>,
     /// What was found in the guests.
     pub scan: &'a Scan,
     /// Whether mtime is part of the identity.
@@ -67,6 +69,8 @@ pub struct Shared<'a> {
     pub objects: HashMap<u64, ObjectState>,
     /// What earlier runs read in files that stay private, by inode.
     pub read: &'a HashMap<u64, (Stamp, Identity)>,
+    /// Where on the disk earlier runs have put shared extents of these, by inode.
+    pub extents: &'a HashMap<u64, u64>,
     /// When the run began.
     pub began: Timestamp,
     /// Who links objects in places that were not scanned.
@@ -116,6 +120,13 @@ impl Shared<'_> {
     pub fn remembered(&self, stamp: &Stamp) -> Option<Identity> {
         let (then, identity) = self.read.get(&stamp.inode)?;
         (then.is_unchanged_since(stamp) && identity.mtime == self.mtime).then_some(*identity)
+    }
+
+    /// Where on the disk an earlier run has put the extents of a file that has not changed since.
+    #[must_use]
+    pub fn remembered_extents(&self, stamp: &Stamp) -> Option<u64> {
+        self.remembered(stamp)?;
+        self.extents.get(&stamp.inode).copied()
     }
 
     /// Whether the next run may rely on what this one reads under `stamp`.

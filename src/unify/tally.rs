@@ -49,6 +49,8 @@ pub struct Tally {
     pub objects: Vec<Linked>,
     /// Files that were read and stay private, so that the next run need not read them.
     pub read: Vec<(Stamp, Identity)>,
+    /// Files that share extents, by inode: where these begin on the disk.
+    pub extents: Vec<(u64, u64)>,
 }
 
 impl Tally {
@@ -105,5 +107,6 @@ impl Tally {
         self.directories_with_new_mtime += other.directories_with_new_mtime;
         self.objects.extend(other.objects);
         self.read.extend(other.read);
+        self.extents.extend(other.extents);
     }
 }

@@ -169,7 +169,7 @@ fn text_says_the_same_in_few_lines_and_verbosely_says_why() {
     );
     assert_eq!(
         lines[1],
-        "4 files would be unified, 105 kB saved, 3 new objects"
+        "4 files would be unified, 105 kB saved, 3 new objects; protection: none"
     );
     assert_eq!(lines[2..], ["4 entries skipped (-v says why)"]);
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -19,8 +20,39 @@ fn two_guests(filesystem: &Filesystem) -> Host {
     host
 }
 
+/// What is missing for `--protect lsm` [`without_bpf`].
+const WITHOUT_GUARD: &str = if cfg!(feature = "guard") {
+    "lsm: the kernel has no active bpf security module"
+} else {
+    "lsm: this vhashify was built without the guard"
+};
+
+/// The command where the kernel's list of active security modules has no `bpf`.
+fn without_bpf(command: &Command) -> Command {
+    let script = "mount -t tmpfs tmpfs /sys/kernel/security
+        echo lockdown,capability,yama >/sys/kernel/security/lsm
+        exec \"$@\"";
+    let mut without = Command::new("unshare");
+    without
+        .args(["--mount", "sh", "-ec", script, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_remove("VSERVER_CONFDIR");
+    without
+}
+
+#[cfg(feature = "guard")]
+#[test]
+fn the_guard_is_refused_where_the_kernel_would_not_ask_it() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = two_guests(&filesystem);
+    let mut load = without_bpf(&host.command(["guard", "load"]));
+    let words = ["no active bpf security module", "lsm="];
+    refused_untouched(filesystem.path(), &mut load, 3, &words);
+}
+
 /// Every command on a store.
-fn commands(host: &Host) -> Vec<std::process::Command> {
+fn commands(host: &Host) -> Vec<Command> {
     let guest = host.guests[0].to_str().unwrap();
     vec![
         host.run_command(&[]),
@@ -72,10 +104,27 @@ fn three_when_nothing_can_be_protected() {
     let filesystem = Filesystem::new(Kind::Ext4);
     let host = two_guests(&filesystem);
     let store = host.store();
-    for mode in [&[][..], &["--protect", "auto"]] {
+    let (lsm, reflink) = (
+        WITHOUT_GUARD,
+        "reflink: its filesystem does not share extents",
+    );
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&[], &[lsm, reflink]),
+        (&["--protect", "auto"], &[lsm, reflink]),
+        (&["--protect", "lsm"], &[lsm]),
+        (&["--protect", "lsm", "-n"], &[lsm]),
+        (&["--protect", "reflink"], &[reflink]),
+        (&["--protect", "reflink", "-n"], &[reflink]),
+        (
+            &["--protect", "verity"],
+            &["verity: fs-verity is not enabled"],
+        ),
+    ];
+    for (mode, missing) in cases {
         let mut command = host.command(["--manually"]);
         command.args(mode).args(&host.guests);
-        let words = [store.to_str().unwrap(), "--protect none"];
+        let mut command = without_bpf(&command);
+        let words = [&[store.to_str().unwrap(), "--protect none"], missing].concat();
         refused_untouched(filesystem.path(), &mut command, 3, &words);
     }
 }

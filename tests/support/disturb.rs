@@ -229,7 +229,7 @@ pub struct Case {
 }
 
 /// A fresh directory for each case.
-fn place_in(filesystem: &Filesystem) -> PathBuf {
+pub fn place_in(filesystem: &Filesystem) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     filesystem.path().join(format!("case{number}"))

@@ -34,7 +34,8 @@ fn shareable(host: &Host, snapshots: &[Snapshot]) -> BTreeMap<String, Vec<BTreeS
             let Found::File(size, digest) = &entry.content else {
                 continue;
             };
-            if *size == 0 || *size == SIZE_WITH_HOLE {
+            let has_special_bits = entry.mode & 0o7000 != 0;
+            if *size == 0 || *size == SIZE_WITH_HOLE || has_special_bits {
                 continue;
             }
             let identity: Identity = (

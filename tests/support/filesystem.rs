@@ -21,6 +21,9 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
+    /// Those whose files can share extents.
+    pub const WITH_SHARED_EXTENTS: [Self; 2] = [Self::Xfs, Self::Btrfs];
+
     /// Makes one of `size` bytes in the file `image`.
     pub fn make(self, image: &Path, size: u64) -> File {
         let (make, arguments): (_, &[&str]) = match self {
@@ -158,7 +161,12 @@ impl Filesystem {
 
 /// Runs `test` on each kind of filesystem, and says on which it failed.
 pub fn on_each(test: impl Fn(&Filesystem)) {
-    for kind in Kind::ALL {
+    on_each_of(&Kind::ALL, test);
+}
+
+/// Runs `test` on each of these kinds, and says on which it failed.
+pub fn on_each_of(kinds: &[Kind], test: impl Fn(&Filesystem)) {
+    for &kind in kinds {
         let filesystem = Filesystem::new(kind);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&filesystem)));
         if let Err(panic) = result {

@@ -3,6 +3,8 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
+//! | [`adversary`] | a guest that tries every way to change shared files |
+//! | [`attempts`] | these ways |
 //! | [`bait`] | files that a run is to be led to, and whether it touched them |
 //! | [`disturb`] | a command disturbed at a fault point, and what must hold then |
 //! | [`everything`] | all that can be said of any guests |
@@ -17,10 +19,11 @@
 //! | [`snapshot`] | a walk of a guest or a store, and what differs between two |
 //! | [`tree`] | guests described as data, random ones among them |
 //! | [`guests`] | real Debian guests |
-//! | [`numbers`] | numbers that look random |
 // Each test program compiles all of it and uses a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod adversary;
+pub mod attempts;
 pub mod bait;
 pub mod disk;
 pub mod disturb;

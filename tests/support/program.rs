@@ -7,6 +7,19 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
+/// The mode of protection that tests use which are about no certain one: `none`, or what this says.
+/// In machines it says `lsm`.
+pub const PROTECTION: &str = "VHASHIFY_TEST_PROTECTION";
+
+/// Whether runs are protected by the guard.
+pub fn is_guarded() -> bool {
+    match std::env::var(PROTECTION).as_deref() {
+        Ok("lsm") => true,
+        Ok(other) => panic!("{PROTECTION}={other}"),
+        Err(_) => false,
+    }
+}
+
 /// A store and guests in one directory, and the state directory of the indexes beside them.
 ///
 /// ```text
@@ -18,6 +31,8 @@ use serde_json::Value;
 pub struct Host {
     pub place: PathBuf,
     pub guests: Vec<PathBuf>,
+    /// What runs are told with `--protect`.
+    pub protect: &'static str,
 }
 
 impl Host {
@@ -32,7 +47,14 @@ impl Host {
         Self {
             place: place.to_path_buf(),
             guests,
+            protect: if is_guarded() { "lsm" } else { "none" },
         }
+    }
+
+    /// The same, with runs in another mode of protection.
+    pub fn protected_by(mut self, mode: &'static str) -> Self {
+        self.protect = mode;
+        self
     }
 
     pub fn store(&self) -> PathBuf {
@@ -55,10 +77,10 @@ impl Host {
         command
     }
 
-    /// A run over all guests: `vhashify --protect none --manually OPTIONS GUEST…`.
+    /// A run over all guests: `vhashify --protect MODE --manually OPTIONS GUEST…`.
     pub fn run_command(&self, options: &[&str]) -> Command {
         let mut arguments: Vec<OsString> =
-            vec!["--protect".into(), "none".into(), "--manually".into()];
+            vec!["--protect".into(), self.protect.into(), "--manually".into()];
         arguments.extend(options.iter().map(OsString::from));
         arguments.extend(self.guests.iter().map(OsString::from));
         self.command(arguments)

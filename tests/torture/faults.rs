@@ -16,7 +16,12 @@ const ERRORS: [&str; 6] = ["ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENOMEM
 fn run(field: &mut Field<'_>) {
     while field.goes_on() {
         let scenario = *field.numbers.one_of(&Scenario::ALL);
-        let point = field.numbers.one_of(Point::ALL).name();
+        let point = field.numbers.one_of(Point::ALL);
+        // No scenario shares extents.
+        if matches!(point, Point::MapExtents | Point::ShareExtents) {
+            continue;
+        }
+        let point = point.name();
         let hit = 1 + field.numbers.below(12);
         let action = if field.numbers.once_in(2) {
             (*field.numbers.one_of(&["kill-before", "kill-after"])).to_owned()

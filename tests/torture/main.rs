@@ -2,7 +2,8 @@
 //! at once, each with its own check, and at the end one line for each invariant.
 //!
 //! `cargo test --test torture` takes two minutes; `make torture MINUTES=60` takes an hour, each time
-//! with other numbers. An argument chooses attacks by a part of their names.
+//! with other numbers. Arguments choose attacks by parts of their names. In machines that have the
+//! guard (`VHASHIFY_TEST_PROTECTION=lsm`) a guest tries every way to change shared files meanwhile.
 //!
 //! | file | attack |
 //! | --- | --- |
@@ -36,12 +37,15 @@ mod swaps;
 mod writers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use attack::{Attack, Field, Tried};
+use support::adversary::{self, Adversary};
 use support::filesystem::{Filesystem, Kind};
 use support::numbers::Numbers;
+use support::program::is_guarded;
 
 const ATTACKS: &[Attack] = &[
     writers::ATTACK,
@@ -68,6 +72,9 @@ const VARIABLE: &str = "VHASHIFY_TORTURE_MINUTES";
 const SEED: &str = "VHASHIFY_TORTURE_SEED";
 
 fn main() -> ExitCode {
+    if let Some(place) = std::env::var_os(adversary::VARIABLE) {
+        adversary::attack(Path::new(&place));
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // Those of the ordinary test harness, which `cargo test -- …` hands to every test program.
     let parts: Vec<&String> = arguments
@@ -109,10 +116,9 @@ fn main() -> ExitCode {
     println!("{} s with the numbers of {seed}", time.as_secs());
 
     let tried = Tried::default();
-    if chosen
-        .iter()
-        .any(|(_, attack)| attack.name == writers::ATTACK.name)
-    {
+    // That they would see a loss need not be seen once more where the guard is tried.
+    let writes = |(_, attack): &(u64, &Attack)| attack.name == writers::ATTACK.name;
+    if !is_guarded() && chosen.iter().any(writes) {
         without_leases(&tried);
     }
     let over = Instant::now() + time;
@@ -155,7 +161,16 @@ fn take_turns(
                 tried,
                 attack,
             };
-            let attacked = catch_unwind(AssertUnwindSafe(|| (attack.run)(&mut field)));
+            let attacked = catch_unwind(AssertUnwindSafe(|| {
+                let adversary = is_guarded().then(|| {
+                    let this = std::env::current_exe().unwrap();
+                    Adversary::start(&this, &[], filesystem.path())
+                });
+                (attack.run)(&mut field);
+                if let Some(adversary) = adversary {
+                    field.tried("attempts refused", adversary.stop());
+                }
+            }));
             if attacked.is_err() {
                 eprintln!(
                     "FAILED: {} on {kind:?}, round {round} of seed {seed}",

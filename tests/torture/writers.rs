@@ -1,10 +1,10 @@
 //! Processes that write in every way that there is while runs go on back to back, each remembering
 //! what it wrote.
 //!
-//! Nothing protects shared files here (`--protect none`), so a writer does what an editor does with
-//! a file that it must not write to: a shared one is copied first, and the copy is renamed over it.
-//! It looks *after* it has opened the file, when no run can share it any more: what the lease
-//! promises is that this order is enough.
+//! A writer does what an editor does with a file that it must not write to: a shared one is copied
+//! first, and the copy is renamed over it. Where nothing protects shared files (`--protect none`) it
+//! looks *after* it has opened the file, when no run can share it any more: what the lease promises is
+//! that this order is enough. Where the guard does, the file cannot be opened.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -18,7 +18,7 @@ use crate::support::disturb::VARIABLE;
 use crate::support::filesystem::Filesystem;
 use crate::support::mapping::Mapping;
 use crate::support::numbers::Numbers;
-use crate::support::program::{Host, output};
+use crate::support::program::{Host, is_guarded, output};
 use crate::support::snapshot::is_object;
 use crate::support::tree::{Content, PLAIN, make_file};
 
@@ -250,15 +250,12 @@ impl Writer<'_> {
     /// Opens a file of the guest for reading and writing; a shared one is made private first.
     fn open_private(&self, path: &Path) -> File {
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(path)
-                .unwrap();
-            if !is_object(&file) {
-                return file;
+            let opened = OpenOptions::new().read(true).write(true).open(path);
+            match opened {
+                Ok(file) if !is_object(&file) => return file,
+                Err(error) if is_guarded() && error.raw_os_error() == Some(libc::EPERM) => {}
+                opened => drop(opened.unwrap()),
             }
-            drop(file);
             self.rename_over(path, &fs::read(path).unwrap());
         }
     }

@@ -8,7 +8,7 @@
 //! | `vdd` | empty, ext4, mounted at the path that is `target/tmp` here |
 //!
 //! What a machine writes to its disks is forgotten when it stops. Its console, which is the kernel's
-//! log, is `target/tmp/vm-PID-NUMBER/console`; it stays where a test failed.
+//! log, is `target/tmp/vm-PID-NUMBER/console`; it stays until the next run where the machine failed.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -37,6 +37,8 @@ pub struct Output {
     pub status: i32,
     /// Standard output and standard error.
     pub text: String,
+    /// The kernel's log.
+    pub kernel: String,
 }
 
 /// Why there is no [`Output`].
@@ -78,7 +80,13 @@ impl Machine {
         let output = self
             .try_run(&[test], &command)
             .unwrap_or_else(|failure| panic!("{failure}"));
-        assert_eq!(output.status, 0, "{test} failed:\n{}", output.text);
+        assert_eq!(
+            output.status,
+            0,
+            "{test} failed:\n{}\n--- kernel\n{}",
+            output.text,
+            end_of(&output.kernel)
+        );
         assert!(
             output.text.contains("test result: ok.") && !output.text.contains(" 0 passed;"),
             "no test of {test} ran:\n{}",
@@ -115,15 +123,18 @@ impl Machine {
         } else if !has_ended {
             format!("still running after {:?}", self.time_limit)
         } else if let Ok(status) = status.trim().parse() {
-            return Ok(Output { status, text });
+            place.forget();
+            return Ok(Output {
+                status,
+                text,
+                kernel: console,
+            });
         } else {
             format!("it stopped before the command ended\n{}", read("qemu"))
         };
-        let last = console.lines().count().saturating_sub(60);
-        let end: Vec<&str> = console.lines().skip(last).collect();
         Err(Failure {
             why: format!("Debian {}: {why}", self.debian),
-            details: format!("--- output\n{text}\n--- kernel\n{}", end.join("\n")),
+            details: format!("--- output\n{text}\n--- kernel\n{}", end_of(&console)),
         })
     }
 
@@ -226,6 +237,12 @@ pub fn wait(qemu: &mut Child, until: Instant) -> bool {
     false
 }
 
+/// As much of a log as one wants to read first.
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
 /// Lines that a kernel in order never prints.
 fn is_kernel_trouble(line: &str) -> bool {
     [
@@ -256,19 +273,22 @@ impl Place {
     }
 }
 
+impl Place {
+    /// There is nothing in it that anybody wants to see.
+    fn forget(&self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            for disk in ["programs.img", "scratch.img"] {
-                drop(fs::remove_file(self.0.join(disk)));
-            }
-        } else {
-            drop(fs::remove_dir_all(&self.0));
+        for disk in ["programs.img", "scratch.img"] {
+            drop(fs::remove_file(self.0.join(disk)));
         }
     }
 }
 
-/// Failed tests leave theirs, too: the next run of the tests takes them away.
+/// Machines that failed leave their logs, and killed tests all: the next run takes them away.
 fn remove_those_of_earlier_runs() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,0 +1,72 @@
+//! `vhashify guard …`: does it and shows the guard as it is then.
+
+use std::fmt::Write as _;
+
+use super::args::{Common, GuardCommand};
+use super::command::{Failure, print};
+use super::output::Text;
+use super::{grouped, selection};
+use crate::Error;
+use crate::protect::guard::{Status, load, status, unload};
+use crate::protect::{self, Mode};
+use crate::report::FileError;
+
+/// Runs the command and gives the exit status.
+pub fn run(common: &Common, command: GuardCommand) -> Result<u8, Failure> {
+    match command {
+        GuardCommand::Load => {
+            let stores = selection::stores(common)?;
+            load().map_err(Error::from)?;
+            for store in stores {
+                protect::choose(Mode::Lsm, &store.path)?;
+            }
+        }
+        GuardCommand::Status => {}
+        GuardCommand::Unload { force } => unload(force).map_err(Error::from)?,
+    }
+    let status = status().map_err(Error::from)?;
+    Ok(print(common, &status, &status))
+}
+
+/// How many of the last refusals people are shown.
+const SHOWN: usize = 5;
+
+impl Text for Status {
+    fn text(&self, is_verbose: bool) -> String {
+        if !self.loaded {
+            return "the guard is not loaded".to_owned();
+        }
+        let refusals: u64 = self.hooks.iter().map(|hook| hook.refusals).sum();
+        let mut text = format!("the guard is loaded, {} refusals", grouped(refusals));
+        for filesystem in &self.filesystems {
+            let mounts = filesystem.mounts.join(" ");
+            let _ = write!(text, "\nfilesystem {:<12} {mounts}", filesystem.device);
+        }
+        for hook in &self.hooks {
+            let count = grouped(hook.refusals);
+            if !hook.attached {
+                let _ = write!(text, "\n{:<18} this kernel does not have it", hook.name);
+            } else if is_verbose || hook.refusals > 0 {
+                let _ = write!(text, "\n{:<18} {count:>12} refusals", hook.name);
+            }
+        }
+        let shown = if is_verbose { usize::MAX } else { SHOWN };
+        for refusal in self.last_refusals.iter().take(shown) {
+            let _ = write!(
+                text,
+                "\nrefused {} to {} (pid {}, cgroup {}): inode {} of {}",
+                refusal.hook,
+                crate::display::Shown::bytes(refusal.command.as_bytes()),
+                refusal.pid,
+                refusal.cgroup,
+                refusal.inode,
+                refusal.device
+            );
+        }
+        text
+    }
+
+    fn errors(&self) -> Vec<&FileError> {
+        Vec::new()
+    }
+}

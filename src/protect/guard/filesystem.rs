@@ -1,0 +1,102 @@
+//! Which filesystem a directory lies on, as the kernel's superblock knows it.
+//!
+//! `stat` does not say: on Btrfs each subvolume has a device number of its own, and the superblock
+//! another one, which only `/proc/PID/mountinfo` shows.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, StatxFlags};
+
+use super::error::GuardError;
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// A device number as the kernel keeps it: the major number, and the minor one in the lower 20 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device(pub u32);
+
+impl Device {
+    fn new(major: u32, minor: u32) -> Option<Self> {
+        (major < 1 << 12 && minor < 1 << 20).then_some(Self(major << 20 | minor))
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}", self.0 >> 20, self.0 & 0xf_ffff)
+    }
+}
+
+/// One mount of this process's mount namespace, or another's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub id: u64,
+    pub device: Device,
+    /// As the kernel prints it, with `\040` for a space.
+    pub place: String,
+}
+
+/// The mounts that this process sees.
+pub fn mounts() -> Result<Vec<Mount>, GuardError> {
+    std::fs::read(MOUNTS)
+        .map(|text| parse(&String::from_utf8_lossy(&text)))
+        .map_err(|error| GuardError::call("read", Path::new(MOUNTS), error))
+}
+
+/// Reads what `proc_pid_mountinfo(5)` describes.
+pub fn parse(text: &str) -> Vec<Mount> {
+    let mount = |line: &str| {
+        let mut fields = line.split(' ');
+        let id = fields.next()?.parse().ok()?;
+        let (major, minor) = fields.nth(1)?.split_once(':')?;
+        Some(Mount {
+            id,
+            device: Device::new(major.parse().ok()?, minor.parse().ok()?)?,
+            place: fields.nth(1)?.to_owned(),
+        })
+    };
+    text.lines().filter_map(mount).collect()
+}
+
+/// The mount that an open file belongs to.
+pub fn mount_id(file: impl AsFd) -> rustix::io::Result<u64> {
+    rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id)
+}
+
+/// The filesystem that `directory` lies on.
+pub fn device(directory: impl AsFd, path: &Path) -> Result<Device, GuardError> {
+    let id = mount_id(directory).map_err(|error| GuardError::call("statx", path, error))?;
+    let mount = mounts()?.into_iter().find(|mount| mount.id == id);
+    mount.map(|mount| mount.device).ok_or_else(|| {
+        let error = std::io::Error::other("the mount of the directory is not listed");
+        GuardError::call("read", Path::new(MOUNTS), error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Device, parse};
+
+    #[test]
+    fn mountinfo_is_read() {
+        let text = "36 35 98:1048575 / /a\\040b rw,noatime master:1 - ext4 /dev/root rw\n\
+                    37 35 0:52 /sub / rw - btrfs /dev/x rw\n\
+                    nonsense\n";
+        let mounts = parse(text);
+        let seen: Vec<_> = mounts
+            .iter()
+            .map(|mount| (mount.id, mount.device.to_string(), mount.place.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (36, "98:1048575".to_owned(), "/a\\040b"),
+                (37, "0:52".to_owned(), "/")
+            ]
+        );
+        assert_eq!(mounts[1].device, Device(52));
+        assert_eq!(parse("1 2 4096:0 / / rw - x x x"), []);
+    }
+}

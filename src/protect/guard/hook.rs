@@ -1,0 +1,48 @@
+//! The hooks of the kernel's security modules that the guard sits on.
+
+/// One hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hook {
+    /// As in `include/linux/lsm_hook_defs.h`.
+    pub name: &'static str,
+    /// The programs for it, each for other arguments; the first that a kernel takes is the right one,
+    /// since the kernel checks the types of all arguments that a program touches.
+    pub programs: &'static [&'static str],
+    /// Whether every kernel that can have the guard has it. One that came later is not missed
+    /// before: what it sees went by another hook then.
+    pub is_needed: bool,
+}
+
+const fn needed(name: &'static str, programs: &'static [&'static str]) -> Hook {
+    Hook {
+        name,
+        programs,
+        is_needed: true,
+    }
+}
+
+const fn newer(name: &'static str, programs: &'static [&'static str]) -> Hook {
+    Hook {
+        name,
+        programs,
+        is_needed: false,
+    }
+}
+
+/// All, in the order of `enum hook` in `guard.bpf.c`.
+pub const HOOKS: [Hook; 11] = [
+    needed("inode_permission", &["inode_permission"]),
+    needed("file_open", &["file_open"]),
+    needed("inode_setattr", &["inode_setattr", "inode_setattr_of_two"]),
+    needed("inode_setxattr", &["inode_setxattr"]),
+    needed("inode_removexattr", &["inode_removexattr"]),
+    needed("file_ioctl", &["file_ioctl"]),
+    needed("file_lock", &["file_lock"]),
+    // Since 6.2; ACLs were set as extended attributes before.
+    newer("inode_set_acl", &["inode_set_acl"]),
+    newer("inode_remove_acl", &["inode_remove_acl"]),
+    // Since 6.8, and in older kernels that are maintained; `file_ioctl` saw these requests before.
+    newer("file_ioctl_compat", &["file_ioctl_compat"]),
+    // Since 6.17, together with the system call file_setattr.
+    newer("inode_file_setattr", &["inode_file_setattr"]),
+];

@@ -1,0 +1,50 @@
+//! The guard: a BPF program on hooks of the kernel's security modules that keeps marked files as
+//! they are, whoever asks.
+//!
+//! ```text
+//! /sys/fs/bpf/vhashify/     0700; what is pinned here outlives the process that loaded it
+//!     filesystems           where marks count (device number, as the superblock has it)
+//!     permitted             processes of the host that may lock and mark objects
+//!     counters              refusals, by hook and processor
+//!     refusals, refused     the last 64 refusals, and how many there were
+//!     hook-NAME             one for each hook that is attached
+//! ```
+//!
+//! # What it promises
+//! On a registered filesystem nobody, and root of the host neither, opens a marked regular file for
+//! writing, truncates it, changes its mode, owner, times, extended attributes, ACLs or flags (the
+//! mark among them), or locks it. Whatever else writes needs a descriptor that is open for writing:
+//! `fallocate`, shared mappings, `FICLONERANGE`, `copy_file_range`, `io_uring`, swap files and loop
+//! devices. Names may be removed, renamed and added. A process of `vhashify` may lock objects and
+//! set their flags while it holds a [`Permit`], and nothing else. What is refused leaves no trace: an
+//! attempt is over before it would break a lease or count as a writer, so that whoever tries again and
+//! again cannot make an object look busy to a command that gives another guest its own copy.
+//!
+//! # What it does not cover
+//! - Descriptors that were open for writing before the guard was loaded: load it before any guest
+//!   starts. `vhashify` itself marks nothing that somebody can still write to.
+//! - What guests must not be given: the disk as a device node, the host's `bpffs`, `CAP_BPF` or
+//!   `CAP_SYS_ADMIN` in the host's own user namespace (`quotaon` onto a marked file, XFS's requests by
+//!   file handle, loading other programs), descriptors of the host's processes.
+//! - A filesystem that was mounted anew: Btrfs gets a new device number then, and has to be
+//!   registered again, as each run and `guard load` do.
+//! - `inotify` and `fanotify`: a guest is told when another one opens a shared file.
+//! - An older guard stays as it is until `guard unload`.
+//! - A command that began before the guard was loaded has no permit: it gets no leases on objects,
+//!   and names each such file as one that failed.
+
+mod error;
+mod filesystem;
+mod hook;
+mod load;
+mod permit;
+mod pins;
+mod refusal;
+mod running;
+mod status;
+
+pub use error::GuardError;
+pub use load::{check_active, load, register, unload};
+pub use permit::Permit;
+pub use refusal::Refusal;
+pub use status::{Filesystem, HookStatus, Status, status};

@@ -1,0 +1,125 @@
+//! What is pinned in bpffs: where, and the maps as typed values.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::error::GuardError;
+use super::filesystem::Device;
+use super::hook::Hook;
+use super::refusal::WORDS;
+
+/// Where bpffs is mounted.
+pub const BPFFS: &str = "/sys/fs/bpf";
+/// The guard that is loaded.
+pub const PLACE: &str = "/sys/fs/bpf/vhashify";
+/// One that is being loaded; it gets its name when it is whole. (bpffs allows no dots in names.)
+pub const UNFINISHED: &str = "/sys/fs/bpf/vhashify-new";
+
+/// The maps, by the names that they have in the program and as pins.
+pub const MAPS: [&str; 5] = [
+    "filesystems",
+    "permitted",
+    "counters",
+    "refusals",
+    "refused",
+];
+
+/// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
+const BPFFS_MAGIC: u32 = 0xcafe_4a11;
+
+/// Keeps others from loading and unloading.
+#[derive(Debug)]
+pub struct Lock {
+    _directory: OwnedFd,
+}
+
+impl Lock {
+    /// Waits for its turn.
+    pub fn acquire() -> Result<Self, GuardError> {
+        let path = Path::new(BPFFS);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let unavailable = GuardError::Unavailable(
+            "there is no bpffs at /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)",
+        );
+        let Ok(directory) = rustix::fs::open(path, flags, Mode::empty()) else {
+            return Err(unavailable);
+        };
+        let filesystem = rustix::fs::fstatfs(&directory)
+            .map_err(|error| GuardError::call("fstatfs", path, error))?;
+        // The type is signed on some architectures; the number itself has 32 bits.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        if filesystem.f_type as u32 != BPFFS_MAGIC {
+            return Err(unavailable);
+        }
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))
+            .map_err(|error| GuardError::call("flock", path, error))?;
+        Ok(Self {
+            _directory: directory,
+        })
+    }
+}
+
+/// Whether a guard is loaded.
+pub fn is_loaded() -> Result<bool, GuardError> {
+    fs::exists(PLACE).map_err(|error| GuardError::call("stat", Path::new(PLACE), error))
+}
+
+/// The pin of a hook, in a directory of pins.
+pub fn hook(place: &Path, hook: &Hook) -> PathBuf {
+    place.join(format!("hook-{}", hook.name))
+}
+
+/// Where marks count.
+pub fn filesystems() -> Result<HashMap<MapData, u32, u8>, GuardError> {
+    typed("filesystems")
+}
+
+/// Process and beginning of each permitted one.
+pub fn permitted() -> Result<HashMap<MapData, u32, u64>, GuardError> {
+    typed("permitted")
+}
+
+/// Refusals by hook.
+pub fn counters() -> Result<PerCpuArray<MapData, u64>, GuardError> {
+    typed("counters")
+}
+
+/// The last refusals, in no order.
+pub fn refusals() -> Result<Array<MapData, [u64; WORDS]>, GuardError> {
+    typed("refusals")
+}
+
+/// The registered filesystems.
+pub fn devices() -> Result<Vec<Device>, GuardError> {
+    let keys: Result<Vec<u32>, MapError> = filesystems()?.keys().collect();
+    let mut devices: Vec<Device> = keys
+        .map_err(|error| GuardError::refused("filesystems", &error))?
+        .into_iter()
+        .map(Device)
+        .collect();
+    devices.sort_unstable();
+    Ok(devices)
+}
+
+/// Removes a directory of pins; what is not pinned elsewhere goes with it. One that is not there is
+/// no error.
+pub fn remove(place: &Path) -> Result<(), GuardError> {
+    match fs::remove_dir_all(place) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(GuardError::call("unlink", place, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str) -> Result<T, GuardError> {
+    let open = || Map::from_map_data(MapData::from_pin(Path::new(PLACE).join(name))?);
+    open()
+        .and_then(T::try_from)
+        .map_err(|error| GuardError::refused(name, &error))
+}

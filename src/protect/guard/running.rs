@@ -1,0 +1,69 @@
+//! Whether guests run: processes whose root directory is another than ours.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::error::GuardError;
+use super::filesystem::{self, Device, Mount};
+
+/// A process with a root directory of its own on one of `devices`.
+///
+/// A process whose root cannot be found in any list of mounts counts as one.
+pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError> {
+    let own = open_root(Path::new("/"))
+        .map_err(|error| GuardError::call("open", Path::new("/"), error))?;
+    let host = identity(&own).map_err(|error| GuardError::call("stat", Path::new("/"), error))?;
+    let mounts = filesystem::mounts()?;
+    let processes = Path::new("/proc");
+    let entries =
+        fs::read_dir(processes).map_err(|error| GuardError::call("open", processes, error))?;
+    for entry in entries.flatten() {
+        let Some(process) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // Processes end while we look.
+        let Ok(root) = open_root(&entry.path().join("root")) else {
+            continue;
+        };
+        if identity(&root).is_ok_and(|root| root == host) {
+            continue;
+        }
+        match device_of(&root, &mounts, &entry.path()) {
+            Some(device) if devices.contains(&device) => {
+                return Ok(Some((process, device.to_string())));
+            }
+            Some(_) => {}
+            None => return Ok(Some((process, "that is not known".to_owned()))),
+        }
+    }
+    Ok(None)
+}
+
+fn open_root(path: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+fn identity(root: impl AsFd) -> rustix::io::Result<(u64, u64)> {
+    rustix::fs::fstat(root).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// By our own mounts (`chroot`), else by the process's (a mount namespace of its own).
+fn device_of(root: impl AsFd, mounts: &[Mount], process: &Path) -> Option<Device> {
+    let id = filesystem::mount_id(root).ok()?;
+    let find = |mounts: &[Mount]| {
+        let mount = mounts.iter().find(|mount| mount.id == id)?;
+        Some(mount.device)
+    };
+    find(mounts).or_else(|| {
+        let text = fs::read(process.join("mountinfo")).ok()?;
+        find(&filesystem::parse(&String::from_utf8_lossy(&text)))
+    })
+}

@@ -1,0 +1,97 @@
+//! What the guard does and did.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::error::GuardError;
+use super::hook::HOOKS;
+use super::pins::{self, PLACE};
+use super::refusal::Refusal;
+use super::{filesystem, hook};
+
+/// The guard as it is.
+#[derive(Debug, Default, Serialize)]
+pub struct Status {
+    /// Whether it is loaded; all else is empty where not.
+    pub loaded: bool,
+    /// Where marks count.
+    pub filesystems: Vec<Filesystem>,
+    /// What it listens to.
+    pub hooks: Vec<HookStatus>,
+    /// The last 64 refusals at most, the last one first.
+    pub last_refusals: Vec<Refusal>,
+}
+
+/// A guarded filesystem.
+#[derive(Debug, Serialize)]
+pub struct Filesystem {
+    /// `MAJOR:MINOR`, as in `/proc/self/mountinfo`.
+    pub device: String,
+    /// Where it is mounted, as far as this process sees.
+    pub mounts: Vec<String>,
+}
+
+/// A hook.
+#[derive(Debug, Serialize)]
+pub struct HookStatus {
+    /// As the kernel calls it.
+    pub name: &'static str,
+    /// Whether the guard sits on it; the kernel does not have it where not.
+    pub attached: bool,
+    /// Since the guard was loaded.
+    pub refusals: u64,
+}
+
+/// Looks at the guard.
+///
+/// # Errors
+/// [`GuardError`]: it is loaded, and cannot be looked at.
+pub fn status() -> Result<Status, GuardError> {
+    if !pins::is_loaded()? {
+        return Ok(Status::default());
+    }
+    let mounts = filesystem::mounts()?;
+    let filesystems = pins::devices()?
+        .into_iter()
+        .map(|device| Filesystem {
+            device: device.to_string(),
+            mounts: mounts
+                .iter()
+                .filter(|mount| mount.device == device)
+                .map(|mount| mount.place.clone())
+                .collect(),
+        })
+        .collect();
+    Ok(Status {
+        loaded: true,
+        filesystems,
+        hooks: hooks()?,
+        last_refusals: last_refusals()?,
+    })
+}
+
+fn hooks() -> Result<Vec<HookStatus>, GuardError> {
+    let counters = pins::counters()?;
+    let look = |(number, hook): (u32, hook::Hook)| {
+        let counts = counters
+            .get(&number, 0)
+            .map_err(|error| GuardError::refused("counters", &error))?;
+        Ok(HookStatus {
+            name: hook.name,
+            attached: pins::hook(Path::new(PLACE), &hook).exists(),
+            refusals: counts.iter().sum(),
+        })
+    };
+    (0..).zip(HOOKS).map(look).collect()
+}
+
+fn last_refusals() -> Result<Vec<Refusal>, GuardError> {
+    let mut refusals = Vec::new();
+    for words in pins::refusals()?.iter() {
+        let words = words.map_err(|error| GuardError::refused("refusals", &error))?;
+        refusals.extend(Refusal::read(&words));
+    }
+    refusals.sort_unstable_by_key(|refusal| std::cmp::Reverse(refusal.number));
+    Ok(refusals)
+}

@@ -1,0 +1,70 @@
+//! `--protect reflink`: guests share extents, and no inode.
+//!
+//! Each guest keeps its own files, and the filesystem lets equal bytes of them be stored once. What a
+//! guest writes goes to new blocks of its own file (copy on write by the filesystem), and mode, owner,
+//! attributes and locks belong to inodes, which nobody shares. So there is nothing to protect, and
+//! runs are safe while guests run. What is given up is memory: the page cache belongs to inodes, too.
+//!
+//! There are no objects either. The store is only where the lock of a run is, `gc`, `verify` and
+//! `deunify` have nothing to do, and a file that is removed or written to needs no bookkeeping.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::reason;
+use crate::sys::dedupe::{Outcome, share_extents};
+
+/// A filesystem that was seen to share extents.
+#[derive(Debug, Clone, Copy)]
+pub struct Reflink {
+    /// Bytes of a block: what a file takes on the disk is a multiple.
+    pub block_size: u64,
+}
+
+impl Reflink {
+    /// Tries it with two files without names on the filesystem of `store`.
+    ///
+    /// # Errors
+    /// What is missing, in a clause.
+    pub fn enforce(store: &Path) -> Result<Self, String> {
+        let shown = |errno: Errno| reason(&errno.into());
+        let cannot = |errno| match errno {
+            Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY => {
+                "its filesystem does not share extents (Btrfs does, and XFS made with reflink=1)"
+                    .to_owned()
+            }
+            errno => format!(
+                "whether its filesystem shares extents cannot be tried: {}",
+                shown(errno)
+            ),
+        };
+        let found = rustix::fs::statfs(store).map_err(cannot)?;
+        let (one, other) = (block(store).map_err(cannot)?, block(store).map_err(cannot)?);
+        let tried = share_extents(one.as_fd(), 0, BLOCK as u64, &[other.as_fd()]);
+        match tried.map_err(cannot)?.first() {
+            Some(Outcome::Failed(errno)) => Err(cannot(*errno)),
+            Some(Outcome::Differs) | None => Err(cannot(Errno::IO)),
+            Some(Outcome::Shared) => Ok(Self {
+                block_size: u64::try_from(found.f_bsize).unwrap_or(0).max(512),
+            }),
+        }
+    }
+}
+
+/// As large as the largest block of any filesystem that is meant here.
+const BLOCK: usize = 64 << 10;
+
+/// A file of one block that has no name, and so is gone when it is closed.
+fn block(directory: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = File::from(file);
+    file.write_all_at(&vec![1; BLOCK], 0)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(file.into())
+}

@@ -1,0 +1,73 @@
+//! Finds out which parts of a disk guests share that share no inodes: files that lie in one place.
+
+use std::os::fd::AsFd;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rustix::io::Errno;
+
+use super::FileError;
+use super::overlap::Span;
+use crate::guest::Guest;
+use crate::scan::{FileRecord, Scan};
+use crate::store::Store;
+use crate::sys::beneath;
+use crate::sys::extent_map::ExtentMap;
+
+/// Whether files of the store's filesystem can lie in one place at all.
+#[must_use]
+pub fn can_overlap(store: &Store) -> bool {
+    // BTRFS_SUPER_MAGIC and XFS_SUPER_MAGIC (linux/magic.h).
+    const KINDS: [u64; 2] = [0x9123_683E, 0x5846_5342];
+    rustix::fs::fstatfs(store.directory())
+        .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| KINDS.contains(&kind)))
+}
+
+/// Where each of `files` lies, with its guest as the holder, and what could not be looked at.
+#[must_use]
+pub fn spans(scan: &Scan, guests: &[&Guest], files: &[&FileRecord]) -> (Vec<Span>, Vec<FileError>) {
+    let mut all = (Vec::new(), Vec::new());
+    let looked: Vec<Result<Vec<Span>, FileError>> = files
+        .par_iter()
+        .map(|file| {
+            let holder = scan.guest_of(file.directory);
+            let guest = guests[usize::from(holder)];
+            let extents = extents(scan, guest, file).map_err(|(call, errno)| {
+                let path = guest.path_of(&scan.path_of(file));
+                FileError::call(call, path, &errno.into())
+            })?;
+            let held = extents.extents().iter().map(|extent| Span {
+                address: extent.address,
+                length: extent.length,
+                holder,
+            });
+            Ok(held.collect())
+        })
+        .collect();
+    for looked in looked {
+        match looked {
+            Ok(spans) => all.0.extend(spans),
+            Err(error) => all.1.push(error),
+        }
+    }
+    all
+}
+
+fn extents(
+    scan: &Scan,
+    guest: &Guest,
+    file: &FileRecord,
+) -> Result<ExtentMap, (&'static str, Errno)> {
+    let opened = beneath::open_directory(guest.root.as_fd(), &scan.directory_path(file.directory))
+        .and_then(|directory| beneath::open_file(directory.as_fd(), scan.name_of(file)));
+    match opened {
+        // Blocks beyond the end that are allocated are the file's, too.
+        Ok(opened) => ExtentMap::of(opened.as_fd(), file.stamp.size.max(file.stamp.allocated))
+            .map(Option::unwrap_or_default)
+            .map_err(|errno| ("ioctl(FS_IOC_FIEMAP)", errno)),
+        // Gone, or something else took its place, since it was scanned.
+        Err(Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NOTDIR | Errno::NXIO) => {
+            Ok(ExtentMap::default())
+        }
+        Err(errno) => Err(("openat2", errno)),
+    }
+}

@@ -1,0 +1,175 @@
+//! Two and three guests that share files under the guard.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::adversary::Adversary;
+use crate::support::filesystem::{command, on_each};
+use crate::support::moments::{assert_same, equal_guests, snapshots};
+use crate::support::program::{Host, output, refused, vhashify};
+use crate::support::snapshot::{Snapshot, check_store};
+use crate::{ADVERSARY, Guard, Running, Who, child, guard};
+
+/// A host whose guests share all that they have. The guard goes when the second value does.
+fn unified(place: &Path, guests: usize) -> (Host, Guard) {
+    let host = Host::new(place, guests).protected_by("lsm");
+    equal_guests(&host, 12);
+    let loaded = Guard;
+    let report = host.run(&[]);
+    assert_eq!(report["protection"][0], "lsm");
+    assert!(report["files_unified"].as_u64().unwrap() > 12, "{report}");
+    (host, loaded)
+}
+
+/// The adversary makes no command fail either: see `inode_permission` in `guard.bpf.c`.
+#[test]
+fn inv4_guests_stay_apart_and_can_be_served_while_one_of_them_attacks() {
+    on_each(|filesystem| {
+        let (host, _loaded) = unified(filesystem.path(), 3);
+        let before = snapshots(&host);
+        let this = std::env::current_exe().unwrap();
+        let adversary = Adversary::start(&this, &ADVERSARY, &host.guests[0]);
+        for round in 0..3 {
+            host.deunify(1, &[]);
+            assert_same(&before, &host, &format!("after deunify, round {round}"));
+            host.call(["verify", "--deep"]);
+            let report = host.run(&["--refresh"]);
+            assert!(report["files_unified"].as_u64().unwrap() > 12, "{report}");
+            assert_same(&before, &host, &format!("after a run, round {round}"));
+        }
+        let refused = adversary.stop();
+        assert!(refused > 100, "{refused}");
+        host.call(["gc"]);
+        check_store(&host.store());
+    });
+}
+
+#[test]
+fn the_guard_stays_while_a_guest_with_shared_files_runs_unless_forced() {
+    on_each(|filesystem| {
+        let (host, _loaded) = unified(filesystem.path(), 2);
+        let guest = Running(
+            child(Who::Host, "stay", &host.guests[1])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        while fs::read_link(format!("/proc/{}/root", guest.0.id())).unwrap() == Path::new("/") {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let line = refused(vhashify().args(["guard", "unload"]), 3);
+        assert!(line.contains("stop the guests"), "{line}");
+        let id = format!("process {} ", guest.0.id());
+        assert!(line.contains(&id), "{line}");
+        let shared = host.guests[1].join("d1/file1");
+        let write = || fs::OpenOptions::new().append(true).open(&shared);
+        assert_eq!(write().unwrap_err().raw_os_error(), Some(libc::EPERM));
+
+        let forced = guard(&["unload", "--force"], &host.store());
+        assert_eq!(forced["loaded"], false);
+        write().unwrap();
+        drop(guest);
+        host.run(&[]);
+        assert_eq!(guard(&["unload"], &host.store())["loaded"], false);
+    });
+}
+
+/// What a guest needs to run dpkg.
+const PACKAGES: &str = "base-files base-passwd coreutils dash diffutils dpkg grep init-system-helpers libc-bin \
+                        libacl1 libattr1 libaudit1 libblkid1 libbz2-1.0 libc6 libcap-ng0 libgcc-s1 \
+                        liblzma5 libmd0 libmount1 libpcre2-8-0 libselinux1 libsmartcols1 libsystemd0 \
+                        libudev1 libuuid1 libzstd1 mount sed tar util-linux zlib1g";
+
+/// Makes a guest of the packages of this system, and `/newer.deb`, which is the package `mount` again
+/// with another version and one other file. It has setuid programs.
+const MAKE: &str = r#"
+    guest=$1
+    shift
+    cd /
+    # Where the links at the root lead.
+    mkdir -p "$guest"/usr/{bin,sbin,lib,lib64}
+    cp -a --parents bin lib lib64 sbin etc var/lib/dpkg "$guest"
+    for package; do
+        dpkg-query -W "$package" >/dev/null 2>&1 && dpkg -L "$package"
+    done | sort -u | while read -r path; do
+        [ ! -f "$path" ] || echo "$path"
+    done | grep -v '^/usr/share/\(doc\|info\|locale\|man\)/' | tar -C / -cT - | tar -C "$guest" -xp
+    mkdir -p "$guest/tmp" "$guest/var/log" "$guest/dev"
+
+    package=$(mktemp -d)
+    mkdir "$package/DEBIAN"
+    dpkg-query -s mount | sed '/^Status:/d; s/^Version: .*/&+newer/' >"$package/DEBIAN/control"
+    dpkg -L mount | while read -r path; do
+        [ ! -f "$path" ] || cp -a --parents ".$path" "$package"
+    done
+    mkdir -p "$package/usr/share/newer"
+    echo newer >"$package/usr/share/newer/file"
+    (cd "$package" && find . -path ./DEBIAN -prune -o -type f -print0 | sed -z 's|^\./||' |
+        xargs -0 md5sum >DEBIAN/md5sums)
+    dpkg-deb --root-owner-group -Znone -b "$package" "$guest/newer.deb"
+"#;
+
+/// In a guest's context, as root of the guest.
+fn in_guest(root: &Path, arguments: &[&str]) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ]);
+    unshare.arg("--root").arg(root).args(["--wd", "/"]);
+    unshare.args(arguments);
+    unshare
+}
+
+#[test]
+fn inv4_dpkg_upgrades_a_package_of_a_unified_guest_and_no_other_feels_it() {
+    // On the machine's large disk.
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let host = Host::new(place.path(), 2).protected_by("lsm");
+    let [one, other]: [PathBuf; 2] = host.guests.clone().try_into().unwrap();
+    command(
+        Command::new("bash")
+            .args(["-euc", MAKE, "bash"])
+            .arg(&one)
+            .args(PACKAGES.split_whitespace()),
+    );
+    command(Command::new("cp").arg("-aT").args([&one, &other]));
+    let before = Snapshot::of(&other);
+    let _loaded = Guard;
+    let report = host.run(&[]);
+    assert!(report["files_unified"].as_u64().unwrap() > 300, "{report}");
+    assert!(report["skipped"]["setuid-setgid-or-sticky"].as_u64() > Some(3));
+    before.assert_same(&Snapshot::of(&other), "after a run");
+
+    // Nothing of the guest can be written to, and its package can be replaced.
+    let mut write = in_guest(&one, &["/bin/sh", "-c", "echo more >>/bin/findmnt"]);
+    assert!(!output(&mut write).status.success());
+    let upgrade = ["/usr/bin/dpkg", "--install", "/newer.deb"];
+    command(&mut in_guest(&one, &upgrade));
+    assert_eq!(
+        command(&mut in_guest(&one, &["/usr/bin/dpkg", "--verify", "mount"])),
+        ""
+    );
+    let version = ["/usr/bin/dpkg-query", "-W", "mount"];
+    let version = command(&mut in_guest(&one, &version));
+    assert!(version.ends_with("+newer\n"), "{version}");
+    assert_eq!(
+        fs::read(one.join("usr/share/newer/file")).unwrap(),
+        b"newer\n"
+    );
+    before.assert_same(&Snapshot::of(&other), "after the other's upgrade");
+
+    // What the package brought again is shared again.
+    let upgraded = Snapshot::of(&one);
+    let report = host.run(&[]);
+    assert!(report["files_unified"].as_u64() > Some(0), "{report}");
+    host.call(["verify", "--deep"]);
+    before.assert_same(&Snapshot::of(&other), "after another run");
+    upgraded.assert_same(&Snapshot::of(&one), "after another run");
+}
