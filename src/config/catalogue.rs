@@ -63,7 +63,10 @@ pub const CATALOGUE: &[Setting] = &[
         "context",
         "its context number; without it a free one from 49152 to 65535",
     ),
-    honoured("name", "its name in listings"),
+    unneeded(
+        "name",
+        "its name, as the old tool wrote it; that of its directory counts",
+    ),
     honoured("uts/nodename", "its host name"),
     honoured("uts/domainname", "its NIS domain name"),
     honoured(

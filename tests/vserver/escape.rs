@@ -253,15 +253,15 @@ fn the_program_that_enters_cannot_be_written() {
     // What runs cannot be written, so one keeps it open until it has ended.
     let catch = "while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in *vserver*) \
                  exec 9<$p/exe; readlink $p/exe; while [ -e $p/exe ]; do sleep 0.1; done; \
-                 printf x >> /proc/self/fd/9 && echo written || echo refused; exit;; esac; \
+                 printf x 2>/dev/null >> /proc/self/fd/9 && echo written || echo refused; exit;; esac; \
                  done; done";
-    let mut watcher = host.vserver(&["web", "exec", "timeout", "20", "sh", "-c", catch]);
-    let watcher = watcher.stdout(Stdio::piped()).spawn().unwrap();
+    let mut watcher = host.vserver(&["web", "exec", "timeout", "60", "sh", "-c", catch]);
+    let mut watcher = watcher.stdout(Stdio::piped()).spawn().unwrap();
     let mut trapped = Command::new(&program);
     trapped.arg("--config-dir").arg(host.at("conf"));
     trapped.arg("--state-dir").arg(host.at("state"));
     trapped.args(["web", "exec", "/trap"]).stdin(Stdio::null());
-    for _ in 0..20 {
+    while watcher.try_wait().unwrap().is_none() {
         let mut child = trapped.stderr(Stdio::null()).spawn().unwrap();
         drop(child.wait());
     }

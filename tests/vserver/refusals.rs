@@ -23,6 +23,7 @@ fn a_name_is_one_visible_directory_of_the_tree() {
 #[test]
 fn settings_that_mean_nothing_are_named() {
     let host = Host::new();
+    host.sleeper("web");
     for (setting, value, said) in [
         ("apps/init/style", "upstart\n", "upstart"),
         ("apps/init/killseq", "TERM NEVER\n", "NEVER"),
@@ -36,14 +37,19 @@ fn settings_that_mean_nothing_are_named() {
         ("nice", "lots\n", "lots"),
         ("rlimits/nofile", "few\n", "few"),
     ] {
-        let name = setting.replace('/', "-");
-        host.sleeper(&name);
-        host.set(&name, setting, value);
-        let line = host.refused(&[&name, "start"], 2);
+        let path = host.at("conf/web").join(setting);
+        let before = fs::read_to_string(&path).ok();
+        host.set("web", setting, value);
+        let line = host.refused(&["web", "start"], 2);
         assert!(line.contains(said) && line.contains(setting), "{line}");
-        assert!(!host.at("state").join(&name).join("guest.json").exists());
-        fs::remove_dir_all(host.at("conf").join(&name)).unwrap();
+        assert!(!host.at("state/web/guest.json").exists());
+        match before {
+            Some(before) => host.set("web", setting, &before),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        drop(fs::remove_dir_all(host.at("conf/web/interfaces")));
     }
+    host.ok(&["web", "start"]);
 }
 
 #[test]
