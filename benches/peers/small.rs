@@ -83,6 +83,7 @@ pub fn collection(settings: &Settings, place: &Path) -> Result<Row> {
     remove(&pristine)?;
     fresh.measure(VHASHIFY.run.context("vhashify links")?, 0)?;
     let (mut own, mut limit) = (Vec::new(), Vec::new());
+    let mut orphans = 0;
     for round in 0..settings.rounds {
         // Removes one file of a hundred from every guest, another one in each round.
         let mut number = 0;
@@ -98,11 +99,12 @@ pub fn collection(settings: &Settings, place: &Path) -> Result<Row> {
                 number += 1;
             }
         }
-        note(&format!("gc with {} orphans", number / GUESTS));
+        orphans = number / GUESTS;
+        note(&format!("gc with {orphans} orphans"));
         limit.push(fresh.measure(FIND_ORPHANS, round)?.0);
         own.push(fresh.measure(GC, round)?.0);
     }
-    let setting = format!("{objects} objects, {} orphans", objects / 100);
+    let setting = format!("{objects} objects, {orphans} orphans");
     let mut row = Row::new("gc", "gc", setting, objects as f64);
     row.add(VHASHIFY.name, Role::Own, &own);
     row.add("find -links 1", Role::Limit, &limit);

@@ -91,12 +91,16 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// Writes bytes as lower-case hexadecimal digits.
+/// Writes at most 32 bytes as lower-case hexadecimal digits.
 fn write_hex(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |byte: u8| out.write_char(DIGITS[usize::from(byte)].into());
-    let mut halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    halves.try_for_each(digit)
+    let mut text = [0; 64];
+    for (pair, &byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xF)];
+    }
+    let text = std::str::from_utf8(&text[..2 * bytes.len()]);
+    out.write_str(text.map_err(|_| fmt::Error)?)
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
