@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::filesystem::Filesystem;
 use crate::support::numbers::Numbers;
-use crate::support::program::Host;
+use crate::support::program::{Host, is_guarded};
 
 /// Something that is tried again and again, and panics as soon as an invariant does not hold.
 pub struct Attack {
@@ -58,6 +58,16 @@ impl Field<'_> {
     /// Says that `count` of `what` were tried.
     pub fn tried(&self, what: &'static str, count: u64) {
         self.tried.add(self.attack.invariants, what, count);
+    }
+}
+
+/// How many of something an attack takes: fewer where it is tried with the guard, in machines whose
+/// every instruction is emulated.
+pub fn scaled(count: u64) -> u64 {
+    if is_guarded() {
+        count.div_ceil(5)
+    } else {
+        count
     }
 }
 

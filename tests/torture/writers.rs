@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::attack::{Attack, Ends, Field};
+use crate::attack::{Attack, Ends, Field, scaled};
 use crate::support::disturb::VARIABLE;
 use crate::support::filesystem::Filesystem;
 use crate::support::mapping::Mapping;
@@ -67,7 +67,7 @@ pub fn during_runs(
         let ends = Ends(&is_over);
         let mut threads = Vec::new();
         for guest in &host.guests {
-            for number in 0..WRITERS_OF_A_GUEST {
+            for number in 0..scaled(WRITERS_OF_A_GUEST) {
                 let this = Writer {
                     guest,
                     number,
