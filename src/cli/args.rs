@@ -207,6 +207,8 @@ pub enum Protect {
     Lsm,
     /// Share extents and no inodes: disk, but no page cache; Btrfs and XFS, guests may run
     Reflink,
+    /// Mark them, and have fs-verity hold their content; a guest can still change their metadata for all
+    Verity,
     /// Mark them, enforce nothing: for guests at rest that are trusted
     None,
 }

@@ -166,6 +166,7 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
             Protect::Auto => Mode::Auto,
             Protect::Lsm => Mode::Lsm,
             Protect::Reflink => Mode::Reflink,
+            Protect::Verity => Mode::Verity,
             Protect::None => Mode::None,
         },
     };

@@ -4,17 +4,20 @@
 //! | --- | --- | --- | --- | --- |
 //! | `lsm` | inodes, marked | yes | yes: the guard refuses changes and locks | kernels with an active BPF security module |
 //! | `reflink` | extents | yes | yes: every guest has inodes of its own | Btrfs, XFS |
+//! | `verity` | inodes, marked | yes: fs-verity | no | ext4 with `-O verity`, Btrfs |
 //! | `none` | inodes, marked | no | no | everywhere; for trusted guests at rest |
 //!
 //! `auto` takes the first way of these that this host and the store's filesystem can enforce, and
 //! it has been tried, not guessed. Where there is none it is refused: writable inodes are never
-//! shared in silence. fs-verity, which would fix content and nothing else, is not among the ways yet.
+//! shared in silence. `verity` is not for `auto`: what one guest does to the metadata of a shared inode
+//! would be felt by all.
 
 #[cfg(feature = "guard")]
 pub mod guard;
 pub mod lsm;
 mod none;
 mod reflink;
+mod verity;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -23,6 +26,7 @@ use crate::error::Error;
 
 pub use none::MarkOnly;
 pub use reflink::Reflink;
+pub use verity::{Verity, holds_its_bytes};
 
 /// How what guests share is to be protected (`--protect`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub enum Mode {
     Lsm,
     /// Shares extents and no inodes.
     Reflink,
+    /// Marks, and content that fs-verity holds.
+    Verity,
     /// Marks without enforcement.
     None,
 }
@@ -45,6 +51,7 @@ impl Mode {
             Self::Auto => "auto",
             Self::Lsm => "lsm",
             Self::Reflink => "reflink",
+            Self::Verity => "verity",
             Self::None => "none",
         }
     }
@@ -52,7 +59,7 @@ impl Mode {
 
 /// Makes an inode an object and takes that back.
 pub trait Protection: Sync {
-    /// Whether an inode that was put under protection cannot be opened for writing any more.
+    /// Whether nothing of an inode that was put under protection can be changed any more.
     fn is_enforced(&self) -> bool;
 
     /// Puts the inode under protection. Doing it twice does no harm.
@@ -60,6 +67,20 @@ pub trait Protection: Sync {
     /// # Errors
     /// What the filesystem answers.
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
+
+    /// Whether an object must be a new inode, because what [`protect`](Self::protect) does cannot be
+    /// taken back, and a guest's own file must not be left with it.
+    fn wants_copies(&self) -> bool {
+        false
+    }
+
+    /// Whether an object that an earlier run made is under protection, maybe in another mode.
+    ///
+    /// # Errors
+    /// What the filesystem answers.
+    fn holds(&self, _object: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        Ok(true)
+    }
 
     /// Takes the protection off an inode that did not become an object after all.
     ///
@@ -102,22 +123,32 @@ struct Way {
     mode: Mode,
     /// Has it in place for a store, and tries it there.
     enforce: fn(&Path) -> Result<Sharing, String>,
+    /// Whether it keeps guests apart in everything, so that [`Mode::Auto`] may take it.
+    is_whole: bool,
     /// The same for a dry run: what [`Way::enforce`] would share, as far as that can be said by one
     /// that leaves everything as it is.
     foresee: fn(&Path) -> Result<Sharing, String>,
 }
 
 /// The ways that enforce something, the strongest first.
-const WAYS: [Way; 2] = [
+const WAYS: [Way; 3] = [
     Way {
         mode: Mode::Lsm,
+        is_whole: true,
         enforce: |store| lsm::enforce(store).map(|guard| Sharing::Inodes(Box::new(guard))),
         foresee: |_| lsm::foresee().map(|()| Sharing::Inodes(Box::new(MarkOnly))),
     },
     Way {
         mode: Mode::Reflink,
+        is_whole: true,
         enforce: |store| Reflink::enforce(store).map(Sharing::Extents),
         foresee: |store| Reflink::enforce(store).map(Sharing::Extents),
+    },
+    Way {
+        mode: Mode::Verity,
+        is_whole: false,
+        enforce: |store| Verity::enforce(store).map(|verity| Sharing::Inodes(Box::new(verity))),
+        foresee: |store| Verity::enforce(store).map(|_| Sharing::Inodes(Box::new(MarkOnly))),
     },
 ];
 
@@ -153,7 +184,7 @@ fn first(
     }
     let mut missing = Vec::new();
     for way in &WAYS {
-        if mode == way.mode || mode == Mode::Auto {
+        if mode == way.mode || mode == Mode::Auto && way.is_whole {
             match take(way) {
                 Ok(sharing) => return Ok((way.mode, sharing)),
                 Err(clause) => missing.push(format!("{}: {clause}", way.mode.name())),

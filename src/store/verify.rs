@@ -12,7 +12,7 @@ use super::{Listed, ObjectName, Store, StoreLock};
 use crate::error::{Error, reason};
 use crate::identity;
 use crate::index::{Index, Update};
-use crate::protect::Protection;
+use crate::protect::{Protection, holds_its_bytes};
 use crate::report::{FileError, Progress};
 use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::Stamp;
@@ -211,8 +211,11 @@ impl Verifier<'_> {
         let proven = leased
             .prove(identity.mtime, &mut buffer)
             .map_err(|unproven| told(&unproven))?;
+        let file = proven.leased.file.as_fd();
         let fault = if proven.identity == identity {
-            None
+            let is_held = holds_its_bytes(file, proven.leased.stamp.size)
+                .map_err(|error| format!("FS_IOC_MEASURE_VERITY: {}", reason(&error)))?;
+            (!is_held).then_some("fs-verity holds other bytes than it has")
         } else if proven.identity.digest == identity.digest {
             Some(METADATA)
         } else {

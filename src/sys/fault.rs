@@ -54,6 +54,8 @@ points! {
     ObjectSync = "object-sync",
     /// `ioctl(FS_IOC_SETFLAGS)` that sets the mark.
     Mark = "mark",
+    /// `ioctl(FS_IOC_ENABLE_VERITY)` of a file that becomes an object.
+    EnableVerity = "enable-verity",
     /// `ioctl(FS_IOC_SETFLAGS)` that takes the mark away.
     Unmark = "unmark",
     /// `ioctl(FS_IOC_FIEMAP)`.

@@ -17,6 +17,10 @@ const MARK: IFlags = IFlags::SYNC.union(IFlags::NOATIME);
 /// `EXT4_EXTENTS_FL`, `EXT4_EA_INODE_FL` and `EXT4_INLINE_DATA_FL` (`fs/ext4/ext4.h`).
 const LAYOUT: u32 = 0x0004_0000 | 0x0008_0000 | 0x0020_0000 | 0x1000_0000;
 
+/// `FS_VERITY_FL`: an object may have it, too; a file that a guest has put under fs-verity itself has it
+/// without the mark.
+const VERITY: u32 = 0x0010_0000;
+
 /// What a file's inode flags mean for unification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flags {
@@ -43,7 +47,7 @@ pub fn read(file: BorrowedFd<'_>) -> Result<Flags> {
     };
     Ok(match flags {
         0 => Flags::Plain,
-        marked if marked == MARK.bits() => Flags::Marked,
+        marked if marked & !VERITY == MARK.bits() => Flags::Marked,
         _ => Flags::Unusual,
     })
 }
@@ -54,6 +58,8 @@ pub fn read(file: BorrowedFd<'_>) -> Result<Flags> {
 /// What `ioctl_iflags(2)` lists; `EOPNOTSUPP` where the filesystem keeps no such flags.
 pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
     let flags = ioctl_getflags(file)?;
+    // Nobody can set or clear fs-verity so, and Btrfs refuses to be told of it.
+    let flags = flags - IFlags::from_bits_retain(VERITY);
     fault::at(Point::Mark, || ioctl_setflags(file, flags | MARK))
 }
 
@@ -63,6 +69,7 @@ pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
 /// What `ioctl_iflags(2)` lists.
 pub fn unmark(file: BorrowedFd<'_>) -> Result<()> {
     let flags = ioctl_getflags(file)?;
+    let flags = flags - IFlags::from_bits_retain(VERITY);
     fault::at(Point::Unmark, || ioctl_setflags(file, flags - MARK))
 }
 

@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::tally::Tally;
 use super::temporary::Purpose;
 use super::transaction::{GRACE, Object, Replacement, Transaction};
+use crate::cow::private_copy;
 use crate::identity::Identity;
 use crate::report::{FileError, Skip};
 use crate::scan::{FileRecord, GuestId};
@@ -123,8 +124,21 @@ impl<'a> Applier<'a> {
             match *step {
                 Step::Create { member, instance } => {
                     let name = ObjectName { identity, instance };
-                    let made = self.create(name, &mut participants[member], tally);
-                    current = Some((instance, add(&mut transaction, made)));
+                    let participant = &mut participants[member];
+                    let is_copy = self.shared.protection.wants_copies();
+                    let made = if is_copy {
+                        self.create_copy(name, participant, tally)
+                    } else {
+                        self.create(name, participant, tally)
+                    };
+                    let made = add(&mut transaction, made);
+                    current = Some((instance, made));
+                    if let (true, Some(object)) = (is_copy, made) {
+                        self.replace(identity, participant, object, &mut transaction, tally);
+                        if let Some(done) = transaction.replacements.last_mut() {
+                            done.is_by_its_copy = done.object == object;
+                        }
+                    }
                 }
                 Step::Replace { member, instance } => {
                     if current.is_none_or(|(number, _)| number != instance) {
@@ -228,6 +242,52 @@ impl<'a> Applier<'a> {
         })
     }
 
+    /// Makes a copy of the participant's file an object. The file itself keeps its names.
+    fn create_copy(
+        &mut self,
+        name: ObjectName,
+        participant: &mut Participant<'_>,
+        tally: &mut Tally,
+    ) -> Option<Object> {
+        let shared = self.shared;
+        let proven = self.take_proof(name.identity, participant, tally)?;
+        let leased = &participant.proven.insert(proven).leased;
+        let copied = private_copy(&leased.file, &leased.stamp, shared.store.directory());
+        let made = copied.and_then(|copy| {
+            let call = |name: &'static str| move |errno: Errno| (name, errno.into());
+            let object = copy.as_fd();
+            let protected = shared.protection.protect(object);
+            protected.map_err(call("ioctl(FS_IOC_ENABLE_VERITY)"))?;
+            // A name that leads to it after a power cut must lead to its content, too.
+            let synchronised = fault::at(Point::ObjectSync, || rustix::fs::fdatasync(object));
+            synchronised.map_err(call("fdatasync"))?;
+            let inserted = shared.store.insert(shared.lock, &name, object);
+            inserted.map_err(call("linkat"))?;
+            let inode = Stamp::of(object).map_err(call("statx"))?.inode;
+            Ok((copy, inode))
+        });
+        match made {
+            Ok((file, inode)) => {
+                tally.objects_created += 1;
+                Some(Object {
+                    file,
+                    inode,
+                    links: 1,
+                    name,
+                    is_new: true,
+                    must_stay: false,
+                    guests: Vec::new(),
+                })
+            }
+            Err((call, error)) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                let error = FileError::call(call, shared.store.path_of(&name), &error);
+                tally.failed(error, errno);
+                None
+            }
+        }
+    }
+
     /// Opens an object that is to be linked.
     fn open_object(&mut self, known: &Known, tally: &mut Tally) -> Option<Object> {
         let opened = object::open(
@@ -317,6 +377,7 @@ impl<'a> Applier<'a> {
             file: participant.files[0],
             guests: participant.guests.clone(),
             names,
+            is_by_its_copy: false,
         });
     }
 

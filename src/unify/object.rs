@@ -105,6 +105,18 @@ pub fn open(
         }
         proven.leased.file
     };
+    if !shared
+        .protection
+        .holds(file.as_fd())
+        .map_err(|errno| failed("ioctl(FS_IOC_MEASURE_VERITY)", errno))?
+    {
+        return Err(Some(FileError {
+            path: path(),
+            reason: "it was shared in another mode, and this one cannot take it over; run `vhashify deunify` \
+                     for the guests that have it, `vhashify gc`, and this again"
+                .to_owned(),
+        }));
+    }
     // An interrupted run may have left it without the mark.
     if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
         return Err(failed("ioctl(FS_IOC_SETFLAGS)", errno));

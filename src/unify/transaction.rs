@@ -79,6 +79,8 @@ pub struct Replacement {
     pub guests: Vec<(GuestId, u32)>,
     /// All of its names.
     pub names: Vec<Exchanged>,
+    /// Whether the object was made as a copy of this file.
+    pub is_by_its_copy: bool,
 }
 
 impl Transaction {
@@ -110,6 +112,12 @@ impl Transaction {
                     && since(&object.file, &object.name.identity) != Since::Same
             })
             .collect();
+        // A guest's file that gave way to its copy stays an object, alone as it is.
+        let fewest = if shared.protection.wants_copies() {
+            1
+        } else {
+            2
+        };
         let mut replaced: Vec<Vec<(GuestId, u32)>> = vec![Vec::new(); self.objects.len()];
         for replacement in self.replacements {
             let files = replacement.names.len() as u64;
@@ -135,7 +143,10 @@ impl Transaction {
                     tally.failed(error, errno);
                 }
             }
-            tally.unified(files, &replacement.stamp);
+            // A file that gave way to its own copy saved nothing.
+            if !replacement.is_by_its_copy {
+                tally.unified(files, &replacement.stamp);
+            }
             replaced[replacement.object].extend(replacement.guests);
         }
         for ((object, withdrawn), mut links) in
@@ -144,7 +155,7 @@ impl Transaction {
             links.extend_from_slice(&object.guests);
             if withdrawn {
                 object.withdraw(shared, tally);
-            } else if object.is_new && !object.must_stay && links.len() < 2 {
+            } else if object.is_new && !object.must_stay && links.len() < fewest {
                 // All others fell out meanwhile: no second guest needs it.
                 object.give_back(shared, tally);
             } else {

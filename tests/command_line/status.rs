@@ -108,13 +108,17 @@ fn three_when_nothing_can_be_protected() {
         WITHOUT_GUARD,
         "reflink: its filesystem does not share extents",
     );
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&[], &[lsm, reflink]),
         (&["--protect", "auto"], &[lsm, reflink]),
         (&["--protect", "lsm"], &[lsm]),
         (&["--protect", "lsm", "-n"], &[lsm]),
         (&["--protect", "reflink"], &[reflink]),
         (&["--protect", "reflink", "-n"], &[reflink]),
+        (
+            &["--protect", "verity"],
+            &["verity: fs-verity is not enabled"],
+        ),
     ];
     for (mode, missing) in cases {
         let mut command = host.command(["--manually"]);

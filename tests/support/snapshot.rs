@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// `FS_SYNC_FL | FS_NOATIME_FL` (linux/fs.h): the mark of iunlink.
 const MARK: u32 = 0x8 | 0x80;
 
+/// `FS_VERITY_FL`, which comes with the mark under `--protect verity`.
+const VERITY: u32 = 0x0010_0000;
+
 /// What ext4 says of its own layout (fs/ext4/ext4.h): a directory that got a hash tree, a file in
 /// extents, a huge one, attributes in inodes of their own, data in the inode.
 const LAYOUT: u32 = 0x1000 | 0x4_0000 | 0x8_0000 | 0x20_0000 | 0x1000_0000;
@@ -129,7 +132,9 @@ fn entry(path: &Path, metadata: &Metadata, first_name: PathBuf) -> Entry {
         mtime: (metadata.mtime(), metadata.mtime_nsec()),
         attributes: attributes(path),
         flags: if kind.is_file() || kind.is_dir() {
-            flags(path) & !MARK & !LAYOUT
+            let flags = flags(path);
+            let of_objects = if flags & MARK == MARK { VERITY } else { 0 };
+            flags & !MARK & !LAYOUT & !of_objects
         } else {
             0
         },

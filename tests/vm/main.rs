@@ -120,6 +120,16 @@ fn debian_13_guard_keeps_guests_apart() {
     guard(13, &["inv4_", "the_guard_stays"]);
 }
 
+#[test]
+fn debian_12_verity() {
+    Machine::debian(12).passes("verity", &["--test-threads=2"]);
+}
+
+#[test]
+fn debian_13_verity() {
+    Machine::debian(13).passes("verity", &["--test-threads=2"]);
+}
+
 /// The attacks of the torture that can be made where the guard is, with an adversary beside each. The
 /// power is cut from disks that the test serves itself, which is nothing to do under emulation.
 const ATTACKS: [&str; 9] = [

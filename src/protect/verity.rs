@@ -1,0 +1,205 @@
+//! `--protect verity`: guests share inodes whose content fs-verity holds, and nothing more.
+//!
+//! The kernel lets nobody open such a file for writing, whoever asks and whatever is loaded, and that
+//! cannot be taken back. What it does not hold is the rest of an inode: a guest that changes mode, owner,
+//! times or attributes of a shared file, or locks it, does that to all guests. So `auto` never chooses it:
+//! it is for hosts without a guard whose guests are trusted with metadata.
+//!
+//! Because nothing takes it off an inode again, objects are copies: the first guest's file is replaced
+//! like any other's, and no file of a guest is left read-only that nobody shares. Objects of runs in
+//! other modes stay as they are and are not used.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use super::Protection;
+use crate::error::reason;
+use crate::sys::flags;
+use crate::sys::verity::{BLOCK, DIGEST, SHA256, enable, measure};
+
+/// A filesystem that was seen to hold a file by fs-verity.
+#[derive(Debug, Clone, Copy)]
+pub struct Verity(());
+
+impl Verity {
+    /// Tries it with a file without a name on the filesystem of `store`.
+    ///
+    /// # Errors
+    /// What is missing, in a clause.
+    pub fn enforce(store: &Path) -> Result<Self, String> {
+        let cannot = |errno: Errno| match errno {
+            Errno::OPNOTSUPP | Errno::NOTTY => {
+                "fs-verity is not enabled on its filesystem (ext4: tune2fs \
+                 -O verity; Btrfs has it always) or missing in this kernel (CONFIG_FS_VERITY)"
+                    .to_owned()
+            }
+            errno => format!("fs-verity cannot be tried: {}", reason(&errno.into())),
+        };
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let writable = rustix::fs::open(store, flags, Mode::RUSR | Mode::WUSR).map_err(cannot)?;
+        rustix::io::write(&writable, b"tried").map_err(cannot)?;
+        let path = format!("/proc/self/fd/{}", writable.as_raw_fd());
+        let readable = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let readable = readable.map_err(cannot)?;
+        drop(writable);
+        enable(readable.as_fd()).map_err(cannot)?;
+        Ok(Self(()))
+    }
+}
+
+impl Protection for Verity {
+    fn is_enforced(&self) -> bool {
+        // Content alone is.
+        false
+    }
+
+    fn wants_copies(&self) -> bool {
+        true
+    }
+
+    /// Its mtime stays, which ext4 sets (`ext4_begin_enable_verity` in `fs/ext4/verity.c` truncates).
+    fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        let before = rustix::fs::fstat(object)?;
+        match enable(object) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: before.st_mtime,
+                tv_nsec: before.st_mtime_nsec.try_into().unwrap_or(0),
+            },
+        };
+        rustix::fs::futimens(object, &times)?;
+        flags::mark(object)
+    }
+
+    fn holds(&self, object: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        Ok(measure(object)?.is_some())
+    }
+
+    fn release(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        flags::unmark(object)
+    }
+}
+
+/// Whether fs-verity holds the bytes that the file has now; true where it is not enabled.
+///
+/// The kernel checks pages against the tree as they are read from the disk. This says that the tree is one
+/// of these very bytes: the same digest, computed from them.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn holds_its_bytes(file: BorrowedFd<'_>, size: u64) -> io::Result<bool> {
+    match measure(file)? {
+        None => Ok(true),
+        Some(held) => Ok(held == digest(&File::from(file.try_clone_to_owned()?), size)?),
+    }
+}
+
+/// The digest that `FS_IOC_MEASURE_VERITY` gives for a file of these bytes: SHA-256 of the descriptor
+/// (`fsverity_descriptor` in `fs/verity/fsverity_private.h`), in which the root of the tree stands.
+fn digest(file: &File, size: u64) -> io::Result<[u8; DIGEST]> {
+    let mut descriptor = [0; 256];
+    descriptor[0] = 1;
+    descriptor[1] = SHA256;
+    descriptor[2] = BLOCK.ilog2().to_le_bytes()[0];
+    descriptor[8..16].copy_from_slice(&size.to_le_bytes());
+    descriptor[16..16 + DIGEST].copy_from_slice(&root(file, size)?);
+    Ok(Sha256::digest(descriptor).into())
+}
+
+/// The hash of the one block that is left when blocks are replaced by their hashes again and again. An empty
+/// file has none, and zeros stand for it.
+fn root(file: &File, size: u64) -> io::Result<[u8; DIGEST]> {
+    if size == 0 {
+        return Ok([0; DIGEST]);
+    }
+    let mut hashes = Vec::new();
+    let mut block = [0; BLOCK];
+    let mut offset = 0;
+    while offset < size {
+        let length = usize::try_from(size - offset).map_or(BLOCK, |left| left.min(BLOCK));
+        file.read_exact_at(&mut block[..length], offset)?;
+        block[length..].fill(0);
+        hashes.extend_from_slice(&Sha256::digest(block));
+        offset += length as u64;
+    }
+    while hashes.len() > DIGEST {
+        let blocks = hashes.chunks(BLOCK).flat_map(|chunk| {
+            block[..chunk.len()].copy_from_slice(chunk);
+            block[chunk.len()..].fill(0);
+            <[u8; DIGEST]>::from(Sha256::digest(block))
+        });
+        hashes = blocks.collect();
+    }
+    let mut root = [0; DIGEST];
+    root.copy_from_slice(&hashes);
+    Ok(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::digest;
+
+    /// Those that `fsverity digest` of fsverity-utils prints.
+    #[test]
+    fn a_digest_is_that_of_the_tools() {
+        for (size, wanted) in KNOWN {
+            let mut file = tempfile::tempfile().unwrap();
+            let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
+            file.write_all(&bytes).unwrap();
+            let found = digest(&file, size as u64).unwrap();
+            assert_eq!(blake3::Hash::from(found).to_string(), wanted, "{size}");
+        }
+    }
+
+    const KNOWN: [(usize, &str); 8] = [
+        (
+            0,
+            "3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95",
+        ),
+        (
+            1,
+            "b803429503d95915829b29fdbc8bbad142f3abfd11b1cadf5526582e685c0551",
+        ),
+        (
+            4095,
+            "5f4953aad672b0188023d6cd6fbce9d09508eb7dad165b6298ce0086bc1e72db",
+        ),
+        (
+            4096,
+            "13e9b8848ae484a36acb3f3cac0ceb2f7601e96633d15c92f9bd3dd44e492157",
+        ),
+        (
+            4097,
+            "b0d074abef4d544404facfab6ba242f6a8ccbde90f1325cd286f3c8aa8d0f8aa",
+        ),
+        // As many hashes as fill a block, and one more.
+        (
+            524_288,
+            "d82861203d50ae9b60948504a704f35f5118bd229aeb1a22d6dae47b1767c4c4",
+        ),
+        (
+            524_289,
+            "4dc6905041c9c4ee73e13b53f63f5d289c46da359b664a965ead7f8cc4d799d4",
+        ),
+        (
+            600_000,
+            "06d5be5c1f84f55006b5826aec720b80e5d95f30e170be7e1d6aae61755f1ae4",
+        ),
+    ];
+}
