@@ -11,7 +11,7 @@ use crate::support::filesystem::{Filesystem, Kind, command};
 use crate::{Guard, guard};
 
 /// With and without the guard in turn, so that a host that gets busier slows both.
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 5;
 
 /// How often a call is made in a round.
 const CALLS: u32 = 20_000;

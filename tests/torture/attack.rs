@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::support::filesystem::Filesystem;
 use crate::support::numbers::Numbers;
-use crate::support::program::Host;
+use crate::support::program::{Host, is_guarded};
 
 /// Something that is tried again and again, and panics as soon as an invariant does not hold.
 pub struct Attack {
@@ -17,7 +17,7 @@ pub struct Attack {
     pub name: &'static str,
     /// The numbers of the invariants that it checks.
     pub invariants: &'static [usize],
-    /// Tries it until the deadline of the field.
+    /// Tries it as long as the field goes on.
     pub run: fn(&mut Field<'_>),
 }
 
@@ -25,15 +25,22 @@ pub struct Attack {
 pub struct Field<'a> {
     pub filesystem: &'a Filesystem,
     pub numbers: Numbers,
-    pub deadline: Instant,
+    /// How long it is to be tried.
+    pub turn: Duration,
+    pub deadline: OnceLock<Instant>,
     pub tried: &'a Tried,
     pub attack: &'a Attack,
 }
 
 impl Field<'_> {
-    /// Whether there is time for another round.
+    /// Whether there is time for another round. The time begins when this is asked first, so that no
+    /// machine is too slow for one round.
     pub fn goes_on(&self) -> bool {
-        Instant::now() < self.deadline
+        Instant::now() < self.deadline()
+    }
+
+    fn deadline(&self) -> Instant {
+        *self.deadline.get_or_init(|| Instant::now() + self.turn)
     }
 
     /// A host with `guests` empty guests in a directory of its own.
@@ -50,7 +57,17 @@ impl Field<'_> {
 
     /// Says that `count` of `what` were tried.
     pub fn tried(&self, what: &'static str, count: u64) {
-        self.tried.add(self.attack, what, count);
+        self.tried.add(self.attack.invariants, what, count);
+    }
+}
+
+/// How many of something an attack takes: fewer where it is tried with the guard, in machines whose
+/// every instruction is emulated.
+pub fn scaled(count: u64) -> u64 {
+    if is_guarded() {
+        count.div_ceil(5)
+    } else {
+        count
     }
 }
 
@@ -86,9 +103,10 @@ struct Line {
 }
 
 impl Tried {
-    fn add(&self, attack: &Attack, what: &'static str, count: u64) {
+    /// Says that `count` of `what` were tried on these invariants.
+    pub fn add(&self, invariants: &[usize], what: &'static str, count: u64) {
         let mut lines = self.0.lock().unwrap();
-        for &invariant in attack.invariants {
+        for &invariant in invariants {
             *lines[invariant].tried.entry(what).or_default() += count;
         }
     }
@@ -99,6 +117,13 @@ impl Tried {
         for &invariant in attack.invariants {
             lines[invariant].failures += 1;
         }
+    }
+
+    /// Whether something was to be tried and never was, so that nothing is known of it.
+    pub fn is_incomplete(&self) -> bool {
+        let lines = self.0.lock().unwrap();
+        let mut counts = lines.iter().flat_map(|line| line.tried.values());
+        counts.any(|&count| count == 0)
     }
 
     /// How often an invariant did not hold.

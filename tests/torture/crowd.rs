@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::attack::{Attack, Field};
+use crate::attack::{Attack, Field, scaled};
 use crate::support::moments::{assert_same, equal_guests, snapshots};
 use crate::support::program::output;
 use crate::support::snapshot::check_store;
@@ -18,7 +18,7 @@ const CLEANUP: &str = "find \"$0\" -type f -links 1 -print0 | xargs -0 -r rm -f"
 
 fn run(field: &mut Field<'_>) {
     let host = field.host(3);
-    equal_guests(&host, 60);
+    equal_guests(&host, scaled(60));
     let before = snapshots(&host);
     let field = &*field;
     std::thread::scope(|scope| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::attack::{Attack, Field};
+use crate::attack::{Attack, Field, scaled};
 use crate::support::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, snapshots,
 };
@@ -20,10 +20,10 @@ const IN_A_ROW: u64 = 20;
 
 fn run(field: &mut Field<'_>) {
     let host = field.host(3);
-    equal_guests(&host, 150);
+    equal_guests(&host, scaled(150));
     let before = snapshots(&host);
     while field.goes_on() {
-        for _ in 0..IN_A_ROW {
+        for _ in 0..scaled(IN_A_ROW) {
             kill(&host, field);
             for (before, now) in before.iter().zip(snapshots(&host)) {
                 at_any_moment(before).assert_same(&at_any_moment(&now), "after SIGKILL");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::attack::{Attack, Ends, Field};
+use crate::attack::{Attack, Ends, Field, scaled};
 use crate::support::moments::equal_guests;
 use crate::support::snapshot::paths;
 
@@ -16,7 +16,7 @@ pub const ATTACK: Attack = Attack {
 
 fn run(field: &mut Field<'_>) {
     let host = field.host(2);
-    equal_guests(&host, 60);
+    equal_guests(&host, scaled(60));
     let paths: Vec<(PathBuf, Vec<u8>)> = host
         .guests
         .iter()

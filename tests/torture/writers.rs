@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::attack::{Attack, Ends, Field};
+use crate::attack::{Attack, Ends, Field, scaled};
 use crate::support::disturb::VARIABLE;
 use crate::support::filesystem::Filesystem;
 use crate::support::mapping::Mapping;
@@ -42,7 +42,8 @@ pub struct Writes {
 }
 
 fn run(field: &mut Field<'_>) {
-    let writes = during_runs(field.filesystem, &mut field.numbers, field.deadline, "");
+    let until = Instant::now() + field.turn;
+    let writes = during_runs(field.filesystem, &mut field.numbers, until, "");
     field.tried("writes", writes.made);
     field.tried("runs", writes.runs);
     assert!(writes.made > 100, "{writes:?}");
@@ -66,7 +67,7 @@ pub fn during_runs(
         let ends = Ends(&is_over);
         let mut threads = Vec::new();
         for guest in &host.guests {
-            for number in 0..WRITERS_OF_A_GUEST {
+            for number in 0..scaled(WRITERS_OF_A_GUEST) {
                 let this = Writer {
                     guest,
                     number,

@@ -143,8 +143,8 @@ fn torture(release: u32) {
         .try_run(&["torture"], &[&environment[..], &ATTACKS].concat())
         .unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(output.status, 0, "{}", output.text);
-    let refused = output.text.matches(" attempts refused").count();
-    assert!(refused > 0, "{}", output.text);
+    let is_attacked = output.text.contains(" attempts refused");
+    assert!(is_attacked, "{}", output.text);
     print(&output.text);
 }
 
