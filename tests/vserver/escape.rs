@@ -250,12 +250,15 @@ fn the_program_that_enters_cannot_be_written() {
     fs::write(&trap, "#!/proc/self/exe\n").unwrap();
     command_chmod(&trap);
     host.ok(&["web", "start"]);
-    // What runs cannot be written, so one keeps it open until it has ended.
+    // What runs cannot be written, so one keeps it open until it has ended. One that ends too early
+    // ends the shell, too.
     let catch = "while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in *vserver*) \
-                 exec 9<$p/exe; readlink $p/exe; while [ -e $p/exe ]; do sleep 0.1; done; \
-                 printf x 2>/dev/null >> /proc/self/fd/9 && echo written || echo refused; exit;; esac; \
-                 done; done";
-    let mut watcher = host.vserver(&["web", "exec", "timeout", "60", "sh", "-c", catch]);
+                 exec 9<$p/exe; readlink /proc/self/fd/9 >&2; \
+                 while [ -e $p/exe ]; do sleep 0.1; done; \
+                 printf x >> /proc/self/fd/9 && echo written >&2 || echo refused >&2; \
+                 exit 0;; esac; done; done";
+    let again = "until sh -c \"$0\" 2>/tmp/said; do :; done; grep -v '^sh:' /tmp/said";
+    let mut watcher = host.vserver(&["web", "exec", "timeout", "60", "sh", "-c", again, catch]);
     let mut watcher = watcher.stdout(Stdio::piped()).spawn().unwrap();
     let mut trapped = Command::new(&program);
     trapped.arg("--config-dir").arg(host.at("conf"));
