@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-vm torture fuzz lint doc bench bench-vm fmt clean toolchain clang
+.PHONY: help build demo test test-vm torture torture-vm fuzz lint doc bench bench-vm fmt clean toolchain clang
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -43,6 +43,11 @@ torture: toolchain clang ## the invariants under fire for MINUTES (10), a line f
 test-vm: toolchain clang ## tests under the kernels of Debian 12 and 13, in QEMU (root)
 	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux
 	$(CARGO) test --locked --features fault-injection --test vm
+
+torture-vm: toolchain clang ## the invariants under fire in these machines, with the guard and an adversary (root)
+	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux
+	$(CARGO) test --locked --features fault-injection --test vm -- \
+		--ignored torture --nocapture --test-threads=1
 
 lint: toolchain clang ## formatting, clippy, documentation, licences, shell scripts
 	@fixtures/install.sh shellcheck

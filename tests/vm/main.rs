@@ -149,11 +149,13 @@ fn torture(release: u32) {
 }
 
 #[test]
+#[ignore = "a quarter of an hour: make torture-vm"]
 fn debian_12_torture_under_the_guard() {
     torture(12);
 }
 
 #[test]
+#[ignore = "a quarter of an hour: make torture-vm"]
 fn debian_13_torture_under_the_guard() {
     torture(13);
 }
