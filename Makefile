@@ -60,7 +60,7 @@ lint: toolchain clang ## formatting, clippy, documentation, licences, shell scri
 	@# Nothing is linked here, so that libFuzzer need not be compiled once more.
 	CUSTOM_LIBFUZZER_PATH=/none $(CARGO) clippy --all-targets --locked \
 		--manifest-path fuzz/Cargo.toml --target-dir "$(TARGET)" -- -D warnings
-	$(CARGO) clippy --test vm --locked --features fault-injection -- -D warnings
+	$(CARGO) clippy --test vm --test guard --locked --features fault-injection -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
