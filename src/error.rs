@@ -15,20 +15,8 @@ use crate::guest::GuestError;
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed on a path of the host.
-    #[error(
-        "{call} on {} failed: {}{}",
-        Shown::path(path),
-        reason(source),
-        advice(source)
-    )]
-    System {
-        /// The call.
-        call: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
     /// The configuration tree.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -99,11 +87,7 @@ impl Error {
     /// A failed system call on `path`.
     #[must_use]
     pub fn call(call: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::System {
-            call,
-            path: path.to_path_buf(),
-            source,
-        }
+        SystemError::new(call, path, source).into()
     }
 
     /// Whether the command was refused, rather than wrongly put: the store is busy, or nothing can
@@ -115,6 +99,35 @@ impl Error {
             #[cfg(feature = "guard")]
             Self::Guard(error) => error.is_refusal(),
             _ => false,
+        }
+    }
+}
+
+/// A system call that failed, told in full.
+#[derive(Debug, Error)]
+#[error(
+    "{call} on {} failed: {}{}",
+    Shown::path(path),
+    reason(source),
+    advice(source)
+)]
+pub struct SystemError {
+    /// The call, or what was to be done.
+    call: &'static str,
+    /// On what.
+    path: PathBuf,
+    /// Why.
+    source: io::Error,
+}
+
+impl SystemError {
+    /// `call` on `path` failed.
+    #[must_use]
+    pub fn new(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self {
+            call,
+            path: path.to_path_buf(),
+            source: source.into(),
         }
     }
 }

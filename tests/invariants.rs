@@ -4,13 +4,11 @@
 
 mod support;
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use support::everything::check_everything;
 use support::filesystem::{Filesystem, Kind, on_each};
 use support::moments::{assert_same, snapshots};
@@ -27,26 +25,9 @@ const SMALL: Content = Content {
 
 fn on_random_guests(are_linked: bool) {
     on_each(|filesystem| {
-        let number = Cell::new(0);
-        let config = Config {
-            cases: 16,
-            failure_persistence: None,
-            max_shrink_iters: 200,
-            ..Config::default()
-        };
-        let mut runner = TestRunner::new(config);
-        let result = runner.run(&tree::guests(are_linked), |guests| {
-            number.set(number.get() + 1);
-            let place = filesystem.path().join(format!("case{}", number.get()));
-            let checked =
-                std::panic::catch_unwind(|| check_everything(&guests, &place, are_linked));
-            fs::remove_dir_all(&place).unwrap();
-            checked.map_err(|panic| {
-                let text = panic.downcast_ref::<String>().cloned();
-                TestCaseError::fail(text.unwrap_or_default())
-            })
+        tree::check_random(filesystem.path(), are_linked, 16, 200, |guests, place| {
+            check_everything(guests, place, are_linked);
         });
-        result.unwrap_or_else(|failure| panic!("{failure}"));
     });
 }
 

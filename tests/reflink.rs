@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -14,7 +13,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use support::filesystem::{Filesystem, Kind, command, on_each_of};
 use support::moments::{equal_guests, snapshots};
 use support::program::{Host, output, spawn};
@@ -161,24 +159,7 @@ fn check_everything(guests: &[Vec<Item>], place: &Path) {
 fn inv1_inv2_inv3_inv4_random_guests_stay_as_they_are_and_lie_in_one_place() {
     on_each(|filesystem| {
         for are_linked in [false, true] {
-            let number = Cell::new(0);
-            let config = Config {
-                cases: 8,
-                failure_persistence: None,
-                max_shrink_iters: 50,
-                ..Config::default()
-            };
-            let result = TestRunner::new(config).run(&tree::guests(are_linked), |guests| {
-                number.set(number.get() + 1);
-                let place = filesystem.path().join(format!("case{}", number.get()));
-                let checked = std::panic::catch_unwind(|| check_everything(&guests, &place));
-                fs::remove_dir_all(&place).unwrap();
-                checked.map_err(|panic| {
-                    let text = panic.downcast_ref::<String>().cloned();
-                    TestCaseError::fail(text.unwrap_or_default())
-                })
-            });
-            result.unwrap_or_else(|failure| panic!("{failure}"));
+            tree::check_random(filesystem.path(), are_linked, 8, 50, check_everything);
         }
     });
 }

@@ -21,8 +21,7 @@ const READ_AND_LINK: &str = "read, hash, link";
 const LINKING: &str = "Half of the processor time of a first run is the kernel's, in linkat, \
     renameat2, unlinkat and the eviction of the inode that was replaced (perf, ext4). The exchange \
     costs one more change of the directory than the rename of the limit; it is what lets a \
-    replacement be taken back when a writer waits. Leases, last looks and the watching of \
-    directories come to a tenth.";
+    replacement be taken back when a writer waits.";
 
 /// What was measured, by row and tool.
 #[derive(Default)]

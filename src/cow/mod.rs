@@ -5,17 +5,17 @@
 //! the mark of iunlink. The caller gives it its names.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use xattr::FileExt;
 
 use crate::identity::{self, Fingerprint, Mtime};
 use crate::sys::fault::{self, Point};
-use crate::sys::flags;
 use crate::sys::lease::LeasedFile;
-use crate::sys::stamp::Stamp;
+use crate::sys::stamp::{Stamp, set_mtime};
+use crate::sys::{flags, nameless};
 
 /// Why a copy could not be made: the system call and its error.
 pub type CopyError = (&'static str, io::Error);
@@ -33,8 +33,7 @@ pub fn private_copy(
     stamp: &Stamp,
     directory: BorrowedFd<'_>,
 ) -> Result<LeasedFile, CopyError> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let create = || rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR);
+    let create = || nameless::create(directory);
     let copy = fault::at(Point::CopyCreate, create).map_err(failed("open(O_TMPFILE)"))?;
     copy_content(original, stamp.size, &copy)?;
     copy_metadata(original, stamp, &copy)?;
@@ -50,10 +49,7 @@ pub fn private_copy(
 
 /// Leases the copy, for which no descriptor may be open for writing any more.
 fn lease(copy: OwnedFd) -> Result<LeasedFile, CopyError> {
-    // The file has no name by which it could be opened again.
-    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    let readable = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed("open"))?;
+    let readable = nameless::open_again(&copy, OFlags::RDONLY).map_err(failed("open"))?;
     drop(copy);
     LeasedFile::acquire(readable).map_err(|refused| failed("fcntl(F_SETLEASE)")(refused.errno))
 }
@@ -111,18 +107,8 @@ fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result
         }
     }
     flags::clear(copy.as_fd()).map_err(failed("ioctl(FS_IOC_SETFLAGS)"))?;
-    let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: stamp.mtime.seconds,
-            tv_nsec: stamp.mtime.nanoseconds.into(),
-        },
-    };
-    fault::at(Point::CopyMetadata, || rustix::fs::futimens(copy, &times))
-        .map_err(failed("futimens"))
+    let set = || set_mtime(copy.as_fd(), stamp.mtime.into());
+    fault::at(Point::CopyMetadata, set).map_err(failed("futimens"))
 }
 
 fn failed(call: &'static str) -> impl FnOnce(Errno) -> CopyError {

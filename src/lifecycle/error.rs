@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::config::ConfigError;
 use crate::display::Shown;
-use crate::error::{advice, reason};
+use crate::error::SystemError;
 
 /// An error of a guest's life.
 #[derive(Debug, Error)]
@@ -17,20 +17,8 @@ pub enum LifecycleError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A system call failed.
-    #[error(
-        "{call} on {} failed: {}{}",
-        Shown::path(path),
-        reason(source),
-        advice(source)
-    )]
-    System {
-        /// The call, or what was to be done.
-        call: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
     /// Another command starts or stops the guest.
     #[error("{name} is being started or stopped by another command; try again later")]
     Busy {
@@ -146,10 +134,6 @@ pub(crate) trait Doing<T> {
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     fn doing(self, call: &'static str, path: &Path) -> Result<T, LifecycleError> {
-        self.map_err(|error| LifecycleError::System {
-            call,
-            path: path.to_path_buf(),
-            source: error.into(),
-        })
+        self.map_err(|error| SystemError::new(call, path, error).into())
     }
 }

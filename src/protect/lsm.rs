@@ -36,11 +36,10 @@ impl Protection for Lsm {
 #[cfg(feature = "guard")]
 pub fn enforce(store: &Path) -> Result<Lsm, String> {
     use super::guard::{Permit, load, register};
-    use rustix::fs::{Mode, OFlags};
+    use crate::sys::beneath;
 
     load().map_err(|error| error.to_string())?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(store, flags, Mode::empty())
+    let directory = beneath::open_host_directory(store)
         .map_err(|error| format!("the store cannot be opened: {error}"))?;
     register(&directory, store).map_err(|error| error.to_string())?;
     let permit = Permit::acquire().map_err(|error| error.to_string())?;
@@ -81,18 +80,18 @@ pub fn foresee() -> Result<(), String> {
 
 #[cfg(feature = "guard")]
 fn refuses_a_writer(directory: &std::os::fd::OwnedFd) -> Result<(), String> {
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
 
-    use rustix::fs::{Mode, OFlags};
+    use rustix::fs::OFlags;
     use rustix::io::Errno;
 
-    let nameless = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, ".", nameless, Mode::RUSR | Mode::WUSR)
+    use crate::sys::nameless;
+
+    let file = nameless::create(directory.as_fd())
         .map_err(|error| format!("the guard cannot be tried, the store takes no file: {error}"))?;
     flags::mark(file.as_fd())
         .map_err(|error| format!("the store's filesystem keeps no mark: {error}"))?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    match rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+    match nameless::open_again(&file, OFlags::WRONLY) {
         Err(Errno::PERM) => Ok(()),
         Err(error) => Err(format!("the guard cannot be tried: {error}")),
         Ok(_) => Err("the guard is loaded and lets a writer through".to_owned()),

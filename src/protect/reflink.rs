@@ -9,15 +9,15 @@
 //! `deunify` have nothing to do, and a file that is removed or written to needs no bookkeeping.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::reason;
 use crate::sys::dedupe::{Outcome, share_extents};
+use crate::sys::{beneath, nameless};
 
 /// A filesystem that was seen to share extents.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,9 @@ impl Reflink {
             ),
         };
         let found = rustix::fs::statfs(store).map_err(cannot)?;
-        let (one, other) = (block(store).map_err(cannot)?, block(store).map_err(cannot)?);
+        let directory = beneath::open_host_directory(store).map_err(cannot)?;
+        let new = || block(directory.as_fd()).map_err(cannot);
+        let (one, other) = (new()?, new()?);
         let tried = share_extents(one.as_fd(), 0, BLOCK as u64, &[other.as_fd()]);
         match tried.map_err(cannot)?.first() {
             Some(Outcome::Failed(errno)) => Err(cannot(*errno)),
@@ -60,10 +62,8 @@ impl Reflink {
 const BLOCK: usize = 64 << 10;
 
 /// A file of one block that has no name, and so is gone when it is closed.
-fn block(directory: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?;
-    let file = File::from(file);
+fn block(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let file = File::from(nameless::create(directory)?);
     file.write_all_at(&vec![1; BLOCK], 0)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok(file.into())

@@ -11,18 +11,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::Protection;
 use crate::error::reason;
-use crate::sys::flags;
+use crate::sys::stamp::{Stamp, set_mtime};
 use crate::sys::verity::{BLOCK, DIGEST, SHA256, enable, measure};
+use crate::sys::{beneath, flags, nameless};
 
 /// A filesystem that was seen to hold a file by fs-verity.
 #[derive(Debug, Clone, Copy)]
@@ -42,12 +43,10 @@ impl Verity {
             }
             errno => format!("fs-verity cannot be tried: {}", reason(&errno.into())),
         };
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let writable = rustix::fs::open(store, flags, Mode::RUSR | Mode::WUSR).map_err(cannot)?;
+        let directory = beneath::open_host_directory(store).map_err(cannot)?;
+        let writable = nameless::create(directory.as_fd()).map_err(cannot)?;
         rustix::io::write(&writable, b"tried").map_err(cannot)?;
-        let path = format!("/proc/self/fd/{}", writable.as_raw_fd());
-        let readable = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let readable = readable.map_err(cannot)?;
+        let readable = nameless::open_again(&writable, OFlags::RDONLY).map_err(cannot)?;
         drop(writable);
         enable(readable.as_fd()).map_err(cannot)?;
         Ok(Self(()))
@@ -66,22 +65,12 @@ impl Protection for Verity {
 
     /// Its mtime stays, which ext4 sets (`ext4_begin_enable_verity` in `fs/ext4/verity.c` truncates).
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
-        let before = rustix::fs::fstat(object)?;
+        let before = Stamp::of(object)?;
         match enable(object) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-            last_modification: Timespec {
-                tv_sec: before.st_mtime,
-                tv_nsec: before.st_mtime_nsec.try_into().unwrap_or(0),
-            },
-        };
-        rustix::fs::futimens(object, &times)?;
+        set_mtime(object, before.mtime.into())?;
         flags::mark(object)
     }
 

@@ -15,6 +15,7 @@ pub mod fault;
 pub mod flags;
 pub mod lease;
 pub mod mapping;
+pub mod nameless;
 pub mod page_cache;
 pub mod process;
 pub mod stamp;

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT};
 
 /// A point in time as inodes keep it: seconds since 1970 (before it: negative) and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -19,6 +19,15 @@ impl From<StatxTimestamp> for Timestamp {
         Self {
             seconds: time.tv_sec,
             nanoseconds: time.tv_nsec,
+        }
+    }
+}
+
+impl From<Timestamp> for Timespec {
+    fn from(time: Timestamp) -> Self {
+        Self {
+            tv_sec: time.seconds,
+            tv_nsec: time.nanoseconds.into(),
         }
     }
 }
@@ -53,6 +62,21 @@ pub fn wait_for_next_tick() -> Timestamp {
         std::thread::sleep(Duration::from_millis(1));
     }
     now
+}
+
+/// Sets the mtime of an open file, which may be `UTIME_NOW`, and leaves the atime.
+///
+/// # Errors
+/// What `futimens(3)` lists.
+pub fn set_mtime(file: BorrowedFd<'_>, mtime: Timespec) -> rustix::io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: mtime,
+    };
+    rustix::fs::futimens(file, &times)
 }
 
 /// The fields of an inode that unification looks at.

@@ -111,6 +111,22 @@ impl<'a> Applier<'a> {
         beneath::open_file(directory.as_fd(), name).map_err(|errno| unopened("openat2", errno))
     }
 
+    /// Reads one file with all of its `names` for what it is. `None`, and it is counted, where that
+    /// cannot be told.
+    pub fn prove(&mut self, names: &[FileRecord], tally: &mut Tally) -> Option<Proven> {
+        let shared = self.shared;
+        let file = &names[0];
+        let size = file.size();
+        let read = self.lease(file).and_then(|leased| {
+            tally.files_hashed += 1;
+            tally.bytes_hashed += size;
+            leased.prove(shared.mtime, &mut self.digester)
+        });
+        shared.progress.advance(size);
+        read.map_err(|why| tally.unproven(why, shared.host_path(file), count(names), size))
+            .ok()
+    }
+
     /// Does what `steps` say for files of one identity. `objects` are those that exist.
     pub fn apply(
         &mut self,

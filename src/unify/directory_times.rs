@@ -24,12 +24,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{Timespec, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::temporary;
 use crate::sys::fault::{self, Point};
-use crate::sys::stamp::{Stamp, Timestamp};
+use crate::sys::stamp::{Stamp, Timestamp, set_mtime};
 
 /// Directories that are watched at once. Far below what a kernel allows for one user
 /// (`fs.inotify.max_user_watches`, 8,192 on the smallest hosts and more with more memory).
@@ -120,8 +120,8 @@ impl DirectoryTimes {
 
     /// Takes events from the kernel's queue until `is_over`, so that it does not overflow.
     ///
-    /// It looks now and then and does not wait for events: to be woken by each of them, a few for
-    /// each name that is replaced, took a tenth of a run's processor time.
+    /// It looks now and then and does not wait for events: there are a few for each name that is
+    /// replaced, and to be woken by each of them costs more than all else that is done with it.
     pub fn listen(&self, is_over: &AtomicBool) {
         while !is_over.load(Ordering::Acquire) {
             std::thread::sleep(PAUSE);
@@ -144,7 +144,7 @@ impl DirectoryTimes {
                 continue;
             };
             let is_same = Stamp::of(directory.as_fd()).is_ok_and(|now| now.inode == touched.inode);
-            if is_same && set_mtime(directory.as_fd(), timespec(touched.mtime)) {
+            if is_same && put_back(directory.as_fd(), touched.mtime.into()) {
                 restored.push(number);
             }
         }
@@ -160,7 +160,7 @@ impl DirectoryTimes {
                     tv_sec: 0,
                     tv_nsec: UTIME_NOW,
                 };
-                set_mtime(directory.as_fd(), now);
+                put_back(directory.as_fd(), now);
             }
         }
         state.unwatched
@@ -265,26 +265,8 @@ impl State {
     }
 }
 
-fn timespec(time: Timestamp) -> Timespec {
-    Timespec {
-        tv_sec: time.seconds,
-        tv_nsec: time.nanoseconds.into(),
-    }
-}
-
-fn set_mtime(directory: BorrowedFd<'_>, mtime: Timespec) -> bool {
-    let last_access = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_OMIT,
-    };
-    let times = Timestamps {
-        last_access,
-        last_modification: mtime,
-    };
-    fault::at(Point::DirectoryTime, || {
-        rustix::fs::futimens(directory, &times)
-    })
-    .is_ok()
+fn put_back(directory: BorrowedFd<'_>, mtime: Timespec) -> bool {
+    fault::at(Point::DirectoryTime, || set_mtime(directory, mtime)).is_ok()
 }
 
 #[cfg(test)]

@@ -116,20 +116,8 @@ fn identify(
     if let Some(identity) = shared.remembered(&shared.scan.stamp_of(file)) {
         return Some((identity, None));
     }
-    let size = file.size();
-    let read = applier.lease(file).and_then(|leased| {
-        tally.files_hashed += 1;
-        tally.bytes_hashed += size;
-        leased.prove(shared.mtime, &mut applier.digester)
-    });
-    shared.progress.advance(size);
-    match read {
-        Ok(proven) => Some((proven.identity, Some(proven.leased.file.give_back()))),
-        Err(unproven) => {
-            tally.unproven(unproven, shared.host_path(file), names.len() as u64, size);
-            None
-        }
-    }
+    let proven = applier.prove(names, tally)?;
+    Some((proven.identity, Some(proven.leased.file.give_back())))
 }
 
 /// One inode with all of its names that were scanned.

@@ -25,11 +25,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::prove::{Leased, Unproven, look_again};
-use super::replace::{Exchanged, Refused, Stuck, keep};
+use super::replace::{Exchanged, Refused, Stuck, exchange, keep};
 use super::temporary::{self, Purpose};
 use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
@@ -280,14 +280,9 @@ impl Recovery<'_> {
 
     fn put_back(&mut self, leftover: &Leftover) {
         if let Some((served, _)) = leftover.shared_name(&self.objects) {
+            let directory = &leftover.directory;
             let exchanged = fault::at(Point::RecoverExchange, || {
-                rustix::fs::renameat_with(
-                    &*leftover.directory,
-                    leftover.name.as_slice(),
-                    &*leftover.directory,
-                    served,
-                    RenameFlags::EXCHANGE,
-                )
+                exchange(directory, &leftover.name, directory, served)
             });
             if let Err(errno) = exchanged {
                 return self.failed(leftover, Undone::Failed("renameat2", errno));

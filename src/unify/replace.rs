@@ -249,7 +249,12 @@ pub fn keep(directory: &OwnedFd, temporary: &[u8]) -> Stuck {
     }
 }
 
-fn exchange(
+/// Lets each of two names lead to what the other one led to, with no instant in between
+/// (`RENAME_EXCHANGE`).
+///
+/// # Errors
+/// What `rename(2)` lists; `ENOENT` when either name is gone.
+pub fn exchange(
     directory: &OwnedFd,
     name: &[u8],
     other_directory: &OwnedFd,

@@ -158,20 +158,8 @@ fn identify(
     if let Some(identity) = shared.remembered(&stamp) {
         return Some((identity, None));
     }
-    let size = file.size();
-    let read = applier.lease(file).and_then(|leased| {
-        tally.files_hashed += 1;
-        tally.bytes_hashed += size;
-        leased.prove(shared.mtime, &mut applier.digester)
-    });
-    shared.progress.advance(size);
-    match read {
-        Ok(proven) => Some((proven.identity, Some(proven))),
-        Err(unproven) => {
-            tally.unproven(unproven, shared.host_path(file), count, size);
-            None
-        }
-    }
+    let proven = applier.prove(names, tally)?;
+    Some((proven.identity, Some(proven)))
 }
 
 /// Files that stay private are told to the index, so that the next run need not read them.

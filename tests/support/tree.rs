@@ -3,15 +3,18 @@
 //! The pools are small on purpose: few paths, contents and metadata make many twins, second twins,
 //! link groups and near misses.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::panic::RefUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use rustix::fs::{CWD, FileType, Mode};
 
 /// A file of this size has a hole; no other has this size.
@@ -221,6 +224,35 @@ fn make_item(item: &Item, root: &Path, files: &mut Vec<PathBuf>, earlier: &[Path
             rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, null).unwrap();
         }
     }
+}
+
+/// Checks `cases` sets of random [`guests`], each in a directory of its own in `place`, and makes what
+/// fails smaller, in `shrinks` steps at most.
+pub fn check_random(
+    place: &Path,
+    are_linked: bool,
+    cases: u32,
+    shrinks: u32,
+    check: impl Fn(&[Vec<Item>], &Path) + RefUnwindSafe,
+) {
+    let number = Cell::new(0);
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: shrinks,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&guests(are_linked), |guests| {
+        number.set(number.get() + 1);
+        let place = place.join(format!("case{}", number.get()));
+        let checked = std::panic::catch_unwind(|| check(&guests, &place));
+        fs::remove_dir_all(&place).unwrap();
+        checked.map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            TestCaseError::fail(text.unwrap_or_default())
+        })
+    });
+    result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Two to four guests. With `are_linked`, some were hard-linked to one another before.

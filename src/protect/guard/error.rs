@@ -1,12 +1,11 @@
 //! Why the guard cannot be had, or not be given up.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use thiserror::Error;
 
-use crate::display::Shown;
-use crate::error::{advice, reason};
+use crate::error::{SystemError, advice, reason};
 
 /// What went wrong with the guard. Its text is a clause on one line.
 #[derive(Debug, Error)]
@@ -24,20 +23,8 @@ pub enum GuardError {
         reason: String,
     },
     /// A system call failed.
-    #[error(
-        "{call} on {} failed: {}{}",
-        Shown::path(path),
-        reason(source),
-        advice(source)
-    )]
-    System {
-        /// The call.
-        call: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
     /// A guest that could change shared files without the guard is running.
     #[error(
         "the guard stays: process {process} has a root directory of its own on the guarded filesystem {device}; stop the guests, or say --force"
@@ -53,11 +40,7 @@ pub enum GuardError {
 impl GuardError {
     /// A failed system call on `path`.
     pub(super) fn call(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::System {
-            call,
-            path: path.to_path_buf(),
-            source: source.into(),
-        }
+        SystemError::new(call, path, source).into()
     }
 
     /// What aya says of a part.
@@ -89,6 +72,6 @@ impl GuardError {
     /// Whether the command was refused, rather than wrongly put.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::System { .. })
+        !matches!(self, Self::System(_))
     }
 }
