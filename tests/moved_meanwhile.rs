@@ -8,11 +8,10 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use support::disturb::{VARIABLE, is_killed};
+use support::disturb::{VARIABLE, is_killed, with_moves};
 use support::filesystem::{Filesystem, Kind, on_each};
 use support::moments::is_reserved;
 use support::program::{Host, output, spawn};
@@ -23,23 +22,6 @@ const SHARED: Content = Content {
     size: 5000,
     variant: 0,
 };
-
-/// Stops `command` wherever `stops` says, does the next of `moves` each time, and lets it end. What it
-/// said on standard error.
-fn with_moves(mut command: Command, stops: &str, moves: &[&dyn Fn()]) -> String {
-    let child = spawn(command.env(VARIABLE, stops));
-    let pid = Pid::from_child(&child);
-    for step in moves {
-        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
-        assert!(status.stopped(), "it did not come to {stops}: {status:?}");
-        step();
-        kill_process(pid, Signal::CONT).unwrap();
-    }
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
-    said
-}
 
 const AROUND_THE_EXCHANGE: &str = "exchange:1:stop-before,exchange:1:stop-after";
 

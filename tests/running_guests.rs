@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use support::disturb::with_moves;
 use support::filesystem::on_each;
+use support::held_open::{APPENDED, HeldWriter};
 use support::moments::{equal_guests, is_reserved};
 use support::program::Host;
 use support::tree::{Content, PLAIN, make_file};
@@ -34,6 +37,37 @@ fn inv5_a_file_that_is_open_for_writing_is_left_alone_and_counted() {
         assert_eq!(report["skipped"]["open-for-writing"], 1);
         drop(writer);
         assert_eq!(host.run(&[])["files_unified"], 1);
+    });
+}
+
+/// On the way from counting as a writer to asking for the lease a process can be held as long as the
+/// scheduler likes: longer than any run waits.
+#[test]
+fn inv5_a_process_that_is_held_while_it_opens_the_old_file_loses_no_write() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        let content = Content {
+            size: 9,
+            variant: 0,
+        };
+        for guest in &host.guests {
+            make_file(&guest.join("file"), content, PLAIN);
+        }
+        // The second guest's name is about to be replaced.
+        let path = host.guests[1].join("file");
+        let writer = RefCell::new(None);
+        let start = || *writer.borrow_mut() = Some(HeldWriter::start(&path));
+        with_moves(host.run_command(&[]), "exchange:1:stop-before", &[&start]);
+        let written = writer.take().unwrap().let_go();
+        assert!(written.status.success(), "{written:?}");
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            [&content.bytes(), APPENDED].concat()
+        );
+        assert_eq!(
+            fs::read(host.guests[0].join("file")).unwrap(),
+            content.bytes()
+        );
     });
 }
 

@@ -5,6 +5,10 @@
 //! a `truncate` wait (up to `/proc/sys/fs/lease-break-time` seconds, 45 by default), and the
 //! holder can see that somebody waits. See `fcntl(2)`, "Leases", and `fs/locks.c`.
 //!
+//! Who opens for writing counts as a writer first and asks for the lease later (`do_dentry_open` in
+//! `fs/open.c`), and can be held in between for as long as the scheduler likes. While the lease is
+//! held such a process is not seen by it; [`LeasedFile::has_no_writer`] sees it.
+//!
 //! What a lease does *not* do: stop `chmod`, `chown`, `utimes` and extended attributes. Whoever
 //! relies on metadata looks at it again afterwards.
 
@@ -41,14 +45,7 @@ impl LeasedFile {
         if fault::is_omitted(Point::Lease) {
             return Ok(Self(file));
         }
-        // SAFETY: F_SETLEASE takes an integer and touches no memory of this process; `file` is
-        // open for the whole call.
-        let take =
-            || match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } {
-                0 => Ok(()),
-                _ => Err(last_error()),
-            };
-        match fault::at(Point::Lease, take) {
+        match fault::at(Point::Lease, || take(&file)) {
             Ok(()) => Ok(Self(file)),
             Err(errno) => Err(NoLease { file, errno }),
         }
@@ -66,6 +63,16 @@ impl LeasedFile {
         let held = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) };
         // While a break is under way the kernel answers with the type that is being broken to.
         held == libc::F_RDLCK
+    }
+
+    /// Whether nobody writes to this file, or has come so far that it will once the lease is given back:
+    /// for the last look before that. Whoever begins to open the file after it is not seen.
+    ///
+    /// It takes the lease once more, which the kernel grants to its holder as it granted it first: only
+    /// while nobody counts as a writer (`generic_add_lease` in `fs/locks.c`).
+    #[must_use]
+    pub fn has_no_writer(&self) -> bool {
+        fault::is_omitted(Point::Lease) || take(&self.0).is_ok() && self.is_unbroken()
     }
 
     /// Gives the lease back and keeps the file open: whoever waits for it goes on.
@@ -86,6 +93,15 @@ impl LeasedFile {
 impl AsFd for LeasedFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+fn take(file: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: F_SETLEASE takes an integer and touches no memory of this process; `file` is open for
+    // the whole call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } {
+        0 => Ok(()),
+        _ => Err(last_error()),
     }
 }
 

@@ -273,7 +273,7 @@ impl<'a> Work<'a> {
     /// resolved the name before the exchange. One that waits to write to the copy has come since,
     /// and what it writes must be found there.
     fn finish(&mut self, Placed { copy, exchanged }: Placed<'a>) {
-        let objection = if !copy.object.is_unbroken() && copy.private.is_unbroken() {
+        let objection = if !copy.object.has_no_writer() && copy.private.is_unbroken() {
             Some("a process writes to this shared file; run it again")
         } else {
             copy.is_touched().then_some(CHANGED)

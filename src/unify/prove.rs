@@ -129,7 +129,7 @@ pub enum Change {
 /// # Errors
 /// What changed, or may have.
 pub fn look_again(file: &LeasedFile, identity: &Identity) -> Result<Stamp, Change> {
-    if !file.is_unbroken() {
+    if !file.has_no_writer() {
         return Err(Change::WriterWaits);
     }
     // The inode last, so that little stands between this look and the next step of the caller.

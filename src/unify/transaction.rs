@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The pause is there for a process that had resolved a name to the old inode when it was
-//! exchanged, and had not come far enough in its `open` to wait for the lease. It costs no time:
+//! exchanged, and had not come far enough in its `open` to count as a writer. It costs no time:
 //! a worker goes on with other files meanwhile.
 
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::Stamp;
 
 /// How long a replaced inode can still be put back. Far longer than the kernel takes from
-/// resolving a name to asking for the lease, far shorter than anybody waits for an `open`.
+/// resolving a name to counting as a writer, far shorter than anybody waits for an `open`.
 pub const GRACE: Duration = Duration::from_millis(20);
 
 /// The replacements of one plan, not final yet.

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
 use super::filesystem::Filesystem;
 use super::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
 };
-use super::program::{Host, output};
+use super::program::{Host, output, spawn};
 use super::snapshot::{Content as Found, Entry, Snapshot, check_store};
 use super::tree::{Content, PLAIN, make_file};
 
@@ -20,6 +22,23 @@ use super::tree::{Content, PLAIN, make_file};
 pub const VARIABLE: &str = "VHASHIFY_FAULT";
 const FILES: u64 = 10;
 const WRITTEN: &str = "written while no run held a lease";
+
+/// Stops `command` wherever `stops` says, does the next of `moves` each time, and lets it end. What it
+/// said on standard error.
+pub fn with_moves(mut command: Command, stops: &str, moves: &[&dyn Fn()]) -> String {
+    let child = spawn(command.env(VARIABLE, stops));
+    let pid = Pid::from_child(&child);
+    for step in moves {
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "it did not come to {stops}: {status:?}");
+        step();
+        kill_process(pid, Signal::CONT).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    said
+}
 
 /// A state to begin with and a command that is to be disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

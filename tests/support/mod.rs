@@ -14,6 +14,7 @@
 //! | [`disk`] | a disk from which the power can be cut at any write |
 //! | [`fuse`] | the file that such a disk is, served by the test |
 //! | [`power`] | what a power cut leaves of a store and its guests, and what a run makes of it |
+//! | [`held_open`] | a process that is held in the middle of opening a file for writing |
 //! | [`html`] | whether a page is well-formed |
 //! | [`program`] | the built `vhashify`, as a user runs it |
 //! | [`mapping`] | a shared writable mapping |
@@ -34,6 +35,7 @@ pub mod everything;
 pub mod filesystem;
 pub mod fuse;
 pub mod guests;
+pub mod held_open;
 pub mod html;
 pub mod mapping;
 pub mod moments;

@@ -112,12 +112,22 @@ fn debian_13_guard_refuses_changes() {
 
 #[test]
 fn debian_12_guard_keeps_guests_apart() {
-    guard(12, &["inv4_", "the_guard_stays"]);
+    guard(12, &["inv4_guests", "inv4_dpkg", "the_guard_stays"]);
 }
 
 #[test]
 fn debian_13_guard_keeps_guests_apart() {
-    guard(13, &["inv4_", "the_guard_stays"]);
+    guard(13, &["inv4_guests", "inv4_dpkg", "the_guard_stays"]);
+}
+
+#[test]
+fn debian_12_guard_and_who_is_on_the_way_to_write() {
+    guard(12, &["inv4_a_"]);
+}
+
+#[test]
+fn debian_13_guard_and_who_is_on_the_way_to_write() {
+    guard(13, &["inv4_a_"]);
 }
 
 #[test]

@@ -178,8 +178,10 @@ INLINE int change(struct dentry *dentry, u32 hook)
 #define ARGUMENT(number, type) ((type)arguments[number])
 
 /* May a file be written to? open(2) and truncate(2) ask this before they count as a writer (i_writecount) and
- * before they break leases: by the time of the hooks below a refused attempt in one guest has made the file
- * look busy to a command that takes a lease on it for another (vfs_truncate and do_dentry_open, fs/open.c). */
+ * before they break leases (vfs_truncate and do_dentry_open, fs/open.c). By the time of the hooks below a refused
+ * attempt in one guest has made the file look busy: to execve(2) in every other guest, which fails with ETXTBSY
+ * then, and to a command that takes a lease on it. So this hook stays, although the kernel asks it for every
+ * component of a path. */
 PROGRAM(inode_permission, inode_permission, 2, {
 	struct inode *inode = ARGUMENT(0, struct inode *);
 	if (!(ARGUMENT(1, u32) & MAY_WRITE) || !is_guarded(inode))
