@@ -208,8 +208,8 @@ fn collection(common: &Common, dry_run: bool, bar: &Bar) -> Result<u8, Failure> 
         ..GcReport::default()
     };
     for location in selection::stores(common)? {
-        let (mut store, lock) = locked(common, &location, bar)?;
-        report = report.merged(collect(&mut store, &lock, dry_run)?);
+        let (store, lock) = locked(common, &location, bar)?;
+        report = report.merged(collect(&store, &lock, dry_run)?);
     }
     Ok(print(common, &report, &report))
 }

@@ -1,14 +1,17 @@
 //! Removes objects that no guest links.
 
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::{Listed, Store, StoreLock};
+use super::list::{Gather, list};
+use super::{Listed, ObjectName, Store, StoreLock};
 use crate::error::Error;
 use crate::report::FileError;
+use crate::sys::stamp::Stamp;
 
 /// What a collection did, or with `--dry-run` would do.
 #[derive(Debug, Default, Serialize)]
@@ -35,49 +38,71 @@ pub struct GcReport {
 ///
 /// # Errors
 /// A store that cannot be listed. An object that cannot be removed is in the report.
-pub fn collect(store: &mut Store, lock: &StoreLock, dry_run: bool) -> Result<GcReport, Error> {
-    let (listed, _) = store.list()?;
-    let store = &*store;
-    let mut report = listed
-        .par_iter()
-        .map(|object| look_at(store, lock, object, dry_run))
-        .reduce(GcReport::default, GcReport::merged);
-    report.dry_run = dry_run;
-    report.stores = vec![store.path().to_path_buf()];
+pub fn collect(store: &Store, lock: &StoreLock, dry_run: bool) -> Result<GcReport, Error> {
+    let (found, _) = list::<Found>(store.directory(), store.path())?;
+    let mut report = GcReport {
+        dry_run,
+        stores: vec![store.path().to_path_buf()],
+        objects: found.objects,
+        ..GcReport::default()
+    };
+    let failed = |call, name: &ObjectName, errno: Errno| {
+        let path = store.path_of(name);
+        FileError::call(call, path, &errno.into())
+    };
+    for (name, errno) in &found.failed {
+        report.errors.push(failed("statx", name, *errno));
+    }
+    for orphan in &found.orphans {
+        if !dry_run && let Err(errno) = store.remove(lock, &orphan.name) {
+            report.errors.push(failed("unlinkat", &orphan.name, errno));
+            continue;
+        }
+        report.objects_removed += 1;
+        report.bytes_freed += orphan.size;
+    }
     Ok(report)
 }
 
-fn look_at(store: &Store, lock: &StoreLock, object: &Listed, dry_run: bool) -> GcReport {
-    let mut report = GcReport {
-        objects: 1,
-        ..GcReport::default()
-    };
-    let done = store.look_at(&object.name).and_then(|stamp| {
-        // What took an object's place by hand is none.
-        if stamp.link_count > 1 || !stamp.is_regular() {
-            return Ok(None);
-        }
-        if !dry_run {
-            store.remove(lock, &object.name)?;
-        }
-        Ok(Some(stamp.size))
-    });
-    match done {
-        Ok(None) => {}
-        Ok(Some(size)) => {
-            report.objects_removed = 1;
-            report.bytes_freed = size;
-        }
-        // An administrator's own cleanup was quicker.
-        Err(Errno::NOENT) => report.objects = 0,
-        Err(errno) => {
-            let path = store.path_of(&object.name);
-            report
-                .errors
-                .push(FileError::call("unlinkat", path, &errno.into()));
+/// What is seen of objects while they are listed.
+#[derive(Debug, Default)]
+struct Found {
+    objects: u64,
+    orphans: Vec<Orphan>,
+    failed: Vec<(ObjectName, Errno)>,
+}
+
+/// An object without a name in a guest.
+#[derive(Debug)]
+struct Orphan {
+    name: ObjectName,
+    size: u64,
+}
+
+impl Gather for Found {
+    fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed) {
+        match Stamp::at(directory, file.to_bytes()) {
+            Ok(stamp) => {
+                self.objects += 1;
+                // What took an object's place by hand is none.
+                if stamp.link_count == 1 && stamp.is_regular() {
+                    self.orphans.push(Orphan {
+                        name: object.name,
+                        size: stamp.size,
+                    });
+                }
+            }
+            // An administrator's own cleanup was quicker.
+            Err(Errno::NOENT) => {}
+            Err(errno) => self.failed.push((object.name, errno)),
         }
     }
-    report
+
+    fn merge(&mut self, mut other: Self) {
+        self.objects += other.objects;
+        self.orphans.append(&mut other.orphans);
+        self.failed.append(&mut other.failed);
+    }
 }
 
 impl GcReport {

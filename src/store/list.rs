@@ -1,7 +1,7 @@
-//! Lists a store: its directories in parallel, and nothing of an object but its name and inode number,
-//! which cost no look at the inode.
+//! Lists a store: its directories in parallel, and of an object its name and inode number, which cost
+//! no look at the inode. Who needs more looks while the directory is open: see [`Gather`].
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -31,51 +31,77 @@ pub struct Listed {
     pub inode: u64,
 }
 
-/// Objects, and the paths of what is none.
-type Found = (Vec<Listed>, Vec<PathBuf>);
+/// What is made of objects while the store is listed, by several threads and each for itself.
+pub trait Gather: Default + Send {
+    /// Takes in an object, which has the name `file` in the open `directory`.
+    fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed);
 
-/// Lists what is below `store`, which is open and stands at `path`.
+    /// Takes in what another one gathered.
+    fn merge(&mut self, other: Self);
+}
+
+impl Gather for Vec<Listed> {
+    fn object(&mut self, _directory: BorrowedFd<'_>, _file: &CStr, object: Listed) {
+        self.push(object);
+    }
+
+    fn merge(&mut self, mut other: Self) {
+        self.append(&mut other);
+    }
+}
+
+/// Lists what is below `store`, which is open and stands at `path`: what was gathered of objects, and
+/// the paths of what is none.
 ///
 /// # Errors
 /// A directory that cannot be read.
-pub fn list(store: BorrowedFd<'_>, path: &Path) -> Result<Found, Error> {
+pub fn list<G: Gather>(store: BorrowedFd<'_>, path: &Path) -> Result<(G, Vec<PathBuf>), Error> {
     // A description of its own, whose position in the directory nobody else moves.
     let store = beneath::open_directory(store, b"")
         .map_err(|errno| Error::call("openat2", path, errno.into()))?;
     below(&store, path, LEVELS)
 }
 
-fn below(directory: &OwnedFd, path: &Path, levels: u32) -> Result<Found, Error> {
-    let ((objects, strangers), directories) =
-        read(directory, path).map_err(|errno| Error::call("getdents64", path, errno.into()))?;
+fn below<G: Gather>(
+    directory: &OwnedFd,
+    path: &Path,
+    levels: u32,
+) -> Result<(G, Vec<PathBuf>), Error> {
+    let mut gathered = G::default();
+    let (mut strangers, directories) = read(directory, path, &mut gathered)
+        .map_err(|errno| Error::call("getdents64", path, errno.into()))?;
     if levels == 1 {
-        return Ok((objects, strangers));
+        return Ok((gathered, strangers));
     }
     let each = directories.into_par_iter().map(|name| {
         let path = path.join(OsStr::from_bytes(&name));
         match beneath::open_directory(directory.as_fd(), &name) {
             Ok(directory) => below(&directory, &path, levels - 1),
             // Gone since its parent was read.
-            Err(Errno::NOENT) => Ok(Found::default()),
+            Err(Errno::NOENT) => Ok((G::default(), Vec::new())),
             Err(errno) => Err(Error::call("openat2", &path, errno.into())),
         }
     });
-    let both = |(mut objects, mut strangers): Found, (more, stranger): Found| {
-        objects.extend(more);
-        strangers.extend(stranger);
-        Ok((objects, strangers))
+    let both = |(mut all, mut strangers): (G, Vec<PathBuf>), (more, mut stranger)| {
+        all.merge(more);
+        strangers.append(&mut stranger);
+        Ok((all, strangers))
     };
-    let (mut all, mut none) = each.try_reduce(Found::default, both)?;
-    all.extend(objects);
-    none.extend(strangers);
-    Ok((all, none))
+    let (further, mut none) = each.try_reduce(Default::default, both)?;
+    gathered.merge(further);
+    strangers.append(&mut none);
+    Ok((gathered, strangers))
 }
 
-/// Reads one directory: what it holds, and the names of directories in it.
-fn read(directory: &OwnedFd, path: &Path) -> Result<(Found, Vec<Vec<u8>>), Errno> {
+/// Reads one directory: the paths of what is no object, and the names of directories in it.
+fn read<G: Gather>(
+    directory: &OwnedFd,
+    path: &Path,
+    gathered: &mut G,
+) -> Result<(Vec<PathBuf>, Vec<Vec<u8>>), Errno> {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
     let mut entries = RawDir::new(directory, &mut buffer);
-    let (mut found, mut directories) = (Found::default(), Vec::new());
+    let (mut strangers, mut directories) = (Vec::new(), Vec::new());
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
@@ -90,12 +116,16 @@ fn read(directory: &OwnedFd, path: &Path) -> Result<(Found, Vec<Vec<u8>>), Errno
         match (file_type, ObjectName::parse(name)) {
             (FileType::Directory, _) if name == b"." || name == b".." => {}
             (FileType::Directory, _) => directories.push(name.to_vec()),
-            (FileType::RegularFile, Some(name)) => found.0.push(Listed {
-                name,
-                inode: entry.ino(),
-            }),
-            _ => found.1.push(path.join(OsStr::from_bytes(name))),
+            (FileType::RegularFile, Some(object)) => {
+                let inode = entry.ino();
+                let listed = Listed {
+                    name: object,
+                    inode,
+                };
+                gathered.object(directory.as_fd(), entry.file_name(), listed);
+            }
+            _ => strangers.push(path.join(OsStr::from_bytes(name))),
         }
     }
-    Ok((found, directories))
+    Ok((strangers, directories))
 }

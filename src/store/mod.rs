@@ -41,7 +41,6 @@ use crate::guest::StoreLocation;
 use crate::identity::Digest;
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
-use crate::sys::stamp::Stamp;
 
 /// A directory holds at most about this many files before the store grows a level deeper.
 const FILES_PER_DIRECTORY: usize = 10_000;
@@ -102,7 +101,7 @@ impl Store {
     /// # Errors
     /// A directory that cannot be read.
     pub fn list(&mut self) -> Result<(Vec<Listed>, Vec<PathBuf>), Error> {
-        let (objects, strangers) = list::list(self.directory.as_fd(), &self.path)?;
+        let (objects, strangers) = list::list::<Vec<Listed>>(self.directory.as_fd(), &self.path)?;
         self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
         Ok((objects, strangers))
     }
@@ -120,24 +119,6 @@ impl Store {
                 .and_then(|directory| {
                     beneath::open_file(directory.as_fd().as_fd(), file.as_bytes())
                 });
-            if !matches!(found, Err(Errno::NOENT)) {
-                break;
-            }
-        }
-        found
-    }
-
-    /// Looks at an object's inode.
-    ///
-    /// # Errors
-    /// `ENOENT` when it is not there (any more), and what `statx(2)` lists.
-    pub fn look_at(&self, name: &ObjectName) -> Result<Stamp, Errno> {
-        let file = name.to_string();
-        let mut found = Err(Errno::NOENT);
-        for shard in shards(&name.identity.digest) {
-            found = self
-                .shard(shard.as_bytes(), Create::No)
-                .and_then(|directory| Stamp::at(directory.as_fd().as_fd(), file.as_bytes()));
             if !matches!(found, Err(Errno::NOENT)) {
                 break;
             }
