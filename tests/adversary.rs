@@ -7,16 +7,16 @@ mod support;
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use support::bait::{FILES, content, outside, tempting};
-use support::filesystem::{command, on_each};
+use support::filesystem::{Filesystem, Kind, command, on_each};
 use support::program::Host;
 use support::snapshot::Snapshot;
-use support::tree::{PLAIN, make_file};
+use support::tree::{Content, PLAIN, make_file};
 
 #[test]
 fn inv1_temporary_names_that_are_taken_beforehand_cost_a_skip_and_nothing_else() {
@@ -118,8 +118,8 @@ fn inv1_a_directory_of_very_many_names_is_walked_whole() {
     } else {
         50_000
     };
-    let kind = support::filesystem::Kind::Ext4;
-    let filesystem = support::filesystem::Filesystem::with_options(kind, 8 << 30, "");
+    let kind = Kind::Ext4;
+    let filesystem = Filesystem::with_options(kind, 8 << 30, "");
     let host = Host::new(filesystem.path(), 2);
     for guest in &host.guests {
         make_file(&guest.join("many/file"), content(1), PLAIN);
@@ -138,4 +138,42 @@ fn inv1_a_directory_of_very_many_names_is_walked_whole() {
     let report = host.run(&[]);
     assert!(report["files_scanned"].as_u64().unwrap() >= 2 * u64::from(names));
     assert_eq!(report["files_unified"], 1);
+}
+
+/// A name beside a number is the inode of that number on the same filesystem, and a subvolume has
+/// numbers of its own.
+#[test]
+fn inv3_a_file_of_a_subvolume_with_the_inode_number_of_an_object_is_no_object() {
+    let filesystem = Filesystem::new(Kind::Btrfs);
+    let host = Host::new(filesystem.path(), 2);
+    let shared = Content {
+        size: 5000,
+        variant: 0,
+    };
+    for guest in &host.guests {
+        make_file(&guest.join("shared"), shared, PLAIN);
+    }
+    assert_eq!(host.run(&[])["files_unified"], 1);
+    let object = fs::metadata(host.guests[0].join("shared")).unwrap().ino();
+    let subvolume = host.guests[0].join("subvolume");
+    command(
+        Command::new("btrfs")
+            .args(["-q", "subvolume", "create"])
+            .arg(&subvolume),
+    );
+    // Numbers are given out in turn.
+    let private = subvolume.join("private");
+    loop {
+        fs::write(&private, "private").unwrap();
+        match fs::metadata(&private).unwrap().ino() {
+            inode if inode == object => break,
+            inode => assert!(inode < object, "the numbers have gone by: {inode}"),
+        }
+        fs::remove_file(&private).unwrap();
+    }
+    let report = host.run(&["--dry-run"]);
+    assert_eq!(report["files_scanned"], 3);
+    assert_eq!(report["bytes_scanned"], 2 * shared.size + 7);
+    host.run(&[]);
+    assert_eq!(fs::read(&private).unwrap(), b"private");
 }

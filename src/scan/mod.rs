@@ -1,7 +1,7 @@
 //! Walks vdirs in parallel and yields every regular file that may be unified.
 //!
 //! One task a directory: open it from the vdir's descriptor ([`beneath`]), read its names in large
-//! batches, ask the exclusion rules, `statx` what is left. No task holds a descriptor while it
+//! batches, ask the exclusion rules, `statx` what is left and not [`Known`]. No task holds a descriptor while it
 //! waits, so that a million pending directories cost memory and not descriptors; no file costs an
 //! allocation, a lock or a whole path.
 //!
@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
-use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxAttributes};
+use rustix::fs::{AtFlags, FileType, RawDir, RawDirEntry, Statx, StatxAttributes};
 use rustix::io::Errno;
 
 pub use record::FileRecord;
@@ -51,6 +51,16 @@ pub struct Request<'a> {
     pub guest: &'a Guest,
     /// What of it is left out.
     pub rules: &'a Rules,
+}
+
+/// Inodes that were looked at before the walk, so that it does not do it again for each of their names:
+/// after the first run that is most of what guests hold. The number beside a name in its directory
+/// tells the inode on the same filesystem.
+pub struct Known<'a> {
+    /// The filesystem (`st_dev`). On Btrfs each subvolume has one, and its own inode numbers.
+    pub device: u64,
+    /// What was seen of the inode with this number, if it is one of them.
+    pub stamp_of: &'a (dyn Fn(u64) -> Option<Stamp> + Sync),
 }
 
 /// A temporary name that an interrupted run left behind.
@@ -129,15 +139,22 @@ impl Scan {
     }
 }
 
-/// Walks all `requests` on the threads of the current rayon pool.
+/// Walks all `requests` on the threads of the current rayon pool, and looks at every inode that is not
+/// `known`.
 ///
 /// Files smaller than `smallest` bytes are skipped. An unreadable directory is an error of the
 /// report, and the walk goes on.
 #[must_use]
-pub fn scan(requests: &[Request<'_>], smallest: u64, progress: &dyn Progress) -> Scan {
+pub fn scan(
+    requests: &[Request<'_>],
+    smallest: u64,
+    known: Option<&Known<'_>>,
+    progress: &dyn Progress,
+) -> Scan {
     let walk = Walk {
         requests,
         smallest,
+        known,
         progress,
         directories: Mutex::default(),
         found: (0..rayon::current_num_threads().max(1))
@@ -159,6 +176,7 @@ pub fn scan(requests: &[Request<'_>], smallest: u64, progress: &dyn Progress) ->
 struct Walk<'a> {
     requests: &'a [Request<'a>],
     smallest: u64,
+    known: Option<&'a Known<'a>>,
     progress: &'a dyn Progress,
     directories: Mutex<Directories>,
     /// One for each thread, so that nobody waits for its lock.
@@ -233,6 +251,7 @@ impl Walk<'_> {
             guest: request.guest,
             rules: request.rules,
             smallest: self.smallest,
+            known: self.known,
             directory,
             found: &mut found,
             full_path: [b"/", path].concat(),
@@ -303,6 +322,7 @@ struct Visit<'a> {
     guest: &'a Guest,
     rules: &'a Rules,
     smallest: u64,
+    known: Option<&'a Known<'a>>,
     directory: u32,
     found: &'a mut Found,
     /// `/usr/bin` while `usr/bin` is read; a name is appended to ask the rules, and cut off again.
@@ -318,22 +338,34 @@ impl Visit<'_> {
     ) -> Result<(), (&'static str, Errno)> {
         let opened = beneath::open_directory(self.guest.root.as_fd(), path)
             .map_err(|errno| ("openat2", errno))?;
+        if let Some(known) = self.known {
+            let directory = rustix::fs::fstat(&opened).map_err(|errno| ("fstat", errno))?;
+            self.known = Some(known).filter(|known| known.device == directory.st_dev);
+        }
         let mut entries = RawDir::new(opened.as_fd(), buffer);
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(|errno| ("getdents64", errno))?;
-            self.entry(opened.as_fd(), entry.file_name(), entry.file_type());
+            self.entry(opened.as_fd(), &entry);
         }
         Ok(())
     }
 
-    fn entry(&mut self, opened: BorrowedFd<'_>, name: &CStr, listed_type: FileType) {
+    fn entry(&mut self, opened: BorrowedFd<'_>, entry: &RawDirEntry<'_>) {
+        let name = entry.file_name();
         let bytes = name.to_bytes();
         if bytes == b"." || bytes == b".." {
             return;
         }
-        match listed_type {
+        match entry.file_type() {
             FileType::Directory => self.subdirectory(bytes),
-            FileType::RegularFile => self.file(opened, name),
+            FileType::RegularFile => {
+                let known = self.known.and_then(|known| (known.stamp_of)(entry.ino()));
+                match known {
+                    Some(stamp) if self.is_included(bytes) => self.take(bytes, &stamp),
+                    Some(_) => {}
+                    None => self.file(opened, name),
+                }
+            }
             // Old filesystems do not say; the look at the inode will.
             FileType::Unknown => match look(opened, name) {
                 Ok(found) if FileType::from_raw_mode(found.stx_mode.into()).is_dir() => {
@@ -355,16 +387,7 @@ impl Visit<'_> {
 
     fn file(&mut self, opened: BorrowedFd<'_>, name: &CStr) {
         let bytes = name.to_bytes();
-        if temporary::is_one(bytes) {
-            let leftover = Leftover {
-                directory: self.directory,
-                name: bytes.to_vec(),
-            };
-            self.found.leftovers.push(leftover);
-            return;
-        }
-        if self.verdict(bytes, false) != Verdict::Include {
-            self.found.skipped.add(Skip::Excluded, 1);
+        if !self.is_included(bytes) {
             return;
         }
         let looked = match look(opened, name) {
@@ -373,21 +396,43 @@ impl Visit<'_> {
         };
         let is_mount_point = looked.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
         let stamp = Stamp::from(looked);
-        if !stamp.is_regular() {
-            return self.found.skipped.add(Skip::NotRegular, 1);
+        if is_mount_point {
+            self.found.skipped.add(Skip::MountPoint, 1);
+        } else if stamp.is_regular() {
+            self.take(bytes, &stamp);
+        } else {
+            self.found.skipped.add(Skip::NotRegular, 1);
         }
+    }
+
+    /// Whether the name of a file is to be looked at; what is not is counted.
+    fn is_included(&mut self, name: &[u8]) -> bool {
+        if temporary::is_one(name) {
+            let leftover = Leftover {
+                directory: self.directory,
+                name: name.to_vec(),
+            };
+            self.found.leftovers.push(leftover);
+            return false;
+        }
+        let is_included = self.verdict(name, false) == Verdict::Include;
+        if !is_included {
+            self.found.skipped.add(Skip::Excluded, 1);
+        }
+        is_included
+    }
+
+    fn take(&mut self, name: &[u8], stamp: &Stamp) {
         self.found.files_seen += 1;
         self.found.bytes_seen += stamp.size;
-        let skip = if is_mount_point {
-            Skip::MountPoint
-        } else if stamp.size == 0 {
+        let skip = if stamp.size == 0 {
             Skip::Empty
         } else if stamp.size < self.smallest {
             Skip::Small
         } else {
-            let name = self.found.names.add(bytes);
-            let permissions = self.found.permissions.number(Permissions::of(&stamp));
-            let record = FileRecord::new(&stamp, permissions, self.directory, name);
+            let name = self.found.names.add(name);
+            let permissions = self.found.permissions.number(Permissions::of(stamp));
+            let record = FileRecord::new(stamp, permissions, self.directory, name);
             self.found.files.push(record);
             return;
         };

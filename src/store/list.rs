@@ -50,6 +50,20 @@ impl Gather for Vec<Listed> {
     }
 }
 
+/// Objects with a look at the inode of each. One that vanished meanwhile, or cannot be looked at, is
+/// left out.
+impl Gather for Vec<(ObjectName, Stamp)> {
+    fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed) {
+        if let Ok(stamp) = Stamp::at(directory, file.to_bytes()) {
+            self.push((object.name, stamp));
+        }
+    }
+
+    fn merge(&mut self, mut other: Self) {
+        self.append(&mut other);
+    }
+}
+
 /// Lists what is below `store`, which is open and stands at `path`: what was gathered of objects, and
 /// the paths of what is none.
 ///

@@ -41,6 +41,7 @@ use crate::guest::StoreLocation;
 use crate::identity::Digest;
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
+use crate::sys::stamp::Stamp;
 
 /// A directory holds at most about this many files before the store grows a level deeper.
 const FILES_PER_DIRECTORY: usize = 10_000;
@@ -104,6 +105,16 @@ impl Store {
         let (objects, strangers) = list::list::<Vec<Listed>>(self.directory.as_fd(), &self.path)?;
         self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
         Ok((objects, strangers))
+    }
+
+    /// Lists all objects that can be looked at, with their inodes.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn look_at_all(&mut self) -> Result<Vec<(ObjectName, Stamp)>, Error> {
+        let (objects, _) = list::list::<Vec<_>>(self.directory.as_fd(), &self.path)?;
+        self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
+        Ok(objects)
     }
 
     /// Opens an object for reading.

@@ -81,13 +81,14 @@ pub fn deunify(
     progress.stage("scan", None);
     let walk = || {
         let rules = &source.rules;
-        scan(&[Request { guest, rules }], 0, progress)
+        scan(&[Request { guest, rules }], 0, None, progress)
     };
     let mut began = wait_for_next_tick();
     let mut found = walk();
     let mut report = DeunifyReport::default();
     if !found.leftovers.is_empty() {
-        report.errors = recover(&[guest], &found, &listed);
+        let all = listed.iter().map(|object| (object.inode, object.name));
+        report.errors = recover(&[guest], &found, all);
         began = wait_for_next_tick();
         found = walk();
     }

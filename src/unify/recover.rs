@@ -35,7 +35,7 @@ use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
 use crate::report::{FileError, Skip};
 use crate::scan::{GuestId, Scan};
-use crate::store::Listed;
+use crate::store::ObjectName;
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
 use crate::sys::stamp::Stamp;
@@ -44,9 +44,12 @@ use crate::sys::stamp::Stamp;
 ///
 /// Returns what could not be decided or done; nothing is lost then, and the next run tries again.
 #[must_use]
-pub fn recover(guests: &[&Guest], scan: &Scan, listed: &[Listed]) -> Vec<FileError> {
-    let objects: HashSet<u64> = listed.iter().map(|object| object.inode).collect();
-    let identities = listed.iter().map(|object| object.name.identity).collect();
+pub fn recover(
+    guests: &[&Guest],
+    scan: &Scan,
+    listed: impl Iterator<Item = (u64, ObjectName)>,
+) -> Vec<FileError> {
+    let (objects, identities) = listed.map(|(inode, name)| (inode, name.identity)).unzip();
     let mut recovery = Recovery {
         guests,
         scan,

@@ -1,6 +1,7 @@
 //! One run on one store, from the lock to the index.
 
 use std::collections::HashMap;
+use std::mem;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -16,7 +17,7 @@ use super::learn::learn;
 use super::object::learn_unknown;
 use super::recover::recover;
 use super::share::{has_candidates, share};
-use super::shared::{ObjectState, Shared, Source, know_objects, most_links};
+use super::shared::{ObjectState, Shared, Source, know_objects, most_links, unseen};
 use super::tally::Tally;
 use crate::display::Shown;
 use crate::error::Error;
@@ -25,7 +26,7 @@ use crate::identity::Mtime;
 use crate::index::{Index, Loaded, Update};
 use crate::protect::{self, Mode};
 use crate::report::{FileError, Progress, RunReport};
-use crate::scan::{FileRecord, Request, Scan, scan};
+use crate::scan::{FileRecord, Known, Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
 use crate::sys::lease::ignore_break_signal;
 use crate::sys::stamp::Timestamp;
@@ -92,27 +93,31 @@ pub fn unify(
             progress.note(&warning);
         })?)
     };
-    let loaded = match &index {
+    let mut loaded = match &index {
         _ if options.refresh => Loaded::default(),
         Some(index) => index.load(),
         None => Index::peek(state_directory, &store),
     };
-    let (listed, _) = store.list()?;
+    let mut objects = know_objects(store.look_at_all()?, &loaded.objects);
     report.seconds.load = began_at.elapsed().as_secs_f64();
 
     let scanning = Instant::now();
     progress.stage("scan", None);
-    let mut scan = walk(sources, options, progress);
+    let mut scan = walk(location, sources, options, &objects, progress);
     if !options.dry_run && !scan.leftovers.is_empty() {
         let guests: Vec<&Guest> = sources.iter().map(|source| &source.guest).collect();
-        report.errors.extend(recover(&guests, &scan, &listed));
-        scan = walk(sources, options, progress);
+        let all = objects.iter().map(|(inode, state)| (*inode, state.name));
+        report.errors.extend(recover(&guests, &scan, all));
+        objects = know_objects(store.look_at_all()?, &loaded.objects);
+        scan = walk(location, sources, options, &objects, progress);
     }
+    // What is known of each stands in `objects`.
+    drop(mem::take(&mut loaded.objects));
     report.seconds.scan = scanning.elapsed().as_secs_f64();
 
     let grouping = Instant::now();
     group::sort(&mut scan.files, options.mtime);
-    let (objects, unseen) = know_objects(&store, listed, loaded.objects, &scan);
+    let unseen = unseen(&objects, &scan);
     let mut shared = Shared {
         store: &store,
         lock: &lock,
@@ -186,7 +191,13 @@ fn record(
     }
 }
 
-fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan {
+fn walk(
+    location: &StoreLocation,
+    sources: &[Source],
+    options: &Options,
+    objects: &HashMap<u64, ObjectState>,
+    progress: &dyn Progress,
+) -> Scan {
     let requests: Vec<Request<'_>> = sources
         .iter()
         .map(|source| Request {
@@ -194,7 +205,12 @@ fn walk(sources: &[Source], options: &Options, progress: &dyn Progress) -> Scan 
             rules: &source.rules,
         })
         .collect();
-    scan(&requests, options.smallest, progress)
+    // Who has a name of an object now had one when it was looked at: only runs give objects to guests.
+    let known = Known {
+        device: location.device,
+        stamp_of: &|inode| objects.get(&inode).map(|state| state.stamp),
+    };
+    scan(&requests, options.smallest, Some(&known), progress)
 }
 
 /// Objects without a file that could be linked to them are left out.

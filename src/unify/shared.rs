@@ -17,7 +17,7 @@ use crate::index;
 use crate::protect::{Protection, Reflink};
 use crate::report::Progress;
 use crate::scan::{FileRecord, GuestId, Scan};
-use crate::store::{Listed, ObjectName, Store, StoreLock};
+use crate::store::{ObjectName, Store, StoreLock};
 use crate::sys::beneath;
 use crate::sys::stamp::{Stamp, Timestamp};
 
@@ -35,7 +35,7 @@ pub struct Source {
 pub struct ObjectState {
     /// Its name.
     pub name: ObjectName,
-    /// Its inode, as the index has it or as it was when the run began.
+    /// Its inode, as it was when the run began.
     pub stamp: Stamp,
     /// Its inode when its content was last known to be what the name says.
     pub proven: Option<Stamp>,
@@ -145,57 +145,39 @@ impl Shared<'_> {
     }
 }
 
-/// Every object by its inode, and those that no scanned guest links.
+/// Every object by its inode.
 #[must_use]
 pub fn know_objects(
-    store: &Store,
-    listed: Vec<Listed>,
-    loaded: HashMap<ObjectName, Stamp>,
-    scan: &Scan,
-) -> (HashMap<u64, ObjectState>, Vec<ObjectState>) {
-    let mut objects = HashMap::with_capacity(listed.len());
-    for object in listed {
-        let proven = loaded
-            .get(&object.name)
-            .filter(|stamp| stamp.inode == object.inode)
-            .copied();
-        // Of an object that no guest shows and no index knows, only its inode tells the key.
-        let stamp = proven.unwrap_or(Stamp {
-            inode: object.inode,
-            ..Stamp::default()
-        });
-        objects.insert(
-            object.inode,
-            ObjectState {
-                name: object.name,
-                stamp,
-                proven,
-            },
-        );
-    }
-    drop(loaded);
-    let mut is_seen: HashSet<u64> = HashSet::with_capacity(objects.len());
-    for file in &scan.files {
-        if let Some(state) = objects.get_mut(&file.inode()) {
-            is_seen.insert(file.inode());
-            state.stamp = scan.stamp_of(file);
-        }
-    }
-    let mut unseen = Vec::new();
-    for state in objects
-        .values_mut()
-        .filter(|state| !is_seen.contains(&state.stamp.inode))
-    {
-        let looked = store
-            .open_object(&state.name)
-            .and_then(|file| Stamp::of(file.as_fd()));
-        // Gone meanwhile: then it is no candidate.
-        if let Ok(stamp) = looked {
-            state.stamp = stamp;
-            unseen.push(*state);
-        }
-    }
-    (objects, unseen)
+    listed: Vec<(ObjectName, Stamp)>,
+    loaded: &HashMap<ObjectName, Stamp>,
+) -> HashMap<u64, ObjectState> {
+    let known = listed.into_iter().map(|(name, stamp)| {
+        let proven = loaded.get(&name);
+        let proven = proven.filter(|proven| proven.inode == stamp.inode).copied();
+        let state = ObjectState {
+            name,
+            stamp,
+            proven,
+        };
+        (stamp.inode, state)
+    });
+    known.collect()
+}
+
+/// Those of the objects that no scanned guest links.
+#[must_use]
+pub fn unseen(objects: &HashMap<u64, ObjectState>, scan: &Scan) -> Vec<ObjectState> {
+    let seen: HashSet<u64> = scan
+        .files
+        .iter()
+        .map(FileRecord::inode)
+        .filter(|inode| objects.contains_key(inode))
+        .collect();
+    let unseen = objects.values();
+    unseen
+        .filter(|state| !seen.contains(&state.stamp.inode))
+        .copied()
+        .collect()
 }
 
 /// The most links that an inode can have, by filesystem.
