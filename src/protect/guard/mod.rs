@@ -20,6 +20,12 @@
 //! attempt is over before it would break a lease or count as a writer, so that whoever tries again and
 //! again cannot make an object look busy to a command that gives another guest its own copy.
 //!
+//! # What it costs
+//! The kernel asks the hook `inode_permission` for every component of every path, so that looking a file up
+//! becomes dearer for all: about half as much again in an emulated machine, where the other hooks cost
+//! nothing that can be measured (`make bench-vm`). Without it a guest could keep others from running
+//! a program that they share: see `guard.bpf.c`.
+//!
 //! # What it does not cover
 //! - Descriptors that were open for writing before the guard was loaded: load it before any guest
 //!   starts. `vhashify` itself marks nothing that somebody can still write to.
