@@ -198,9 +198,10 @@ fn run(command: &mut Command) -> Result<String, String> {
 }
 
 /// Unmounts what is not in use, and waits where it seems to be: a process that another thread of
-/// this one is about to start has all its descriptors until it executes its program.
+/// this one is about to start has all its descriptors until it executes its program, and one that is
+/// given a mount namespace of its own has all mounts until it leaves the root directory.
 fn unmount_soon(mount: &Path) {
-    for _ in 0..200 {
+    for _ in 0..2000 {
         let done = Command::new("umount")
             .arg("-q")
             .arg(mount)
