@@ -21,7 +21,12 @@ pub struct Host {
 
 impl Host {
     pub fn new() -> Self {
-        let place = TempDir::with_prefix_in("vserver-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Self::below(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    /// One whose guests and everything else are in a directory of `top`.
+    pub fn below(top: &Path) -> Self {
+        let place = TempDir::with_prefix_in("vserver-", top).unwrap();
         for below in ["conf", "vdirs"] {
             fs::create_dir(place.path().join(below)).unwrap();
         }
@@ -139,8 +144,10 @@ impl Host {
                 .unwrap()
                 .contains(text)
         );
-        for top in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            let below = top.path().join("vserver").join(context.to_string());
+        let cgroups = PathBuf::from("/sys/fs/cgroup");
+        let tops = fs::read_dir(&cgroups).unwrap().flatten();
+        for top in tops.map(|top| top.path()).chain([cgroups]) {
+            let below = top.join("vserver").join(context.to_string());
             assert!(!below.exists(), "{} is left", below.display());
         }
         assert!(!Path::new(&format!("/sys/class/net/vs{context}")).exists());
@@ -212,10 +219,15 @@ pub fn listing(top: &Path) -> BTreeMap<PathBuf, (u32, u64, u32, u32)> {
 }
 
 /// Waits until something is true, at most ten seconds.
-pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, is_true: impl FnMut() -> bool) {
+    wait_at_most(Duration::from_secs(10), what, is_true);
+}
+
+/// Waits until something is true, at most so long.
+pub fn wait_at_most(time: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_true() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "in vain: {what}");
+        assert!(begun.elapsed() < time, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -10,6 +10,7 @@
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
 //! | [`network`] | addresses, and a web server that answers |
+//! | [`together`] | the README's third example, and `vhashify` beside guests that write |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]
@@ -23,3 +24,4 @@ mod life;
 mod many;
 mod network;
 mod refusals;
+mod together;
