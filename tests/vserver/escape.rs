@@ -167,6 +167,103 @@ fn calls_that_no_capability_guards_are_denied() {
     assert_eq!(filters("self"), "Seccomp:\t2\n");
 }
 
+/// Makes calls by `int 0x80`, whose numbers are those of i386, and with the bit of x32: each argument is
+/// NUMBER and what it is to be given; it prints the error's number.
+#[cfg(target_arch = "x86_64")]
+const OTHER_CALLS: &str = r#"
+    #include <errno.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+    int main(int count, char **words) {
+        int is_i386 = words[1][0] == 'i';
+        long argument[5] = {0};
+        for (int i = 2; i < count && i < 7; i++) argument[i - 2] = strtol(words[i], 0, 0);
+        long result;
+        if (is_i386)
+            __asm__ volatile("int $0x80" : "=a"(result) : "a"(argument[0]), "b"(argument[1]),
+                             "c"(argument[2]), "d"(argument[3]), "S"(argument[4])
+                             : "memory", "r8", "r9", "r10", "r11");
+        else {
+            result = syscall(0x40000000 | argument[0], argument[1], argument[2], argument[3], argument[4]);
+            if (result == -1) result = -errno;
+        }
+        printf("%ld\n", result);
+        return 0;
+    }
+"#;
+
+/// Defence: the filter knows every architecture that the kernel takes calls of.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn calls_of_32_bits_are_denied_as_those_of_64_bits_are() {
+    let host = Host::new();
+    guest(&host);
+    let (source, program) = (host.at("calls.c"), host.vdir("web").join("root/calls"));
+    fs::write(&source, OTHER_CALLS).unwrap();
+    let mut compile = Command::new("cc");
+    compile.args(["-static", "-o"]).args([&program, &source]);
+    assert!(compile.status().unwrap().success());
+    let mut calls = Vec::new();
+    for (name, i386, x32) in [
+        ("add_key", 286, 248),
+        ("request_key", 287, 249),
+        ("keyctl", 288, 250),
+        ("syslog", 103, 103),
+        ("mount", 21, 165),
+        ("umount2", 52, 166),
+        ("open_by_handle_at", 342, 304),
+        ("setns", 346, 308),
+        ("perf_event_open", 336, 298),
+        ("bpf", 357, 321),
+        ("userfaultfd", 374, 323),
+        ("io_uring_setup", 425, 425),
+        ("move_mount", 429, 429),
+        ("kexec_load", 283, 528),
+        ("init_module", 128, 175),
+        ("swapon", 87, 167),
+        ("settimeofday", 79, 164),
+    ] {
+        calls.push((format!("i386 {i386}"), libc::EPERM, name));
+        calls.push((format!("x32 {x32}"), libc::EPERM, name));
+    }
+    for (call, error, name) in [
+        // Those that 32 bits alone have.
+        ("i386 25", libc::EPERM, "stime"),
+        ("i386 22", libc::EPERM, "umount"),
+        ("i386 404", libc::EPERM, "clock_settime64"),
+        ("i386 86", libc::EPERM, "uselib"),
+        ("i386 120 0x10000011", libc::EPERM, "clone"),
+        ("x32 56 0x10000011", libc::EPERM, "clone"),
+        ("i386 435", libc::ENOSYS, "clone3"),
+        ("x32 435", libc::ENOSYS, "clone3"),
+        ("i386 310 0x10000000", libc::EPERM, "unshare"),
+        ("x32 272 0x10000000", libc::EPERM, "unshare"),
+        ("i386 55 0 1024 0", libc::EACCES, "fcntl with F_SETLEASE"),
+        ("i386 221 0 1024 0", libc::EACCES, "fcntl64 with F_SETLEASE"),
+        ("x32 72 0 1024 0", libc::EACCES, "fcntl with F_SETLEASE"),
+        ("i386 54 0 0x5412 0", libc::EPERM, "ioctl with TIOCSTI"),
+        ("x32 514 0 0x5412 0", libc::EPERM, "ioctl with TIOCSTI"),
+    ] {
+        calls.push((call.to_owned(), error, name));
+    }
+    let mut script = "/root/calls i386 20; ".to_owned();
+    for (call, ..) in &calls {
+        script.push_str(&format!("/root/calls {call} || echo killed; "));
+    }
+    let (_, text) = host.script("web", &script);
+    let mut lines = text.lines();
+    let pid = lines.next().unwrap().parse::<i32>();
+    assert!(pid.is_ok_and(|pid| pid > 1), "getpid works: {text}");
+    for (call, error, name) in calls {
+        assert_eq!(
+            lines.next(),
+            Some((-error).to_string().as_str()),
+            "{name}: {call}"
+        );
+    }
+}
+
 /// Defence: without `CAP_SYS_ADMIN` no cgroup filesystem is mounted, and none is there to begin with.
 #[test]
 fn there_is_no_release_agent_to_write() {
