@@ -100,7 +100,8 @@ pub const CATALOGUE: &[Setting] = &[
     ),
     honoured(
         "apps/init/style",
-        "who is process 1: `sysv` a reaper of ours, `plain` the command",
+        "who is process 1: `sysv` a reaper of ours, `plain` the command, `systemd` and `minit` the \
+              guest's own, which boots it",
     ),
     honoured(
         "apps/init/cmd.start",

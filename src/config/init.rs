@@ -2,17 +2,32 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::ConfigError;
 use super::values::{arguments, invalid, text, value, words};
 
 /// Who is process 1 of the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Style {
     /// A reaper of ours, which runs the start command and stays as long as the guest has processes.
     #[default]
     Sysv,
     /// The start command itself, by default the guest's `/sbin/init`.
     Plain,
+    /// The guest's systemd, which boots the guest.
+    Systemd,
+    /// The guest's minit, which boots the guest.
+    Minit,
+}
+
+impl Style {
+    /// Whether process 1 boots a whole system, and has what that takes: a console that is a terminal,
+    /// a cgroup tree of its own, `/run` and `/tmp` in memory.
+    #[must_use]
+    pub fn boots(self) -> bool {
+        matches!(self, Self::Systemd | Self::Minit)
+    }
 }
 
 /// One step of stopping: a signal, and how long its effect is awaited.
@@ -52,10 +67,12 @@ impl InitSettings {
         let style = match value(&directory.join("style"))?.as_deref() {
             None | Some("sysv") => Style::Sysv,
             Some("plain") => Style::Plain,
+            Some("systemd") => Style::Systemd,
+            Some("minit") => Style::Minit,
             Some(other) => {
                 let reason = format!(
-                    "the style {other:?} cannot be started here; write sysv or plain, and the \
-                     command into cmd.start"
+                    "the style {other:?} cannot be started here; write systemd, minit or sysv, or \
+                     plain, and the command into cmd.start"
                 );
                 return Err(invalid(&directory.join("style"), &reason));
             }

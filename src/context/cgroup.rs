@@ -1,5 +1,17 @@
 //! Where a guest's processes are counted and limited: `vserver/CONTEXT` in every hierarchy that the
 //! host has, of either version.
+//!
+//! ```text
+//! version 1, each controller    vserver/CONTEXT            processes and limits
+//! version 2                     vserver/CONTEXT            limits; out of the guest's reach
+//!                               vserver/CONTEXT/guest      process 1 and what it starts: what the guest
+//!                                                          sees as the root, and may divide
+//!                               vserver/CONTEXT/entered    what `exec` and `enter` run
+//! ```
+//!
+//! The last is a place of its own, since a guest that divides its own tree (systemd) lets nobody into
+//! the root of it. A host that has both versions uses version 1 for limits, and version 2 for a tree
+//! that the guest may divide.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,19 +21,44 @@ use std::path::{Path, PathBuf};
 /// The parent of all guests' cgroups.
 const PARENT: &str = "vserver";
 
-/// The path of a guest's cgroup, as the specification has it.
+/// The root of the guest's own tree in version 2.
+const GUEST: &str = "guest";
+/// What enters the guest later, in version 2.
+const ENTERED: &str = "entered";
+/// How deep a guest may divide its tree: so that each place in it has a path short enough for a call.
+const DEEPEST: &str = "12";
+/// How many cgroups a guest may make.
+const MOST: &str = "4096";
+
+/// The path of the cgroup of a guest's process 1, as the specification has it.
 #[must_use]
 pub fn path(context: u32) -> String {
-    format!("/{PARENT}/{context}")
+    let limited = format!("/{PARENT}/{context}");
+    match hierarchies().as_slice() {
+        [only] if only.is_unified => format!("{limited}/{GUEST}"),
+        _ => limited,
+    }
+}
+
+/// Whether a guest can have a tree of its own to divide, which systemd needs.
+#[must_use]
+pub fn has_unified() -> bool {
+    hierarchies().iter().any(|hierarchy| hierarchy.is_unified)
 }
 
 /// A guest's cgroup in each hierarchy that the host has mounted.
 #[must_use]
 pub fn directories(context: u32) -> Vec<PathBuf> {
-    hierarchies()
-        .iter()
-        .map(|top| top.join(PARENT).join(context.to_string()))
-        .collect()
+    let hierarchies = hierarchies();
+    let own = hierarchies.iter().map(|hierarchy| hierarchy.of(context));
+    own.collect()
+}
+
+/// A guest's cgroup of version 2, where that is not all that the host has.
+fn unified_beside_others(context: u32) -> Option<PathBuf> {
+    let hierarchies = hierarchies();
+    let unified = hierarchies.iter().find(|hierarchy| hierarchy.is_unified)?;
+    (hierarchies.len() > 1).then(|| unified.of(context))
 }
 
 /// Takes a context number for this host: the directory that is made is the proof.
@@ -45,15 +82,72 @@ pub fn claim(context: u32) -> io::Result<bool> {
     }
 }
 
+/// Bounds what the guest may make of its own tree.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn bound(context: u32) -> io::Result<()> {
+    for hierarchy in hierarchies().iter().filter(|found| found.is_unified) {
+        let directory = hierarchy.of(context);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join("cgroup.max.depth"), DEEPEST)?;
+        fs::write(directory.join("cgroup.max.descendants"), MOST)?;
+    }
+    Ok(())
+}
+
+/// This process among those of a guest in version 2, where `libcontainer`, which uses version 1, would
+/// leave the guest's processes where this one is; back again when it is dropped.
+#[derive(Debug)]
+pub struct Lent {
+    before: Option<PathBuf>,
+}
+
+impl Lent {
+    /// Goes there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn to(context: u32) -> io::Result<Self> {
+        let Some(directory) = unified_beside_others(context) else {
+            return Ok(Self { before: None });
+        };
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let top = directory.ancestors().nth(2).unwrap_or(&directory);
+        let before = top.join(own.unwrap_or_default()).join("cgroup.procs");
+        let guest = directory.join(GUEST);
+        fs::create_dir_all(&guest)?;
+        fs::write(guest.join("cgroup.procs"), b"0")?;
+        let before = Some(before);
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            // Where that is gone, the guest's end takes this process with it, which only watches it.
+            drop(fs::write(before, b"0"));
+        }
+    }
+}
+
 /// Puts this process into the guest's cgroups.
 ///
 /// # Errors
 /// One of them cannot be joined: the guest must not have a process that is not counted.
 pub fn join(context: u32) -> io::Result<()> {
-    for directory in directories(context) {
-        if directory.is_dir() {
-            fs::write(directory.join("cgroup.procs"), b"0")?;
+    for hierarchy in hierarchies() {
+        let mut directory = hierarchy.of(context);
+        if !directory.is_dir() {
+            continue;
         }
+        if hierarchy.is_unified {
+            directory.push(ENTERED);
+            fs::create_dir_all(&directory)?;
+        }
+        fs::write(directory.join("cgroup.procs"), b"0")?;
     }
     Ok(())
 }
@@ -63,7 +157,8 @@ pub fn join(context: u32) -> io::Result<()> {
 pub fn processes(context: u32) -> BTreeSet<i32> {
     let listed = |directory: PathBuf| fs::read_to_string(directory.join("cgroup.procs")).ok();
     directories(context)
-        .into_iter()
+        .iter()
+        .flat_map(|directory| with_all_below(directory))
         .filter_map(listed)
         .flat_map(|text| {
             let numbers = text.lines().filter_map(|line| line.parse().ok());
@@ -111,15 +206,25 @@ pub fn set(context: u32, name: &str, value: &str) -> io::Result<()> {
     }
 }
 
+/// Kills every process of the guest, those that it makes meanwhile, too, where the kernel can
+/// (version 2 since Linux 5.14).
+pub fn kill(context: u32) {
+    for directory in directories(context) {
+        drop(fs::write(directory.join("cgroup.kill"), b"1"));
+    }
+}
+
 /// Removes the guest's cgroups. True when none is left.
 #[must_use]
 pub fn remove(context: u32) -> bool {
     let mut is_gone = true;
     for directory in directories(context) {
-        match fs::remove_dir(&directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => is_gone = false,
+        for place in with_all_below(&directory).into_iter().rev() {
+            match fs::remove_dir(&place) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => is_gone = false,
+            }
         }
         // Empty when this was the last guest.
         if let Some(parent) = directory.parent() {
@@ -129,15 +234,42 @@ pub fn remove(context: u32) -> bool {
     is_gone
 }
 
-/// The tops of all mounted hierarchies: each of version 1 that has a controller, and version 2.
-fn hierarchies() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    tops(&mounts)
+/// A cgroup and those in it, each before those in itself.
+fn with_all_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_path_buf()];
+    while let Some(place) = open.pop() {
+        let entries = fs::read_dir(&place).into_iter().flatten().flatten();
+        let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        open.extend(inner.map(|entry| entry.path()));
+        found.push(place);
+    }
+    found
 }
 
-fn tops(mountinfo: &str) -> Vec<PathBuf> {
+/// A mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Hierarchy {
+    /// Version 2.
+    is_unified: bool,
+    top: PathBuf,
+}
+
+impl Hierarchy {
+    /// The cgroup of a guest in it.
+    fn of(&self, context: u32) -> PathBuf {
+        self.top.join(PARENT).join(context.to_string())
+    }
+}
+
+/// All mounted hierarchies: each of version 1 that has a controller, then that of version 2.
+fn hierarchies() -> Vec<Hierarchy> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    parse(&mounts)
+}
+
+fn parse(mountinfo: &str) -> Vec<Hierarchy> {
     let mut found = Vec::new();
-    let mut unified = None;
     for line in mountinfo.lines() {
         let Some((before, after)) = line.split_once(" - ") else {
             continue;
@@ -145,15 +277,15 @@ fn tops(mountinfo: &str) -> Vec<PathBuf> {
         let Some(place) = before.split(' ').nth(4) else {
             continue;
         };
-        match after.split(' ').next() {
+        let is_unified = match after.split(' ').next() {
             // A named hierarchy limits nothing; it is its owner's.
-            Some("cgroup") if !after.contains("name=") => found.push(PathBuf::from(place)),
-            Some("cgroup2") => unified = Some(PathBuf::from(place)),
-            _ => {}
-        }
-    }
-    if found.is_empty() {
-        found.extend(unified);
+            Some("cgroup") if !after.contains("name=") => false,
+            // The same hierarchy, mounted again, is the same tree.
+            Some("cgroup2") if !found.iter().any(|known: &Hierarchy| known.is_unified) => true,
+            _ => continue,
+        };
+        let top = PathBuf::from(place);
+        found.push(Hierarchy { is_unified, top });
     }
     found.sort();
     found
@@ -161,17 +293,30 @@ fn tops(mountinfo: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::tops;
+    use std::path::PathBuf;
+
+    use super::{Hierarchy, parse};
 
     #[test]
-    fn version_1_is_used_where_it_has_controllers() {
-        let v1 = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
-                  32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-                  40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
-                  41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(tops(v1), [std::path::Path::new("/sys/fs/cgroup/cpu")]);
+    fn hierarchies_with_controllers_come_first_and_version_2_last() {
+        let found = |is_unified, top: &str| Hierarchy {
+            is_unified,
+            top: PathBuf::from(top),
+        };
+        let both = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                    41 31 0:38 / /sys/fs/cgroup/a rw - cgroup2 cgroup2 rw\n\
+                    42 31 0:38 / /elsewhere rw - cgroup2 cgroup2 rw\n\
+                    32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                    40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n";
+        assert_eq!(
+            parse(both),
+            [
+                found(false, "/sys/fs/cgroup/cpu"),
+                found(true, "/sys/fs/cgroup/a")
+            ]
+        );
         let v2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(tops(v2), [std::path::Path::new("/sys/fs/cgroup")]);
-        assert!(tops("").is_empty());
+        assert_eq!(parse(v2), [found(true, "/sys/fs/cgroup")]);
+        assert!(parse("").is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! Compiles a guest's settings to the OCI specification that `libcontainer` runs. Pure.
 
+use std::path::Path;
+
 use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 
@@ -92,10 +94,25 @@ pub fn compile(
     spec
 }
 
+/// Shows the terminal `console` of the host in the guest as `/dev/console`.
+pub fn add_console(spec: &mut Value, console: &Path) {
+    if let Some(mounts) = spec["mounts"].as_array_mut() {
+        let options = ["bind", "nosuid", "noexec"];
+        mounts.push(
+            json!({ "destination": "/dev/console", "type": "bind", "source": console,
+                            "options": options }),
+        );
+    }
+}
+
 /// The variables of whatever runs in a guest.
 #[must_use]
 pub fn environment(settings: &GuestSettings) -> Vec<String> {
     let mut environment = vec![PATH.to_owned(), "HOME=/root".to_owned()];
+    if settings.init.style.boots() {
+        // What tells an init that it is in a container, and that its console is a log.
+        environment.extend(["container=vserver".to_owned(), "TERM=dumb".to_owned()]);
+    }
     for own in &settings.environment {
         let name = own.split_once('=').map_or(own.as_str(), |(name, _)| name);
         environment.retain(|entry| entry.split_once('=').is_none_or(|(known, _)| known != name));
@@ -154,7 +171,37 @@ fn mounts(settings: &GuestSettings) -> Vec<Value> {
             &["nosuid", "nodev", "noexec", "ro"],
         ),
     ];
-    let ours = ["/proc", "/dev", "/dev/pts", "/dev/shm", "/sys"];
+    if settings.init.style.boots() {
+        mounts.push(mount(
+            "/sys/fs/cgroup",
+            "cgroup2",
+            "cgroup2",
+            &["nosuid", "nodev", "noexec"],
+        ));
+        let mode = |target| {
+            if target == "/run" {
+                "mode=755"
+            } else {
+                "mode=1777"
+            }
+        };
+        let in_memory = ["/run", "/run/lock", "/tmp"].into_iter().filter(|target| {
+            let mut own = settings.fstab.iter();
+            !own.any(|entry| entry.target.as_path() == Path::new(target))
+        });
+        mounts.extend(in_memory.map(|target| {
+            let options = ["nosuid", "nodev", mode(target)];
+            mount(target, "tmpfs", "tmpfs", &options)
+        }));
+    }
+    let ours = [
+        "/proc",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+        "/sys",
+        "/sys/fs/cgroup",
+    ];
     let own = settings.fstab.iter().filter(|entry| {
         let target = entry.target.to_string_lossy();
         !ours.contains(&target.trim_end_matches('/'))

@@ -30,7 +30,9 @@ impl Executor for Init {
         let mut command = Command::new(program);
         command.args(arguments);
         match self.style {
-            Style::Plain => Err(ExecutorError::Other(command.exec().to_string())),
+            Style::Plain | Style::Systemd | Style::Minit => {
+                Err(ExecutorError::Other(command.exec().to_string()))
+            }
             Style::Sysv => reap(&mut command),
         }
     }

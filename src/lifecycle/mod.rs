@@ -19,7 +19,7 @@
 //! NAME/guest.json        there while it runs: see `state`
 //! NAME/last.json         how it ended last time
 //! NAME/console.log, .1   what its init wrote
-//! NAME/console           the pipe through which it does
+//! NAME/console           the pipe through which it does, or the place of its terminal
 //! NAME/bundle/           its specification, and the mount point of its root
 //! NAME/container/        libcontainer's state
 //! ```
@@ -29,6 +29,7 @@
 //! program that both run is a sealed copy in memory, so that `/proc/self/exe` leads nowhere.
 
 pub mod build;
+mod console;
 pub mod enter;
 mod error;
 mod hooks;

@@ -10,29 +10,28 @@
 //! the next command that looks at the guest; meanwhile the guest goes on, for it holds its console's
 //! pipe open itself.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::StatVfsMountFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::LifecycleError;
+use super::console::{Console, Watched};
 use super::error::Doing;
 use super::init::Init;
 use super::process::Process;
 use super::sealed;
 use super::start::{Answer, Order, null};
 use super::state::{Ended, Running, StateDirectory, now};
-use crate::config::Style;
 use crate::context::{cgroup, network};
 use crate::sys;
 
@@ -44,8 +43,6 @@ pub const WATCH: &str = "--monitor-watch";
 
 /// `libcontainer`'s name for every guest, in a directory of its own.
 const CONTAINER: &str = "guest";
-/// How long a console log may grow before it becomes `console.log.1`.
-const LONGEST_LOG: u64 = 1 << 20;
 
 /// Makes a guest's init as ordered, answers, and goes on as its watcher.
 #[must_use]
@@ -73,7 +70,7 @@ pub fn make() -> ExitCode {
                 signal: None,
                 at: now(),
             };
-            unmount_root(&state.at("bundle/rootfs"));
+            unmount(&state);
             drop(state.tidy(&running, unseen));
             Answer::Failed(error)
         }
@@ -148,25 +145,36 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
         sys::process::set_nice(nice).map_err(|error| format!("nice {nice}: {}", told(&error)))?;
     }
     sys::process::restore_broken_pipe_signal();
-    let console = make_console(state).map_err(|error| error.to_string())?;
-    let style = if order.is_reaped {
-        Style::Sysv
+    let console = if order.style.boots() {
+        Console::terminal()
     } else {
-        Style::Plain
+        Console::pipe(state)
     };
+    let console = console.map_err(|error| error.to_string())?;
+    if let Some(terminal) = &console.terminal {
+        let place = state.at("console");
+        show_terminal(terminal, &place).map_err(|error| error.to_string())?;
+    }
     let again = |fd: &OwnedFd| fd.try_clone().map_err(|error| told(&error));
+    let stdin = match console.terminal {
+        Some(_) => again(&console.of_init)?,
+        None => null().map_err(|error| told(&error))?,
+    };
+    let lent = cgroup::Lent::to(running.context)
+        .map_err(|error| format!("its cgroup cannot be joined: {}", told(&error)))?;
     let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
         .with_root_path(state.at("container"))
         .map_err(|error| told(&error))?
-        .with_executor(Init { style })
-        .with_stdin(null().map_err(|error| told(&error))?)
-        .with_stdout(again(&console)?)
-        .with_stderr(again(&console)?)
+        .with_executor(Init { style: order.style })
+        .with_stdin(stdin)
+        .with_stdout(again(&console.of_init)?)
+        .with_stderr(again(&console.of_init)?)
         .as_init(state.at("bundle"))
         .with_systemd(false)
         .with_detach(true)
         .build()
         .map_err(|error| told(&error))?;
+    drop(lent);
     running.init = container.pid().and_then(|pid| Process::find(pid.as_raw()));
     let init = running.init.ok_or("its init ended at once")?;
     for (name, value) in &order.cgroup {
@@ -179,7 +187,14 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
     }
     state.write(running).map_err(|error| error.to_string())?;
     container.start().map_err(|error| told(&error))?;
-    Ok(console)
+    Ok(console.kept)
+}
+
+/// Puts a terminal, which gets its name only now, at the place that the specification names.
+fn show_terminal(terminal: &Path, place: &Path) -> Result<(), LifecycleError> {
+    drop(fs::remove_file(place));
+    fs::File::create(place).doing("create", place)?;
+    rustix::mount::mount_bind(terminal, place).doing("mount", place)
 }
 
 /// The cause that an administrator can do something about.
@@ -222,22 +237,13 @@ fn mount_root(vdir: &Path, rootfs: &Path) -> Result<(), LifecycleError> {
     rustix::mount::mount_remount(rootfs, flags, c"").doing("mount", rootfs)
 }
 
-/// Takes the guest's root out of this process's mounts, so that its place can be removed.
-fn unmount_root(rootfs: &Path) {
-    // It is not mounted where the monitor has a successor.
-    let _ = rustix::mount::unmount(rootfs, rustix::mount::UnmountFlags::DETACH);
-}
-
-/// Makes the pipe of the console. It is opened for both ends, so that the guest can write while
-/// nobody watches it.
-fn make_console(state: &StateDirectory) -> Result<OwnedFd, LifecycleError> {
-    let path = state.at("console");
-    drop(fs::remove_file(&path));
-    let mode = Mode::RUSR | Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
-        .doing("mkfifo", &path)?;
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    rustix::fs::open(&path, flags, Mode::empty()).doing("open", &path)
+/// Takes the guest's root and its terminal out of this process's mounts, so that their places can be
+/// removed.
+fn unmount(state: &StateDirectory) {
+    for place in ["bundle/rootfs", "console"] {
+        // They are not mounted where the monitor has a successor.
+        let _ = rustix::mount::unmount(state.at(place), rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 /// Watches a guest until it ends, and tidies it away. Arguments: state directory, guest.
@@ -257,11 +263,7 @@ pub fn watch(arguments: &[std::ffi::OsString]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     network::take_down(running.context);
-    if let Ok(mut container) = Container::load(state.at("container").join(CONTAINER)) {
-        // What it cannot remove, `tidy` does.
-        drop(container.delete(true));
-    }
-    unmount_root(&state.at("bundle/rootfs"));
+    unmount(&state);
     let is_stopping = state.at("stopping").exists();
     if state.tidy(&running, ended).is_err() {
         return ExitCode::FAILURE;
@@ -294,36 +296,22 @@ fn start_again(config_dir: &Path, state: &StateDirectory) {
 
 /// Copies the console into the log until init ends, and says how it did.
 fn follow(state: &StateDirectory, init: Process) -> Ended {
-    let mut log = Log::open(state);
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let console = rustix::fs::open(state.at("console"), flags, Mode::empty()).ok();
+    let mut console = Watched::open(state);
     let Some(handle) = init.open() else {
         // It was quicker than this process, whose child it may still be.
-        drain(console.as_ref(), &mut log);
+        console.drain();
         return how_it_ended(Pid::from_raw(init.pid).map(WaitId::Pid));
     };
     loop {
         let mut waited = vec![PollFd::new(&handle, PollFlags::IN)];
-        waited.extend(console.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let source = console.source();
+        waited.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let _ = poll(&mut waited, None);
         let has_ended = !waited[0].revents().is_empty();
-        drain(console.as_ref(), &mut log);
+        drop(waited);
+        console.drain();
         if has_ended {
             return how_it_ended(Some(WaitId::PidFd(handle.as_fd())));
-        }
-    }
-}
-
-/// Takes what is in the pipe now, at most a log's length, so that the end is seen, too.
-fn drain(console: Option<&OwnedFd>, log: &mut Log) {
-    let Some(console) = console else { return };
-    let mut taken = 0;
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = rustix::io::read(console, &mut buffer) {
-        log.append(&buffer[..count]);
-        taken += count as u64;
-        if taken > LONGEST_LOG {
-            return;
         }
     }
 }
@@ -335,44 +323,5 @@ fn how_it_ended(init: Option<WaitId<'_>>) -> Ended {
         status: seen.as_ref().and_then(WaitIdStatus::exit_status),
         signal: seen.as_ref().and_then(WaitIdStatus::terminating_signal),
         at: now(),
-    }
-}
-
-/// The console log: two files, so that a guest that talks without end fills no disk.
-struct Log {
-    path: PathBuf,
-    older: PathBuf,
-    file: Option<File>,
-    length: u64,
-}
-
-impl Log {
-    fn open(state: &StateDirectory) -> Self {
-        let path = state.at("console.log");
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .ok();
-        let length = file.as_ref().and_then(|file| file.metadata().ok());
-        Self {
-            older: state.at("console.log.1"),
-            length: length.map_or(0, |found| found.len()),
-            path,
-            file,
-        }
-    }
-
-    /// A log that cannot be written is no reason to end a guest.
-    fn append(&mut self, bytes: &[u8]) {
-        if self.length + bytes.len() as u64 > LONGEST_LOG {
-            drop(fs::rename(&self.path, &self.older));
-            self.file = File::create(&self.path).ok();
-            self.length = 0;
-        }
-        if let Some(file) = &mut self.file {
-            drop(file.write_all(bytes));
-        }
-        self.length += bytes.len() as u64;
     }
 }

@@ -31,8 +31,8 @@ pub struct Order {
     pub state_dir: PathBuf,
     /// What is to become true.
     pub running: Running,
-    /// Whether process 1 is a reaper.
-    pub is_reaped: bool,
+    /// Who is process 1.
+    pub style: Style,
     /// The priority of all its processes.
     pub nice: Option<i32>,
     /// `cgroup/*`.
@@ -61,6 +61,11 @@ pub fn start(
     command: Option<Vec<String>>,
 ) -> Result<Running, LifecycleError> {
     let _lock = state.lock()?;
+    let mut settings = settings.clone();
+    if command.is_some() {
+        settings.init.style = Style::Plain;
+    }
+    let settings = &settings;
     let name = &settings.name;
     match state.observe()? {
         Observed::Stopped(_) => {}
@@ -72,10 +77,20 @@ pub fn start(
     hooks::run(settings, "prepre-start")?;
     let vdir = open_vdir(tree, settings)?;
     check_mount_points(settings, &vdir)?;
-    let (arguments, style) = match command {
-        Some(command) => (command, Style::Plain),
-        None => (start_command(settings, &vdir)?, settings.init.style),
+    let style = settings.init.style;
+    let arguments = match command {
+        Some(command) => command,
+        None => start_command(settings, &vdir)?,
     };
+    if style.boots() && !cgroup::has_unified() {
+        return Err(LifecycleError::Start {
+            name: name.clone(),
+            reason: "an init that boots a guest needs cgroup version 2, which is not mounted on this \
+                     host; mount it (mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified), or write plain \
+                     into apps/init/style"
+                .to_owned(),
+        });
+    }
     let set =
         capabilities::of_guest(&settings.capabilities).map_err(|word| LifecycleError::Setting {
             path: settings.directory.join("bcapabilities"),
@@ -93,13 +108,16 @@ pub fn start(
     };
     let rootfs = state.at("bundle/rootfs");
     let text = rootfs.to_string_lossy();
-    let compiled = spec::compile(settings, set, &arguments, &text, &cgroup::path(context));
+    let mut compiled = spec::compile(settings, set, &arguments, &text, &cgroup::path(context));
+    if style.boots() {
+        spec::add_console(&mut compiled, &state.at("console"));
+    }
     let started = prepare(state, &running, &compiled).and_then(|()| {
         let order = Order {
             name: name.clone(),
             state_dir: state.top().to_path_buf(),
             running: running.clone(),
-            is_reaped: style == Style::Sysv,
+            style,
             nice: settings.nice,
             cgroup: settings.cgroup.clone(),
             network: (!settings.shares_network).then(|| {
@@ -209,6 +227,12 @@ fn start_command(settings: &GuestSettings, vdir: &OwnedFd) -> Result<Vec<String>
     let runlevel = settings.init.runlevel.as_deref().unwrap_or("3");
     let candidates: &[&[&str]] = match settings.init.style {
         Style::Plain => &[&["/sbin/init"]],
+        Style::Systemd => &[
+            &["/lib/systemd/systemd"],
+            &["/usr/lib/systemd/systemd"],
+            &["/sbin/init"],
+        ],
+        Style::Minit => &[&["/sbin/minit"], &["/sbin/init"]],
         Style::Sysv => &[&["/etc/init.d/rc", runlevel], &["/etc/rc.d/rc", runlevel]],
     };
     let is_there = |candidate: &&&[&str]| {
@@ -265,6 +289,7 @@ fn prepare(
     drop(fs::remove_file(state.at("stopping")));
     let path = state.at("bundle/config.json");
     fs::write(&path, spec.to_string()).doing("write", &path)?;
+    cgroup::bound(running.context).doing("write into a cgroup", Path::new("/sys/fs/cgroup"))?;
     state.write(running)
 }
 

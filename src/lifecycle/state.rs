@@ -184,6 +184,7 @@ impl StateDirectory {
         let begun = Instant::now();
         let is_of_this_boot = running.boot == boot();
         while is_of_this_boot && !cgroup::remove(running.context) {
+            cgroup::kill(running.context);
             for pid in cgroup::processes(running.context) {
                 if let Some(process) = Process::find(pid) {
                     process.signal(libc::SIGKILL);

@@ -82,8 +82,8 @@ fn default_sequence(style: Style) -> Vec<KillStep> {
     let step = |signal, seconds| KillStep { signal, seconds };
     match style {
         Style::Sysv => vec![step(libc::SIGTERM, 10)],
-        Style::Plain => vec![
-            step(libc::SIGRTMIN() + 3, 60),
+        Style::Plain | Style::Systemd | Style::Minit => vec![
+            step(libc::SIGRTMIN() + 3, 90),
             step(libc::SIGTERM, 10),
             step(libc::SIGINT, 10),
         ],
@@ -127,7 +127,8 @@ fn notices(status: &str, signal: i32, is_init: bool) -> bool {
         .and_then(|shift| 1u64.checked_shl(shift))
         .unwrap_or(0);
     if is_init {
-        mask("SigCgt:") & bit != 0
+        // systemd keeps its signals from being delivered, and reads them.
+        (mask("SigCgt:") | mask("SigBlk:")) & bit != 0
     } else {
         mask("SigIgn:") & bit == 0
     }
@@ -175,8 +176,10 @@ mod tests {
 
     #[test]
     fn an_init_notices_what_it_handles_and_others_what_they_do_not_ignore() {
-        let status = "SigIgn:\t0000000000001000\nSigCgt:\t0000000000004000\n";
+        let status = "SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n\
+                      SigCgt:\t0000000000004000\n";
         assert!(notices(status, 15, true));
+        assert!(notices(status, 1, true));
         assert!(!notices(status, 2, true));
         assert!(notices(status, 2, false));
         assert!(!notices(status, 13, false));

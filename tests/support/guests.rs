@@ -28,6 +28,10 @@ pub fn pristine() -> &'static Path {
 /// Copies a pristine guest, with everything that its inodes carry.
 pub fn copy(name: &str, to: &Path) {
     let from = pristine().join(name);
+    if !from.is_dir() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/guests.sh");
+        command(Command::new(script).arg(pristine()).arg(name));
+    }
     command(
         Command::new("cp")
             .args(["-a", "--reflink=never"])

@@ -5,7 +5,7 @@
 //! | `vda` | the root disk: a minimal Debian of this host's release, which `fixtures/machines.sh` made |
 //! | `vdb` | `/lib/modules` of the kernel |
 //! | `vdc` | `/programs`: the built `vhashify`, the test programs, `init` and the command |
-//! | `vdd` | empty, ext4, mounted at the path that is `target/tmp` here |
+//! | `vdd` | empty, ext4, mounted at the path that is `target/tmp` here; guests for the test `vserver` |
 //!
 //! What a machine writes to its disks is forgotten when it stops. Its console, which is the kernel's
 //! log, is `target/tmp/vm-PID-NUMBER/console`; it stays until the next run where the machine failed.
@@ -74,7 +74,7 @@ impl Machine {
     /// Runs the tests of `tests/NAME.rs` with arguments of libtest; all must pass, and at least one
     /// must have run.
     pub fn passes(&self, test: &str, arguments: &[&str]) {
-        let program = format!("/programs/{test}");
+        let program = format!("/programs/{}", programs::in_folder(test));
         let mut command = vec![program.as_str()];
         command.extend(arguments);
         let output = self
@@ -113,7 +113,8 @@ impl Machine {
         scratch.set_len(16 << 30).unwrap();
 
         let started = Instant::now();
-        let mut qemu = self.start(&place.0);
+        let has_guests = tests.contains(&programs::VSERVER);
+        let mut qemu = self.start(&place.0, has_guests);
         let has_ended = wait(&mut qemu, started + self.time_limit);
         let read =
             |name| String::from_utf8_lossy(&fs::read(place.0.join(name)).unwrap()).into_owned();
@@ -138,7 +139,7 @@ impl Machine {
         })
     }
 
-    fn start(&self, place: &Path) -> Child {
+    fn start(&self, place: &Path, has_guests: bool) -> Child {
         let made = made();
         let kernel = made.join(format!("debian-{}", self.debian));
         let log = File::create(place.join("qemu")).unwrap();
@@ -157,7 +158,11 @@ impl Machine {
             made.join("root.img"),
             kernel.join("modules.img"),
             place.join("programs.img"),
-            place.join("scratch.img"),
+            if has_guests {
+                made.join("guests.img")
+            } else {
+                place.join("scratch.img")
+            },
         ];
         for (number, disk) in disks.iter().enumerate() {
             let mut drive = OsString::from(format!(

@@ -140,6 +140,31 @@ fn debian_13_verity() {
     Machine::debian(13).passes("verity", &["--test-threads=2"]);
 }
 
+/// What a host with cgroup version 2 alone has otherwise than this one: limits, counts, killing and
+/// removal; and systemd as a guest's init.
+fn guests(release: u32) {
+    Machine::debian(release).passes(
+        "vserver",
+        &[
+            "boot::",
+            "life::a_guest_",
+            "inside::limits",
+            "many::vserver_stat",
+            "--test-threads=2",
+        ],
+    );
+}
+
+#[test]
+fn debian_12_guests_on_cgroup_version_2() {
+    guests(12);
+}
+
+#[test]
+fn debian_13_guests_on_cgroup_version_2() {
+    guests(13);
+}
+
 /// The attacks of the torture that can be made where the guard is, with an adversary beside each. The
 /// power is cut from disks that the test serves itself, which is nothing to do under emulation.
 const ATTACKS: [&str; 9] = [

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! /programs/vhashify    as built for this test
-//! /programs/NAME        the test program of tests/NAME.rs
+//! /programs/vserver     the same, where the test is that of `vserver`
+//! /programs/NAME        the test program of tests/NAME.rs; `test-vserver` is that of tests/vserver
 //! /programs/init        tests/vm/init.sh
 //! /programs/command     the arguments of the command, each ended by a NUL
 //! /programs/paths       the paths that Cargo compiled into the programs, for the shell
@@ -21,6 +22,9 @@ use serde_json::Value;
 
 use crate::support::filesystem::command;
 
+/// The test that starts guests.
+pub const VSERVER: &str = "vserver";
+
 /// Makes `image` with `tests` and a command. `folder` is for the moment.
 pub fn disk<S: AsRef<OsStr>>(image: &Path, folder: &Path, tests: &[&str], arguments: &[S]) {
     fs::create_dir(folder).unwrap();
@@ -28,8 +32,14 @@ pub fn disk<S: AsRef<OsStr>>(image: &Path, folder: &Path, tests: &[&str], argume
         Path::new(env!("CARGO_BIN_EXE_vhashify")),
         &folder.join("vhashify"),
     );
+    if tests.contains(&VSERVER) {
+        size += put(
+            Path::new(env!("CARGO_BIN_EXE_vserver")),
+            &folder.join("vserver"),
+        );
+    }
     for test in tests {
-        size += put(&test_program(test), &folder.join(test));
+        size += put(&test_program(test), &folder.join(in_folder(test)));
     }
     let mut command_line = Vec::new();
     for argument in arguments {
@@ -49,6 +59,14 @@ pub fn disk<S: AsRef<OsStr>>(image: &Path, folder: &Path, tests: &[&str], argume
             .arg(format!("{blocks}k")),
     );
     fs::remove_dir_all(folder).unwrap();
+}
+
+/// A test program that has the name of a program is told from it.
+pub fn in_folder(test: &str) -> String {
+    match test {
+        VSERVER => "test-vserver".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn put(program: &Path, to: &Path) -> u64 {

@@ -6,6 +6,7 @@
 //! | [`life`] | start, watch, stop; and that nothing is left |
 //! | [`inside`] | exec, suexec, enter |
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
+//! | [`boot`] | guests whose own init boots them |
 //! | [`build`] | each method of building, and deleting |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
@@ -16,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod boot;
 mod build;
 mod escape;
 mod host;

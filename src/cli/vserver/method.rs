@@ -28,8 +28,8 @@ pub struct Build {
     /// Context flags, separated by commas; they have no effect here
     #[arg(long, value_name = "LIST")]
     flags: Option<String>,
-    /// Who is its process 1: sysv or plain
-    #[arg(long, value_name = "STYLE", value_parser = ["sysv", "plain"])]
+    /// Who is its process 1: sysv, plain, systemd or minit
+    #[arg(long, value_name = "STYLE", value_parser = ["sysv", "plain", "systemd", "minit"])]
     initstyle: Option<String>,
     /// Move a guest of that name out of the way
     #[arg(long)]
