@@ -168,7 +168,7 @@ pub enum Command {
 
 /// What can be done with the guard.
 #[cfg(feature = "guard")]
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum GuardCommand {
     /// Load it, for the filesystem of every store of the configuration; needs no guest to be stopped
     Load,
@@ -179,6 +179,9 @@ pub enum GuardCommand {
         /// Even if guests run
         #[arg(long)]
         force: bool,
+        /// Where vserver keeps the state of running guests
+        #[arg(long, value_name = "DIR", default_value = "/run/vservers")]
+        vserver_state_dir: PathBuf,
     },
 }
 

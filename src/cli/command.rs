@@ -70,7 +70,7 @@ pub fn status(arguments: &Arguments) -> u8 {
         }
         Some(Command::Report { output }) => reporting(common, output.as_deref(), &bar),
         #[cfg(feature = "guard")]
-        Some(Command::Guard { command }) => guard::run(common, *command),
+        Some(Command::Guard { command }) => guard::run(common, command),
     });
     bar.clear();
     done.unwrap_or_else(|failure| {

@@ -1,19 +1,23 @@
 //! `vhashify guard …`: does it and shows the guard as it is then.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::args::{Common, GuardCommand};
 use super::command::{Failure, print};
 use super::output::Text;
 use super::selection;
 use crate::Error;
-use crate::protect::guard::{Status, load, status, unload};
+use crate::error::SystemError;
+use crate::lifecycle::Observed;
+use crate::lifecycle::state::known;
+use crate::protect::guard::{GuardError, Status, guards, load, status, unload};
 use crate::protect::{self, Mode};
 use crate::report::FileError;
 use crate::report::numbers::grouped;
 
 /// Runs the command and gives the exit status.
-pub fn run(common: &Common, command: GuardCommand) -> Result<u8, Failure> {
+pub fn run(common: &Common, command: &GuardCommand) -> Result<u8, Failure> {
     match command {
         GuardCommand::Load => {
             let stores = selection::stores(common)?;
@@ -23,10 +27,36 @@ pub fn run(common: &Common, command: GuardCommand) -> Result<u8, Failure> {
             }
         }
         GuardCommand::Status => {}
-        GuardCommand::Unload { force } => unload(force).map_err(Error::from)?,
+        GuardCommand::Unload {
+            force,
+            vserver_state_dir,
+        } => {
+            if !force {
+                no_guest_runs(vserver_state_dir)?;
+            }
+            unload(*force).map_err(Error::from)?;
+        }
     }
     let status = status().map_err(Error::from)?;
     Ok(print(common, &status, &status))
+}
+
+/// Refuses where a guest of `vserver` is running on a guarded filesystem, or being started: that one has
+/// no process yet by which it could be found.
+fn no_guest_runs(state_dir: &Path) -> Result<(), Failure> {
+    for state in known(state_dir) {
+        let observed = state.observe().map_err(|error| {
+            let error = std::io::Error::other(error.to_string());
+            Error::from(SystemError::new("look at", &state.at("guest.json"), error))
+        })?;
+        if let Observed::Running(running, _) | Observed::Starting(running) = observed
+            && guards(&running.vdir).map_err(Error::from)?
+        {
+            let (name, context) = (state.name().to_owned(), running.context);
+            return Err(Error::from(GuardError::GuestRuns { name, context }).into());
+        }
+    }
+    Ok(())
 }
 
 /// How many of the last refusals people are shown.

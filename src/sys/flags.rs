@@ -21,6 +21,77 @@ const LAYOUT: u32 = 0x0004_0000 | 0x0008_0000 | 0x0020_0000 | 0x1000_0000;
 /// without the mark.
 const VERITY: u32 = 0x0010_0000;
 
+/// What `chattr(1)` can set and this program takes over into a copy.
+const SETTABLE: IFlags = IFlags::APPEND
+    .union(IFlags::COMPRESSED)
+    .union(IFlags::DIRSYNC)
+    .union(IFlags::IMMUTABLE)
+    .union(IFlags::JOURNALING)
+    .union(IFlags::NOATIME)
+    .union(IFlags::NOCOW)
+    .union(IFlags::NODUMP)
+    .union(IFlags::NOTAIL)
+    .union(IFlags::PROJECT_INHERIT)
+    .union(IFlags::SECURE_REMOVAL)
+    .union(IFlags::SYNC)
+    .union(IFlags::TOPDIR)
+    .union(IFlags::UNRM);
+
+/// Flags that somebody gave a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Own(IFlags);
+
+impl Own {
+    /// Those of an open file or directory; none where there is only the mark of iunlink.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn of(file: BorrowedFd<'_>) -> Result<Self> {
+        let flags = match ioctl_getflags(file) {
+            Ok(flags) => flags & SETTABLE,
+            Err(rustix::io::Errno::NOTTY | rustix::io::Errno::OPNOTSUPP) => IFlags::empty(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self(if flags == MARK {
+            IFlags::empty()
+        } else {
+            flags
+        }))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Without those that keep names from being changed.
+    #[must_use]
+    pub fn that_leave_names(self) -> Self {
+        Self(self.0 - (IFlags::IMMUTABLE | IFlags::APPEND))
+    }
+
+    /// Gives them to another open file, one by one where it does not take all. True when it has all.
+    ///
+    /// # Errors
+    /// Its flags cannot be read.
+    pub fn give(self, file: BorrowedFd<'_>) -> Result<bool> {
+        let before = ioctl_getflags(file)?;
+        if ioctl_setflags(file, before | self.0).is_ok() {
+            return Ok(true);
+        }
+        // Immutable last: it keeps the others out.
+        let (last, first): (Vec<IFlags>, Vec<IFlags>) =
+            self.0.iter().partition(|flag| *flag == IFlags::IMMUTABLE);
+        for flag in first.into_iter().chain(last) {
+            let now = ioctl_getflags(file)?;
+            // What it does not take, it is told of below.
+            let _ = ioctl_setflags(file, now | flag);
+        }
+        Ok(ioctl_getflags(file)?.contains(self.0))
+    }
+}
+
 /// What a file's inode flags mean for unification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flags {

@@ -165,6 +165,34 @@ fn the_guard_stays_while_a_guest_with_shared_files_runs_unless_forced() {
     });
 }
 
+/// A guest that is being started has no process yet by which it could be found.
+#[test]
+fn the_guard_stays_while_vserver_starts_a_guest() {
+    on_each(|filesystem| {
+        let (host, _loaded) = unified(filesystem.path(), 2);
+        let states = filesystem.path().join("vservers");
+        fs::create_dir_all(states.join("web")).unwrap();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let (_, after) = stat.rsplit_once(')').unwrap();
+        let began = after.split_whitespace().nth(19).unwrap();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let guest = format!(
+            r#"{{"context":1300,"init":null,"monitor":{{"pid":{},"began":{began}}},"vdir":{:?},
+                "since":0,"boot":"{}","config_dir":"/"}}"#,
+            std::process::id(),
+            host.guests[0],
+            boot.trim()
+        );
+        fs::write(states.join("web/guest.json"), guest).unwrap();
+        let states = states.to_str().unwrap();
+        let unload = ["guard", "unload", "--vserver-state-dir", states];
+        let line = refused(vhashify().args(unload), 3);
+        assert!(line.contains("the guest web runs"), "{line}");
+        fs::remove_file(format!("{states}/web/guest.json")).unwrap();
+        assert_eq!(guard(&unload[1..], &host.store())["loaded"], false);
+    });
+}
+
 /// What a guest needs to run dpkg.
 const PACKAGES: &str = "base-files base-passwd coreutils dash diffutils dpkg grep init-system-helpers libc-bin \
                         libacl1 libattr1 libaudit1 libblkid1 libbz2-1.0 libc6 libcap-ng0 libgcc-s1 \

@@ -230,6 +230,56 @@ fn inv3_a_clone_shares_what_is_unified_and_nothing_else() {
 }
 
 #[test]
+fn inv2_a_clone_keeps_inode_flags() {
+    let host = Host::new();
+    host.ok(&["web", "build", "-m", "skeleton", &root(&host)]);
+    let from = host.vdir("web");
+    fs::create_dir(from.join("usr/kept")).unwrap();
+    for name in ["usr/fixed", "usr/log", "usr/plain", "usr/kept/file"] {
+        fs::write(from.join(name), name).unwrap();
+    }
+    fs::hard_link(from.join("usr/fixed"), from.join("usr/too")).unwrap();
+    let flagged = [
+        ("usr/fixed", "+id"),
+        ("usr/log", "+a"),
+        ("usr/kept", "+iA"),
+        ("", "+d"),
+    ];
+    for (name, flags) in flagged {
+        command(Command::new("chattr").arg(flags).arg(from.join(name)));
+    }
+    let flags = |vdir: &Path, name: &str| {
+        let shown = command(Command::new("lsattr").arg("-d").arg(vdir.join(name)));
+        shown.split_whitespace().next().unwrap().to_owned()
+    };
+    let build = ["copy", "build", "-m", "clone", &root(&host)];
+    let output = host.run(&[&build[..], &["--", "--source", "web"]].concat());
+    let to = host.vdir("copy");
+    let names = [
+        "usr/fixed",
+        "usr/log",
+        "usr/plain",
+        "usr/kept",
+        "usr/kept/file",
+        "",
+    ];
+    let both = names.map(|name| (flags(&from, name), flags(&to, name)));
+    let is_linked = fs::metadata(to.join("usr/too")).is_ok_and(|found| found.nlink() == 2);
+    // They could not be removed.
+    for vdir in [&from, &to] {
+        for (name, _) in flagged {
+            command(Command::new("chattr").arg("-ia").arg(vdir.join(name)));
+        }
+    }
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    for (name, (from, to)) in names.iter().zip(both) {
+        assert_eq!(from, to, "{name}");
+    }
+    assert!(is_linked);
+}
+
+#[test]
 fn a_running_guest_is_not_cloned() {
     let host = Host::new();
     host.sleeper("web");

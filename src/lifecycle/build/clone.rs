@@ -3,7 +3,8 @@
 //! A name of the source whose inode is an object of the store becomes one more link of that object; so
 //! the clone shares it exactly as the source does, and in the clone two names are one file if and only
 //! if they are in the source. Every other file is copied, by shared extents where the filesystem can,
-//! under a lease, so that no copy is half of one state and half of another.
+//! under a lease, so that no copy is half of one state and half of another. Inode flags (`chattr`) of
+//! what is copied are given to the copies last, since some of them keep everything else from being done.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -25,6 +26,7 @@ use crate::cow::private_copy;
 use crate::guest::StoreLocation;
 use crate::store::{Store, StoreLock, Wait};
 use crate::sys::beneath;
+use crate::sys::flags::Own;
 use crate::sys::lease::{LeasedFile, ignore_break_signal};
 use crate::sys::stamp::Stamp;
 
@@ -36,6 +38,13 @@ pub fn clone(
     to: &Path,
 ) -> Result<(), LifecycleError> {
     ignore_break_signal();
+    // Without one, the guard refuses leases on marked files, and the mark.
+    #[cfg(feature = "guard")]
+    let _permit =
+        crate::protect::guard::Permit::acquire().map_err(|error| LifecycleError::Build {
+            name: name.to_owned(),
+            reason: error.to_string(),
+        })?;
     let from = beneath::open_host_directory(source).doing("open", source)?;
     let into = beneath::open_host_directory(to).doing("open", to)?;
     let stamp = Stamp::of(from.as_fd()).doing("statx", source)?;
@@ -50,12 +59,18 @@ pub fn clone(
     let mut copy = Copy {
         objects,
         groups: HashMap::new(),
+        flagged: Vec::new(),
         device,
         place: source.to_path_buf(),
     };
     copy.contents(from.as_fd(), into.as_fd())?;
     let (from_name, to_name) = (as_path(&from), as_path(&into));
-    copy.metadata(&stamp, CWD, from_name.as_os_str(), CWD, to_name.as_os_str())
+    copy.metadata(&stamp, CWD, from_name.as_os_str(), CWD, to_name.as_os_str())?;
+    // It gets its name later.
+    let own = Own::of(from.as_fd()).doing("ioctl(FS_IOC_GETFLAGS)", source)?;
+    let top = (into, own.that_leave_names(), to.to_path_buf());
+    copy.flagged.push(top);
+    copy.give_flags()
 }
 
 /// The inodes of the store's objects on a device; none where the tree has no store there.
@@ -90,6 +105,8 @@ struct Copy {
     objects: HashSet<u64>,
     /// Where the first name of each link group of copied files is.
     groups: HashMap<u64, (OwnedFd, Vec<u8>)>,
+    /// Copies that are to have inode flags of their own, and what they are copies of.
+    flagged: Vec<(OwnedFd, Own, PathBuf)>,
     device: u64,
     /// Where it is now, for messages.
     place: PathBuf,
@@ -127,6 +144,7 @@ impl Copy {
                 let inner_from = inner_from.doing("open", &self.place)?;
                 let inner_to = beneath::open_directory(to, bytes).doing("open", &self.place)?;
                 self.contents(inner_from.as_fd(), inner_to.as_fd())?;
+                self.remember_flags(inner_from.as_fd(), inner_to.as_fd())?;
             }
             FileType::RegularFile => return self.file(from, to, name, &stamp),
             FileType::Symlink => {
@@ -177,10 +195,39 @@ impl Copy {
             .doing("copy", &self.place)?;
         let unnamed = as_path(&copied);
         linkat(CWD, &unnamed, to, name, AtFlags::SYMLINK_FOLLOW).doing("link", &self.place)?;
+        self.remember_flags(leased.as_fd(), copied.as_fd())?;
         if stamp.link_count > 1 {
             let directory = to.try_clone_to_owned().doing("dup", &self.place)?;
             self.groups
                 .insert(stamp.inode, (directory, name.as_bytes().to_vec()));
+        }
+        Ok(())
+    }
+
+    fn remember_flags(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+    ) -> Result<(), LifecycleError> {
+        let own = Own::of(from).doing("ioctl(FS_IOC_GETFLAGS)", &self.place)?;
+        if !own.is_empty() {
+            let to = to.try_clone_to_owned().doing("dup", &self.place)?;
+            self.flagged.push((to, own, self.place.clone()));
+        }
+        Ok(())
+    }
+
+    /// Gives copies their flags, and warns of those that this filesystem does not keep.
+    fn give_flags(self) -> Result<(), LifecycleError> {
+        for (copy, own, place) in self.flagged {
+            if !own.is_empty()
+                && !own
+                    .give(copy.as_fd())
+                    .doing("ioctl(FS_IOC_SETFLAGS)", &place)?
+            {
+                let place = crate::display::Shown::path(&place);
+                tracing::warn!("the copy of {place} cannot have all of its inode flags (lsattr)");
+            }
         }
         Ok(())
     }

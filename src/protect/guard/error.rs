@@ -35,6 +35,16 @@ pub enum GuardError {
         /// The filesystem.
         device: String,
     },
+    /// A guest of `vserver` is running, or being started.
+    #[error(
+        "the guard stays: the guest {name} runs on a guarded filesystem, with context {context}; stop it, or say --force"
+    )]
+    GuestRuns {
+        /// The guest.
+        name: String,
+        /// Its context.
+        context: u32,
+    },
 }
 
 impl GuardError {

@@ -8,6 +8,7 @@ use std::path::Path;
 use aya::programs::links::FdLink;
 use aya::programs::{Lsm, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader};
+use rustix::fs::{Mode, OFlags};
 
 use super::error::GuardError;
 use super::hook::{HOOKS, Hook};
@@ -52,6 +53,22 @@ pub fn register(directory: impl AsFd, path: &Path) -> Result<(), GuardError> {
     pins::filesystems()?
         .insert(device.0, 1, 0)
         .map_err(|error| GuardError::refused("filesystems", &error))
+}
+
+/// Whether marks count on the filesystem of a directory; true where that cannot be told.
+///
+/// # Errors
+/// [`GuardError`]: the maps of the guard cannot be read.
+pub fn guards(directory: &Path) -> Result<bool, GuardError> {
+    if !pins::is_loaded()? {
+        return Ok(false);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(open) = rustix::fs::open(directory, flags, Mode::empty()) else {
+        return Ok(true);
+    };
+    let device = filesystem::device(open, directory)?;
+    Ok(pins::devices()?.contains(&device))
 }
 
 /// Takes the guard away, at once for all filesystems. Does nothing if none is loaded.

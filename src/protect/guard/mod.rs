@@ -50,7 +50,7 @@ mod running;
 mod status;
 
 pub use error::GuardError;
-pub use load::{check_active, load, register, unload};
+pub use load::{check_active, guards, load, register, unload};
 pub use permit::Permit;
 pub use refusal::Refusal;
 pub use status::{Filesystem, HookStatus, Status, status};
