@@ -94,6 +94,11 @@ pub const CATALOGUE: &[Setting] = &[
     honoured("nonetns", "share the host's network"),
     honoured("spaces/net", "`host`: share the host's network"),
     honoured(
+        "spaces/user",
+        "`own`: its users are no users of the host, which sees them as numbers from 65536 × context \
+              on; on the disk they stay as they are",
+    ),
+    honoured(
         "scripts/",
         "hooks: prepre-start, pre-start, post-start, postpost-start, prepre-stop, \
               pre-stop, post-stop, postpost-stop",

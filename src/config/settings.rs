@@ -59,6 +59,8 @@ pub struct GuestSettings {
     pub interfaces: Vec<Interface>,
     /// Whether the guest shares the host's network: `nonetns`, or `spaces/net` with `host`.
     pub shares_network: bool,
+    /// `spaces/user` with `own`: its users are others than the host's.
+    pub has_own_users: bool,
 }
 
 impl GuestSettings {
@@ -92,6 +94,19 @@ impl GuestSettings {
         }
         let shares_network = at("nonetns").exists()
             || value(&at("spaces/net"))?.is_some_and(|space| space == "host");
+        let has_own_users = match value(&at("spaces/user"))?.as_deref() {
+            None | Some("host") => false,
+            Some("own") if shares_network => {
+                let reason = "a guest with users of its own cannot share the host's network; remove this, \
+                              or nonetns and spaces/net";
+                return Err(super::values::invalid(&at("spaces/user"), reason));
+            }
+            Some("own") => true,
+            Some(_) => {
+                let reason = "it is neither own nor host";
+                return Err(super::values::invalid(&at("spaces/user"), reason));
+            }
+        };
         Ok(Self {
             vdir: tree.vdir(OsStr::new(&name))?,
             context,
@@ -109,6 +124,7 @@ impl GuestSettings {
             cgroup: cgroup(&at("cgroup"))?,
             interfaces: interfaces::read(&at("interfaces"))?,
             shares_network,
+            has_own_users,
             directory: directory.to_path_buf(),
             name,
         })

@@ -133,6 +133,26 @@ impl Drop for Lent {
     }
 }
 
+/// Makes a user of the host, who is root of the guest, the owner of the guest's own tree.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn give(context: u32, user: u32) -> io::Result<()> {
+    for hierarchy in hierarchies().iter().filter(|found| found.is_unified) {
+        let root = hierarchy.of(context).join(GUEST);
+        // What cgroups(7) says of delegation.
+        for below in [
+            "",
+            "cgroup.procs",
+            "cgroup.subtree_control",
+            "cgroup.threads",
+        ] {
+            std::os::unix::fs::chown(root.join(below), Some(user), Some(user))?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts this process into the guest's cgroups.
 ///
 /// # Errors

@@ -105,6 +105,26 @@ pub fn add_console(spec: &mut Value, console: &Path) {
     }
 }
 
+/// How many users and groups a guest of its own users has: all numbers of 16 bits but the last, which in
+/// the highest context would be the one that means none.
+pub const USERS: u32 = 65535;
+
+/// The number that the host has for root of a guest with users of its own.
+#[must_use]
+pub fn first_user(context: u32) -> u32 {
+    context << 16
+}
+
+/// Gives the guest users of its own.
+pub fn add_users(spec: &mut Value, context: u32) {
+    let map = json!([{ "containerID": 0, "hostID": first_user(context), "size": USERS }]);
+    spec["linux"]["uidMappings"] = map.clone();
+    spec["linux"]["gidMappings"] = map;
+    if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({ "type": "user" }));
+    }
+}
+
 /// The variables of whatever runs in a guest.
 #[must_use]
 pub fn environment(settings: &GuestSettings) -> Vec<String> {
@@ -262,6 +282,7 @@ mod tests {
             cgroup: Vec::new(),
             interfaces: Vec::new(),
             shares_network: false,
+            has_own_users: false,
         }
     }
 

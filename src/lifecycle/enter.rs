@@ -12,10 +12,10 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 
-use libcontainer::oci_spec::runtime::{PosixRlimitType, Spec};
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Spec};
 use libcontainer::seccomp::initialize_seccomp;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Gid, PidfdFlags, Resource, Rlimit, pidfd_open, setrlimit};
+use rustix::process::{Gid, PidfdFlags, Resource, Rlimit, Uid, pidfd_open, setrlimit};
 use rustix::thread::{
     CapabilitySets, ThreadNameSpaceType, move_into_thread_name_spaces,
     remove_capability_from_bounding_set, set_capabilities,
@@ -65,9 +65,16 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
         name: state.name().to_owned(),
     })?;
     cgroup::join(running.context).map_err(|error| failed("its cgroup", &error))?;
-    move_into_thread_name_spaces(handle.as_fd(), namespaces())
+    let mut namespaces = namespaces();
+    let has_own_users = has_own_users(&spec);
+    namespaces.set(ThreadNameSpaceType::USER, has_own_users);
+    move_into_thread_name_spaces(handle.as_fd(), namespaces)
         .map_err(|error| failed("its namespaces", &error))?;
     drop(handle);
+    if has_own_users {
+        // The host's root is nobody there; what begins here is the guest's.
+        become_root().map_err(|error| failed("its root", &error))?;
+    }
     let account = entry
         .user
         .as_deref()
@@ -101,6 +108,22 @@ fn namespaces() -> ThreadNameSpaceType {
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::PROCESS_ID
+}
+
+/// Whether the guest has a user namespace.
+fn has_own_users(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let mut listed = linux
+        .and_then(|linux| linux.namespaces().as_ref())
+        .into_iter()
+        .flatten();
+    listed.any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+}
+
+fn become_root() -> rustix::io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
 }
 
 /// Takes away from this process what the guest has not.

@@ -20,7 +20,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Gid, StatVfsMountFlags, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
@@ -32,7 +32,7 @@ use super::process::Process;
 use super::sealed;
 use super::start::{Answer, Order, null};
 use super::state::{Ended, Running, StateDirectory, now};
-use crate::context::{cgroup, network};
+use crate::context::{cgroup, network, spec};
 use crate::sys;
 
 /// The first argument of a monitor that makes a guest; its order is on standard input.
@@ -41,6 +41,8 @@ pub const MAKE: &str = "--monitor-make";
 /// be started again.
 pub const WATCH: &str = "--monitor-watch";
 
+/// Where a guest with users of its own has its root and its console while they are mounted.
+const IN_MEMORY: &str = "/run/vserver-users";
 /// `libcontainer`'s name for every guest, in a directory of its own.
 const CONTAINER: &str = "guest";
 
@@ -139,8 +141,11 @@ fn command_for(program: &Path, state: &StateDirectory) -> Command {
 fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Result<OwnedFd, String> {
     let told = |error: &dyn std::error::Error| innermost(error);
     state.write(running).map_err(|error| error.to_string())?;
-    let rootfs = state.at("bundle/rootfs");
-    mount_root(&running.vdir, &rootfs).map_err(|error| error.to_string())?;
+    let rootfs = place(state, order.has_own_users, "rootfs");
+    let users = order
+        .has_own_users
+        .then(|| spec::first_user(running.context));
+    mount_root(&running.vdir, &rootfs, users).map_err(|error| error.to_string())?;
     if let Some(nice) = order.nice {
         sys::process::set_nice(nice).map_err(|error| format!("nice {nice}: {}", told(&error)))?;
     }
@@ -152,8 +157,13 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
     };
     let console = console.map_err(|error| error.to_string())?;
     if let Some(terminal) = &console.terminal {
-        let place = state.at("console");
+        let place = place(state, order.has_own_users, "console");
         show_terminal(terminal, &place).map_err(|error| error.to_string())?;
+    }
+    if let Some(user) = users {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
+        let owned = rustix::fs::fchown(&console.of_init, Some(user), Some(group));
+        owned.map_err(|error| format!("its console cannot be given to it: {}", told(&error)))?;
     }
     let again = |fd: &OwnedFd| fd.try_clone().map_err(|error| told(&error));
     let stdin = match console.terminal {
@@ -175,6 +185,10 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
         .build()
         .map_err(|error| told(&error))?;
     drop(lent);
+    if let Some(user) = users {
+        let given = cgroup::give(running.context, user);
+        given.map_err(|error| format!("its cgroup cannot be given to it: {}", told(&error)))?;
+    }
     running.init = container.pid().and_then(|pid| Process::find(pid.as_raw()));
     let init = running.init.ok_or("its init ended at once")?;
     for (name, value) in &order.cgroup {
@@ -206,15 +220,50 @@ fn innermost(error: &dyn std::error::Error) -> String {
     error.to_string().replace('\n', "; ")
 }
 
-/// Mounts the vdir so that no device in it works. This process's standard error is the directory that
+/// Where the monitor's own mounts for the guest are. Root of a guest with users of its own is nobody on the
+/// host, and finds its way to no state directory: there is a place in memory for it.
+pub(super) fn place(state: &StateDirectory, has_own_users: bool, below: &str) -> PathBuf {
+    match below {
+        _ if has_own_users => Path::new(IN_MEMORY).join(below),
+        "rootfs" => state.at("bundle/rootfs"),
+        _ => state.at(below),
+    }
+}
+
+/// Makes the place in memory, in this process's mounts alone.
+fn make_place_in_memory() -> Result<(), LifecycleError> {
+    let place = Path::new(IN_MEMORY);
+    fs::create_dir_all(place).doing("mkdir", place)?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    rustix::mount::mount("tmpfs", place, "tmpfs", flags, c"mode=711,size=64k")
+        .doing("mount", place)?;
+    let rootfs = place.join("rootfs");
+    fs::create_dir(&rootfs).doing("mkdir", &rootfs)
+}
+
+/// Mounts the vdir so that no device in it works, for `users` from that number of the host on. This process's standard error is the directory that
 /// was checked: what is mounted must be the same, wherever the path leads by now.
-fn mount_root(vdir: &Path, rootfs: &Path) -> Result<(), LifecycleError> {
+fn mount_root(vdir: &Path, rootfs: &Path, users: Option<u32>) -> Result<(), LifecycleError> {
     sys::process::unshare_mounts().doing("unshare", rootfs)?;
     let root = Path::new("/");
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change(root, slave).doing("mount", root)?;
     let checked = rustix::fs::fstat(rustix::stdio::stderr()).doing("stat", vdir)?;
-    rustix::mount::mount_bind_recursive(vdir, rootfs).doing("mount", rootfs)?;
+    if let Some(first) = users {
+        make_place_in_memory()?;
+        sys::idmap::mount(vdir, rootfs, first, spec::USERS)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => io::Error::other(
+                    "spaces/user needs a filesystem that can show its files under other numbers (ext4 \
+                     and XFS since Linux 5.12, Btrfs since 5.15, tmpfs since 6.3), also for what is \
+                     mounted below; move the guest there, or remove spaces/user",
+                ),
+                _ => error,
+            })
+            .doing("mount_setattr", vdir)?;
+    } else {
+        rustix::mount::mount_bind_recursive(vdir, rootfs).doing("mount", rootfs)?;
+    }
     let found = rustix::fs::stat(rootfs).doing("stat", rootfs)?;
     if (found.st_dev, found.st_ino) != (checked.st_dev, checked.st_ino) {
         let moved = io::Error::other("it was moved meanwhile");
@@ -241,7 +290,7 @@ fn mount_root(vdir: &Path, rootfs: &Path) -> Result<(), LifecycleError> {
 /// removed.
 fn unmount(state: &StateDirectory) {
     for place in ["bundle/rootfs", "console"] {
-        // They are not mounted where the monitor has a successor.
+        // They are not mounted where the monitor has a successor, or the guest users of its own.
         let _ = rustix::mount::unmount(state.at(place), rustix::mount::UnmountFlags::DETACH);
     }
 }

@@ -33,6 +33,8 @@ pub struct Order {
     pub running: Running,
     /// Who is process 1.
     pub style: Style,
+    /// Whether its users are others than the host's.
+    pub has_own_users: bool,
     /// The priority of all its processes.
     pub nice: Option<i32>,
     /// `cgroup/*`.
@@ -106,11 +108,15 @@ pub fn start(
         boot: boot(),
         config_dir: tree.top().to_path_buf(),
     };
-    let rootfs = state.at("bundle/rootfs");
+    let place = |below| monitor::place(state, settings.has_own_users, below);
+    let rootfs = place("rootfs");
     let text = rootfs.to_string_lossy();
     let mut compiled = spec::compile(settings, set, &arguments, &text, &cgroup::path(context));
     if style.boots() {
-        spec::add_console(&mut compiled, &state.at("console"));
+        spec::add_console(&mut compiled, &place("console"));
+    }
+    if settings.has_own_users {
+        spec::add_users(&mut compiled, context);
     }
     let started = prepare(state, &running, &compiled).and_then(|()| {
         let order = Order {
@@ -118,6 +124,7 @@ pub fn start(
             state_dir: state.top().to_path_buf(),
             running: running.clone(),
             style,
+            has_own_users: settings.has_own_users,
             nice: settings.nice,
             cgroup: settings.cgroup.clone(),
             network: (!settings.shares_network).then(|| {
@@ -232,7 +239,7 @@ fn start_command(settings: &GuestSettings, vdir: &OwnedFd) -> Result<Vec<String>
             &["/usr/lib/systemd/systemd"],
             &["/sbin/init"],
         ],
-        Style::Minit => &[&["/sbin/minit"], &["/sbin/init"]],
+        Style::Minit => &[&["/sbin/minit"]],
         Style::Sysv => &[&["/etc/init.d/rc", runlevel], &["/etc/rc.d/rc", runlevel]],
     };
     let is_there = |candidate: &&&[&str]| {

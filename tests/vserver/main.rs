@@ -10,6 +10,7 @@
 //! | [`build`] | each method of building, and deleting |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
+//! | [`users`] | guests whose users are no users of the host |
 //! | [`network`] | addresses, and a web server that answers |
 //! | [`together`] | the README's third example, and `vhashify` beside guests that write |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -27,3 +28,4 @@ mod many;
 mod network;
 mod refusals;
 mod together;
+mod users;

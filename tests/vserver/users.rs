@@ -1,0 +1,114 @@
+//! Guests with users of their own: another number on the host, the same on the disk.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::host::{Host, wait_at_most};
+use crate::support::filesystem::command;
+
+const CONTEXT: u32 = 1280;
+
+fn guest(host: &Host, context: u32) {
+    host.sleeper("web");
+    host.set("web", "context", &format!("{context}\n"));
+    host.set("web", "spaces/user", "own\n");
+}
+
+#[test]
+fn inv2_users_of_a_guest_are_others_on_the_host_and_the_same_on_the_disk() {
+    let host = Host::new();
+    guest(&host, CONTEXT);
+    // Its files are the same inodes.
+    host.sleeper("other");
+    for name in ["web", "other"] {
+        host.ok(&[name, "start"]);
+    }
+    let of_host = CONTEXT << 16;
+    let init = host.state("web")["init"]["pid"].as_i64().unwrap();
+    let process = fs::metadata(format!("/proc/{init}")).unwrap();
+    assert_eq!((process.uid(), process.gid()), (of_host, of_host));
+    let script = "id -u; cut -c1-9 /root/mine 2>/dev/null; touch /root/mine /root/given; \
+                  chown 33:4 /root/given; stat -c '%u %g' /root/given /etc/passwd /etc/shadow";
+    let (status, said) = host.script("web", script);
+    assert_eq!((status, said.as_str()), (0, "0\n33 4\n0 0\n0 42\n"));
+    let user = [
+        "web",
+        "suexec",
+        "www-data",
+        "sh",
+        "-c",
+        "id -u; touch /tmp/of-www",
+    ];
+    assert_eq!(host.ok(&user), "33\n");
+    let owner = |path: &str| {
+        let found = host.vdir("web").join(path).metadata().unwrap();
+        (found.uid(), found.gid())
+    };
+    assert_eq!(owner("root/mine"), (0, 0));
+    assert_eq!(owner("root/given"), (33, 4));
+    assert_eq!(owner("tmp/of-www"), (33, 33));
+    let inode = |name: &str| host.vdir(name).join("etc/shadow").metadata().unwrap().ino();
+    assert_eq!(inode("web"), inode("other"));
+    let (_, said) = host.script("other", "stat -c '%u %g' /etc/passwd /etc/shadow");
+    assert_eq!(said, "0 0\n0 42\n");
+    // A file of a number that the guest does not have is nobody's, and root of it has no power over it.
+    let alien = host.vdir("web").join("alien");
+    fs::write(&alien, "").unwrap();
+    std::os::unix::fs::chown(&alien, Some(70_000), Some(70_000)).unwrap();
+    let (status, said) = host.script("web", "stat -c %u /alien; chown 0 /alien");
+    assert!(status != 0 && said.starts_with("65534\n"), "{said}");
+    // What it has on the host is nothing.
+    let (_, said) = host.script("web", "cat /proc/self/uid_map");
+    let map: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(map, ["0", &of_host.to_string(), "65535"]);
+    host.ok(&["web", "stop"]);
+    host.assert_nothing_is_left("web", CONTEXT.into());
+}
+
+#[test]
+fn systemd_boots_a_guest_with_users_of_its_own() {
+    let host = Host::new();
+    host.guest_like("booting", "web", &[]);
+    host.set("web", "context", "1281\n");
+    host.set("web", "apps/init/style", "systemd\n");
+    host.set("web", "spaces/user", "own\n");
+    host.ok(&["web", "start"]);
+    let is_up = || host.script("web", "systemctl is-system-running").1 == "running\n";
+    wait_at_most(Duration::from_secs(60), "systemd boots it", is_up);
+    host.ok(&["web", "stop"]);
+    assert!(
+        host.console("web").contains("Halting system"),
+        "{}",
+        host.console("web")
+    );
+    host.assert_nothing_is_left("web", 1281);
+}
+
+#[test]
+fn a_filesystem_that_cannot_show_other_numbers_is_named() {
+    let host = Host::new();
+    guest(&host, 1282);
+    let vdir = host.vdir("web");
+    command(
+        Command::new("mount")
+            .args(["-t", "ramfs", "none"])
+            .arg(&vdir),
+    );
+    command(
+        Command::new("mkdir")
+            .args(["proc", "dev", "sys", "bin"])
+            .current_dir(&vdir),
+    );
+    let output = host.run(&["web", "start"]);
+    command(Command::new("umount").arg(&vdir));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("spaces/user needs a filesystem"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(!host.at("state/web/guest.json").exists());
+    host.set("web", "nonetns", "");
+    let line = host.refused(&["web", "start"], 2);
+    assert!(line.contains("spaces/user"), "{line}");
+}
