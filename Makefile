@@ -69,10 +69,10 @@ doc: toolchain clang ## the documentation, in target/doc
 	$(CARGO) doc --no-deps --locked
 
 bench: toolchain clang ## each stage, and runs beside other tools (root); VHASHIFY_BENCH=full for hours
-	@fixtures/install.sh debootstrap jdupes rdfind rmlint duperemove ostree b3sum /usr/bin/time:time
+	@fixtures/install.sh debootstrap jdupes rdfind rmlint duperemove ostree runc b3sum /usr/bin/time:time
 	@command -v fclones >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" fclones || \
 		echo "bench: fclones cannot be built here; it is left out" >&2
-	$(CARGO) bench --locked --bench stages --bench peers
+	$(CARGO) bench --locked --bench stages --bench peers --bench guests
 	$(CARGO) bench --locked --bench drawing
 
 bench-vm: toolchain clang ## what the guard costs, under the kernels of Debian 12 and 13 (root); nothing is asserted

@@ -82,15 +82,12 @@ impl Watched {
     pub fn open(state: &StateDirectory) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let other_end = ioctl_tiocgptpeer(rustix::stdio::stdin(), flags).ok();
-        let from = match &other_end {
-            Some(_) => {
-                let own = rustix::stdio::stdin().try_clone_to_owned().ok();
-                own.filter(|own| fcntl_setfl(own, OFlags::RDWR | OFlags::NONBLOCK).is_ok())
-            }
-            None => {
-                let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                rustix::fs::open(state.at("console"), flags, Mode::empty()).ok()
-            }
+        let from = if other_end.is_some() {
+            let own = rustix::stdio::stdin().try_clone_to_owned().ok();
+            own.filter(|own| fcntl_setfl(own, OFlags::RDWR | OFlags::NONBLOCK).is_ok())
+        } else {
+            let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            rustix::fs::open(state.at("console"), flags, Mode::empty()).ok()
         };
         Self {
             from,

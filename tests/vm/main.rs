@@ -146,9 +146,11 @@ fn guests(release: u32) {
     Machine::debian(release).passes(
         "vserver",
         &[
-            "boot::",
-            "life::a_guest_",
+            "boot::systemd_boots",
+            "boot::a_systemd_guest_reboots",
             "inside::limits",
+            "life::a_guest_starts",
+            "life::a_guest_that_dies",
             "many::vserver_stat",
             "--test-threads=2",
         ],

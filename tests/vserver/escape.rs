@@ -1,6 +1,7 @@
 //! What a guest's root tries in order to reach the host. Each attempt was seen to succeed without
 //! the defence that its test names.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
@@ -249,7 +250,7 @@ fn calls_of_32_bits_are_denied_as_those_of_64_bits_are() {
     }
     let mut script = "/root/calls i386 20; ".to_owned();
     for (call, ..) in &calls {
-        script.push_str(&format!("/root/calls {call} || echo killed; "));
+        let _ = write!(script, "/root/calls {call} || echo killed; ");
     }
     let (_, text) = host.script("web", &script);
     let mut lines = text.lines();

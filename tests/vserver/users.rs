@@ -76,7 +76,7 @@ fn systemd_boots_a_guest_with_users_of_its_own() {
     host.set("web", "spaces/user", "own\n");
     host.ok(&["web", "start"]);
     let is_up = || host.script("web", "systemctl is-system-running").1 == "running\n";
-    wait_at_most(Duration::from_secs(60), "systemd boots it", is_up);
+    wait_at_most(Duration::from_mins(1), "systemd boots it", is_up);
     host.ok(&["web", "stop"]);
     assert!(
         host.console("web").contains("Halting system"),

@@ -1,0 +1,145 @@
+//! A configuration tree, guests, and bundles of `runc` with the same roots.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What is process 1: it says when its first instruction ran, on the clock that all processes of the
+/// host share, and stays.
+const INIT: &str = r#"
+    #include <stdio.h>
+    #include <time.h>
+    #include <unistd.h>
+    int main(int count, char **arguments) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        printf("%ld\n", now.tv_sec * 1000000000L + now.tv_nsec);
+        fflush(stdout);
+        if (count > 1) pause();
+        return 0;
+    }
+"#;
+
+/// Everything is in one directory; guests that run are stopped when it goes.
+pub struct Host {
+    place: TempDir,
+}
+
+impl Host {
+    pub fn new() -> Result<Self> {
+        let top = std::env::var_os("VHASHIFY_BENCH_PLACE");
+        let top = top.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+        let place = TempDir::with_prefix_in("bench-guests-", top)?;
+        for below in ["conf", "vdirs", "bundles"] {
+            fs::create_dir(place.path().join(below))?;
+        }
+        Ok(Self { place })
+    }
+
+    pub fn at(&self, below: &str) -> PathBuf {
+        self.place.path().join(below)
+    }
+
+    /// Makes a guest, and a bundle of the same root. Its init stays unless it is to end at once.
+    pub fn guest(&self, name: &str, stays: bool) -> Result<()> {
+        let vdir = self.at("vdirs").join(name);
+        for below in ["proc", "dev", "sys"] {
+            fs::create_dir_all(vdir.join(below))?;
+        }
+        let source = self.at("init.c");
+        let program = self.at("init");
+        if !program.exists() {
+            fs::write(&source, INIT)?;
+            let mut compile = Command::new("cc");
+            run(compile
+                .args(["-O2", "-static", "-o"])
+                .args([&program, &source]))?;
+        }
+        fs::hard_link(&program, vdir.join("init"))?;
+        let conf = self.at("conf").join(name).join("apps/init");
+        fs::create_dir_all(&conf)?;
+        symlink(&vdir, self.at("conf").join(name).join("vdir"))?;
+        fs::write(conf.join("style"), "plain\n")?;
+        fs::write(conf.join("killseq"), "KILL 0\n")?;
+        let arguments: &[&str] = if stays {
+            &["/init", "stay"]
+        } else {
+            &["/init"]
+        };
+        fs::write(conf.join("cmd.start"), arguments.join("\n") + "\n")?;
+        let bundle = self.at("bundles").join(name);
+        fs::create_dir(&bundle)?;
+        run(Command::new("runc").arg("spec").current_dir(&bundle))?;
+        let config = bundle.join("config.json");
+        let mut spec: Value = serde_json::from_slice(&fs::read(&config)?)?;
+        spec["root"] = json!({ "path": vdir });
+        spec["process"]["args"] = json!(arguments);
+        spec["process"]["terminal"] = json!(false);
+        Ok(fs::write(&config, spec.to_string())?)
+    }
+
+    /// `vserver … ARGUMENTS`.
+    pub fn vserver(&self, arguments: &[&str]) -> Command {
+        let mut vserver = Command::new(env!("CARGO_BIN_EXE_vserver"));
+        if arguments.first() != Some(&"start-vservers")
+            && arguments.first() != Some(&"stop-vservers")
+        {
+            vserver.arg("--silent");
+        }
+        let (name, rest) = arguments.split_at(1);
+        let is_many = name[0].ends_with("-vservers");
+        let directories = [
+            ("--config-dir".as_ref(), self.at("conf")),
+            ("--state-dir".as_ref(), self.at("state")),
+        ];
+        if is_many {
+            vserver.arg(name[0]);
+        }
+        for (option, directory) in directories {
+            let option: &Path = option;
+            vserver.arg(option).arg(directory);
+        }
+        if !is_many {
+            vserver.arg(name[0]);
+        }
+        vserver.args(rest).stdin(Stdio::null());
+        vserver
+    }
+
+    /// `runc … ARGUMENTS`, with the bundle of a guest.
+    pub fn runc(&self, command: &str, options: &[&str], name: &str) -> Command {
+        let mut runc = Command::new("runc");
+        runc.arg("--root").arg(self.at("runc")).arg(command);
+        runc.args(options).arg(format!("vhashify-bench-{name}"));
+        if command == "run" {
+            runc.current_dir(self.at("bundles").join(name));
+        }
+        runc.stdin(Stdio::null());
+        runc
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let state = self.at("state");
+        for guest in fs::read_dir(&state).into_iter().flatten().flatten() {
+            let name = guest.file_name().to_string_lossy().into_owned();
+            if guest.path().join("guest.json").exists() {
+                drop(self.vserver(&[&name, "stop"]).status());
+            }
+        }
+    }
+}
+
+/// Runs a command that must succeed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{command:?}: {said}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,59 @@
+//! What `vserver` costs beside what does something alike: starting guests beside `runc run` of the same
+//! root, cloning one beside `cp`, and what a monitor holds in memory. Ratios are of one run.
+//!
+//! | file | what it measures |
+//! | --- | --- |
+//! | [`host`] | a configuration, guests and bundles in one directory, gone afterwards |
+//! | [`start`] | from the command to init's first instruction; many at once; a monitor's memory |
+//! | [`clone`] | a clone, with and without a store |
+//!
+//! Needs root, `runc` and a C compiler: `cargo bench --bench guests`. Nothing is asserted.
+
+mod clone;
+mod host;
+mod start;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::Result;
+
+fn main() -> Result<()> {
+    // Cargo passes this to benchmarks, and not when it runs them as tests.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    let rounds = number("VHASHIFY_BENCH_ROUNDS", 15)?;
+    start::one(rounds)?;
+    start::many(number("VHASHIFY_BENCH_STARTS", 100)?)?;
+    clone::beside_cp(rounds.min(3))
+}
+
+fn number(variable: &str, otherwise: usize) -> Result<usize> {
+    match std::env::var(variable) {
+        Ok(text) => Ok(text.parse()?),
+        Err(_) => Ok(otherwise),
+    }
+}
+
+fn say(line: &str) -> Result<()> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
+/// Prints a figure: the median of some times, the least and the most, and its ratio to another's.
+fn show(what: &str, times: &mut [Duration], peer: Option<Duration>) -> Result<Duration> {
+    times.sort();
+    let (least, most) = (times[0], times[times.len() - 1]);
+    let median = times[times.len() / 2];
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    let ratio = peer.map_or(String::new(), |peer| {
+        format!("  {:.2} of it", median.as_secs_f64() / peer.as_secs_f64())
+    });
+    say(&format!(
+        "{what:<58} {:>9.1} ms  ({:.1} to {:.1}){ratio}",
+        milliseconds(median),
+        milliseconds(least),
+        milliseconds(most)
+    ))?;
+    Ok(median)
+}
