@@ -37,10 +37,10 @@ pub fn one(rounds: usize) -> Result<()> {
         while !ended() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        own.push(first_instruction(&fs::read_to_string(&console)?)? - begun);
+        own.push(first_instruction(&fs::read_to_string(&console)?)?.saturating_sub(begun));
         let begun = now();
         let said = run(&mut host.runc("run", &[], "one"))?;
-        peer.push(first_instruction(&said)? - begun);
+        peer.push(first_instruction(&said)?.saturating_sub(begun));
     }
     let peer = show("runc run: to init's first instruction", &mut peer, None)?;
     show("vserver start: the same", &mut own, Some(peer))?;
