@@ -205,16 +205,15 @@ fn inv1_and_5_vhashify_beside_running_guests_whose_services_write() {
     let mut runs = 0;
     // Until both have written beside runs for a while, and runs have linked what they had written.
     let begun = std::time::Instant::now();
-    while runs < 20 || NAMES.iter().any(|name| rounds(name) < 10) {
+    while unified <= 20 || runs < 5 || NAMES.iter().any(|name| rounds(name) < 3) {
         unified += hashify(&host, "reflink")["files_unified"].as_u64().unwrap();
         runs += 1;
         assert!(
-            begun.elapsed() < Duration::from_mins(2),
+            begun.elapsed() < Duration::from_mins(10),
             "after {runs} runs"
         );
         assert!(addresses.iter().all(|address| answers(address)));
     }
-    assert!(unified > 20, "{unified}");
     for name in NAMES {
         assert_eq!(host.console(name), "", "{name}");
         host.ok(&[name, "stop"]);
