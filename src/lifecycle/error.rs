@@ -86,6 +86,14 @@ pub enum LifecycleError {
         /// Why.
         reason: String,
     },
+    /// A limit of a running guest could not be changed.
+    #[error("{name}: {reason}")]
+    Limit {
+        /// The guest.
+        name: String,
+        /// Which, and why.
+        reason: String,
+    },
     /// The guest could not be entered.
     #[error("{name} cannot be entered: {reason}")]
     Enter {

@@ -8,6 +8,7 @@
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`build`] | each method of building, and deleting |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
+//! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
 //! | [`network`] | addresses, and a web server that answers |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -20,6 +21,7 @@ mod escape;
 mod host;
 mod inside;
 mod life;
+mod limits;
 mod many;
 mod network;
 mod refusals;
