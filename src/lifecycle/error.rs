@@ -86,12 +86,12 @@ pub enum LifecycleError {
         /// Why.
         reason: String,
     },
-    /// A limit of a running guest could not be changed.
+    /// What was asked of a running guest cannot be done.
     #[error("{name}: {reason}")]
-    Limit {
+    Refused {
         /// The guest.
         name: String,
-        /// Which, and why.
+        /// What, and why.
         reason: String,
     },
     /// The guest could not be entered.

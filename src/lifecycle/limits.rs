@@ -109,7 +109,7 @@ pub fn change(
     // Nobody starts it again meanwhile, with a number that is another guest's by then.
     let _lock = state.lock()?;
     let (running, init) = state.running()?;
-    let refused = |reason: String| LifecycleError::Limit {
+    let refused = |reason: String| LifecycleError::Refused {
         name: state.name().to_owned(),
         reason,
     };

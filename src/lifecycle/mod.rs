@@ -29,6 +29,7 @@
 //! program that both run is a sealed copy in memory, so that `/proc/self/exe` leads nowhere.
 
 pub mod build;
+pub mod distribution;
 pub mod enter;
 mod error;
 mod hooks;

@@ -7,6 +7,7 @@
 //! | [`inside`] | exec, suexec, enter |
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`build`] | each method of building, and deleting |
+//! | [`distribution`] | packages and services, by the guest's own programs |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
@@ -17,6 +18,7 @@
 mod support;
 
 mod build;
+mod distribution;
 mod escape;
 mod host;
 mod inside;

@@ -104,6 +104,14 @@ pub enum Command {
         )]
         options: Vec<OsString>,
     },
+    /// Install and remove packages in it, with its own package manager
+    Pkg {
+        /// What to do
+        #[command(subcommand)]
+        action: Pkg,
+    },
+    /// Start its services with it, or not, with its own tools
+    Chkconfig(Chkconfig),
     /// Run a command in it as one of its users
     Suexec {
         /// The user, by name or number
@@ -113,6 +121,44 @@ pub enum Command {
         #[arg(value_name = "CMD")]
         command: Vec<OsString>,
     },
+}
+
+/// What is done with packages of a guest that runs.
+#[derive(Debug, Subcommand)]
+pub enum Pkg {
+    /// Install packages
+    Install {
+        /// Their names
+        #[arg(required = true, value_name = "PACKAGE")]
+        packages: Vec<String>,
+    },
+    /// Remove packages
+    Remove {
+        /// Their names
+        #[arg(required = true, value_name = "PACKAGE")]
+        packages: Vec<String>,
+    },
+    /// Fetch the lists of packages
+    Update,
+    /// Upgrade all that is installed
+    Upgrade,
+    /// List what is installed
+    List,
+}
+
+/// What is done with services of a guest that runs.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct Chkconfig {
+    /// List the services, or one
+    #[arg(long)]
+    pub list: bool,
+    /// The service; alone, say by the exit status whether it is started
+    #[arg(required_unless_present = "list")]
+    pub service: Option<String>,
+    /// Start it with the guest, or not
+    #[arg(value_parser = ["on", "off"], conflicts_with = "list")]
+    pub state: Option<String>,
 }
 
 #[cfg(test)]
