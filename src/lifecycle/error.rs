@@ -94,6 +94,14 @@ pub enum LifecycleError {
         /// What, and why.
         reason: String,
     },
+    /// The guest's old-style configuration could not be imported.
+    #[error("{name} cannot be imported: {reason}")]
+    Import {
+        /// The guest.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The guest could not be entered.
     #[error("{name} cannot be entered: {reason}")]
     Enter {

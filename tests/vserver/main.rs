@@ -8,6 +8,7 @@
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`build`] | each method of building, and deleting |
 //! | [`distribution`] | packages and services, by the guest's own programs |
+//! | [`import`] | old-style configurations, read as data or refused by line |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
@@ -21,6 +22,7 @@ mod build;
 mod distribution;
 mod escape;
 mod host;
+mod import;
 mod inside;
 mod life;
 mod limits;

@@ -104,6 +104,17 @@ pub enum Command {
         )]
         options: Vec<OsString>,
     },
+    /// Configure it as its old-style NAME.conf says, which is read and never run
+    Import {
+        /// The file [default: NAME.conf in the configuration tree]
+        file: Option<PathBuf>,
+        /// The branch of the file's case $PROFILE [default: as the file says]
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// Its root directory lies in this one [default: .defaults/vdirbase, else /vservers]
+        #[arg(long, value_name = "DIR")]
+        rootdir: Option<PathBuf>,
+    },
     /// Install and remove packages in it, with its own package manager
     Pkg {
         /// What to do

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::args::{Arguments, Chkconfig, Command, Common, Pkg};
 use crate::config::{ConfigTree, GuestSettings};
 use crate::context::cgroup;
-use crate::lifecycle::build::delete;
+use crate::lifecycle::build::{Import, delete, import};
 use crate::lifecycle::distribution::{
     PackageAction, ServiceAction, package_command, service_command,
 };
@@ -58,7 +58,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
     let directory = tree.guest_directory(&arguments.name)?;
     let name = arguments.name.to_string_lossy();
     let state = StateDirectory::new(&common.state_dir, &name);
-    if !directory.is_dir() && !matches!(arguments.command, Command::Build(_)) {
+    if !directory.is_dir() && !is_made_by(&arguments.command) {
         let (name, path) = (arguments.name.clone(), directory);
         return Err(crate::config::ConfigError::UnknownGuest { name, path }.into());
     }
@@ -119,6 +119,22 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
                 shell: None,
             },
         ),
+        Command::Import {
+            file,
+            profile,
+            rootdir,
+        } => {
+            let order = Import {
+                file: file.clone(),
+                profile: profile.clone(),
+                root_dir: rootdir.clone(),
+            };
+            import(&tree, &state, &order)?;
+            if !common.silent {
+                say(&format!("{} is imported", state.name()));
+            }
+            Ok(DONE)
+        }
         Command::Pkg { action } => run_own(&state, &package_command(&state, &packages(action))?),
         Command::Chkconfig(typed) => run_own(&state, &service_command(&state, &services(typed))?),
         Command::Suexec { user, command } => enter(
@@ -130,6 +146,11 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
             },
         ),
     }
+}
+
+/// Whether a command makes the guest that it names.
+fn is_made_by(command: &Command) -> bool {
+    matches!(command, Command::Build(_) | Command::Import { .. })
 }
 
 /// Runs a program of the guest's as its root.

@@ -11,6 +11,7 @@
 mod clone;
 mod configuration;
 mod fill;
+mod import;
 mod remove;
 
 use std::fs;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use configuration::Options;
 pub use fill::Method;
+pub use import::{Import, import};
 pub use remove::delete;
 
 use super::error::Doing;
