@@ -9,6 +9,7 @@
 //! | [`build`] | each method of building, and deleting |
 //! | [`distribution`] | packages and services, by the guest's own programs |
 //! | [`import`] | old-style configurations, read as data or refused by line |
+//! | [`oci`] | guests of OCI images: layers, digests, hostile archives |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
@@ -28,4 +29,5 @@ mod life;
 mod limits;
 mod many;
 mod network;
+mod oci;
 mod refusals;

@@ -31,6 +31,13 @@ pub enum Method {
     Rsync(PathBuf),
     /// Nothing but the directories that a guest must have.
     Skeleton,
+    /// An OCI image: a layout directory or a tar archive of one, and which image of it.
+    Oci {
+        /// The layout.
+        source: PathBuf,
+        /// The name of the image.
+        reference: Option<String>,
+    },
     /// Another guest that does not run, by name, or its root directory.
     Clone(OsString),
 }
@@ -106,6 +113,7 @@ pub fn fill(
             fs::create_dir(&path).doing("mkdir", &path)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).doing("chmod", &path)
         }),
+        Method::Oci { source, reference } => unpack(name, source, reference.as_deref(), vdir),
         Method::Clone(source) => clone::clone(tree, name, &of_source(tree, state, source)?, vdir),
     }
 }
@@ -133,6 +141,31 @@ fn of_source(
     }
 }
 
+/// Unpacks an image, until a signal for this process says otherwise.
+fn unpack(
+    name: &str,
+    source: &Path,
+    reference: Option<&str>,
+    vdir: &Path,
+) -> Result<(), LifecycleError> {
+    let failed = |reason: String| LifecycleError::Build {
+        name: name.to_owned(),
+        reason,
+    };
+    let signals = signals_as_descriptor(&WATCHED)
+        .map_err(|error| failed(format!("signals cannot be watched: {error}")))?;
+    let go_on = || match next_signal(&signals) {
+        None => Ok(()),
+        Some(signal) => Err(std::io::Error::other(format!(
+            "interrupted by signal {signal}"
+        ))),
+    };
+    super::oci::unpack(source, reference, vdir, &go_on).map_err(failed)
+}
+
+/// Signals that end a build, which then removes what it made.
+const WATCHED: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
 /// Runs a program that fills a guest. Its words are shown when it fails. A signal for this process
 /// ends it and all that it started, so that what it made can be removed.
 fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
@@ -156,8 +189,7 @@ fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
     }
     command.stdin(Stdio::null());
     in_own_session(command, false);
-    let watched = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-    let signals = signals_as_descriptor(&watched)
+    let signals = signals_as_descriptor(&WATCHED)
         .map_err(|error| failed(format!("signals cannot be watched: {error}")))?;
     let mut child = command.spawn().map_err(|error| {
         let words = crate::error::reason(&error);

@@ -12,6 +12,7 @@ mod clone;
 mod configuration;
 mod fill;
 mod import;
+mod oci;
 mod remove;
 
 use std::fs;
