@@ -12,6 +12,7 @@ mod clone;
 mod configuration;
 mod fill;
 mod import;
+mod members;
 mod oci;
 mod remove;
 
