@@ -81,9 +81,40 @@ pub const CATALOGUE: &[Setting] = &[
     ),
     honoured(
         "rlimits/",
-        "resource limits of each of its processes: RESOURCE, .soft, .hard",
+        "resource limits, as RESOURCE, .soft, .hard: rss (memory, in pages of 4096 bytes; .min, too) \
+              and nproc of the whole guest, others of each of its processes",
     ),
-    honoured("ulimits/", "the same"),
+    honoured("ulimits/", "the same, all of each of its processes"),
+    honoured(
+        "sched/",
+        "the token bucket, in ticks of 10 ms: fill-rate ÷ interval is its share of one processor, \
+              as quota ÷ period and as weight (1 ÷ 4 is 100); tokens-min makes both larger in \
+              proportion, tokens-max is burst, prio-bias changes the weight by a factor of 1.25 a \
+              step; idle-time, or `sched_prio` without `sched_hard` in `flags`: weight alone",
+    ),
+    honoured(
+        "schedule",
+        "the same, one a line: fill rate, interval, tokens, tokens-min, tokens-max",
+    ),
+    honoured("cpuset/", "cpus and mems: processors and memory nodes"),
+    honoured(
+        "ionice/",
+        "I/O priority: class (realtime, best-effort, idle) and priority (0 to 7)",
+    ),
+    honoured(
+        "sysctl/",
+        "kernel parameters of its own namespaces (net, and System V and POSIX IPC): X/setting and \
+              X/value",
+    ),
+    honoured(
+        "personality",
+        "LINUX or LINUX32, then flags of personality(2), one a line",
+    ),
+    honoured(
+        "vdevmap/",
+        "devices of the host in its /dev: X/device, if there is X/open; with X/remap it is the \
+              host's X/target",
+    ),
     honoured("nice", "its priority"),
     honoured("umask", "the umask of its init"),
     honoured("cgroup/", "values for its cgroup, one file each"),
@@ -156,17 +187,6 @@ pub const CATALOGUE: &[Setting] = &[
     ignored("uts/machine", "the machine", NO_UNAME),
     ignored("uts/context", "the name of the context", "use `name`"),
     ignored("dlimits/", "disk limits", LATER),
-    ignored("sched/", "the token bucket", LATER),
-    ignored("schedule", "the token bucket, on one line", LATER),
-    ignored(
-        "cpuset/",
-        "processors and memory nodes",
-        "write them into `cgroup`",
-    ),
-    ignored("ionice/", "I/O priority", LATER),
-    ignored("sysctl/", "kernel parameters of the guest", LATER),
-    ignored("personality", "the execution domain", LATER),
-    ignored("vdevmap/", "devices of the guest", LATER),
     ignored(
         "namespace-cleanup",
         "unmounting of what the guest does not use",

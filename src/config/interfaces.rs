@@ -87,7 +87,7 @@ fn interface(all: &Path, own: &Path) -> Result<Interface, ConfigError> {
 }
 
 /// The bits of `255.255.255.0`.
-fn prefix_of_mask(text: &str) -> Option<u8> {
+pub(super) fn prefix_of_mask(text: &str) -> Option<u8> {
     let mask = u32::from(text.parse::<std::net::Ipv4Addr>().ok()?);
     let bits = mask.leading_ones();
     (mask.count_ones() == bits).then(|| u8::try_from(bits).unwrap_or(32))

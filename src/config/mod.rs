@@ -28,6 +28,8 @@ mod error;
 mod fstab;
 mod init;
 mod interfaces;
+mod old_style;
+mod resources;
 mod settings;
 mod tree;
 mod values;
@@ -40,7 +42,9 @@ pub use error::ConfigError;
 pub use fstab::FstabEntry;
 pub use init::{InitSettings, KillStep, Style, signal_number};
 pub use interfaces::Interface;
-pub use settings::{GuestSettings, Limit};
+pub use old_style::OldStyle;
+pub use resources::{Device, IoPriority, Resources, TokenBucket};
+pub use settings::{GuestSettings, Limit, limits_in, parse_limit};
 pub use tree::ConfigTree;
 
 /// What the tree says about one guest.

@@ -85,21 +85,23 @@ pub fn of_guest(words: &[String]) -> Result<CapabilitySet, String> {
             Some(name) => (true, name),
             None => (false, word.as_str()),
         };
-        let upper = name.to_ascii_uppercase();
-        let full = if upper.starts_with("CAP_") {
-            upper
-        } else {
-            format!("CAP_{upper}")
-        };
-        let found = ALL.iter().find(|(known, _)| *known == full);
-        let (_, capability) = found.ok_or_else(|| word.clone())?;
+        let capability = find(name).ok_or_else(|| word.clone())?;
         if is_removed {
-            set.remove(*capability);
+            set.remove(capability);
         } else {
-            set.insert(*capability);
+            set.insert(capability);
         }
     }
     Ok(set)
+}
+
+/// The capability of that name, in either case, with or without `CAP_`.
+#[must_use]
+pub fn find(name: &str) -> Option<CapabilitySet> {
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    let of_name = |(known, _): &&Named| known.strip_prefix("CAP_") == Some(short);
+    ALL.iter().find(of_name).map(|(_, capability)| *capability)
 }
 
 /// The names of a set, as OCI has them.

@@ -18,6 +18,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::limits::{Limit, Version};
+
 /// The parent of all guests' cgroups.
 const PARENT: &str = "vserver";
 
@@ -232,6 +234,67 @@ pub fn kill(context: u32) {
     for directory in directories(context) {
         drop(fs::write(directory.join("cgroup.kill"), b"1"));
     }
+}
+
+/// Sets one limit of a guest.
+///
+/// # Errors
+/// This host's controllers cannot do it, or refuse the value: what is wrong, for one line.
+pub fn limit(context: u32, limit: &Limit) -> Result<(), String> {
+    let writes = limit.writes(version());
+    if writes.is_empty() {
+        let name = limit.name();
+        return Err(format!(
+            "{name} needs cgroup version 2, which this host does not use"
+        ));
+    }
+    let directories = directories(context);
+    for write in writes {
+        let found = write.any_of.iter().find_map(|(file, value)| {
+            let places = directories.iter().map(|directory| directory.join(file));
+            let place = places.into_iter().find(|place| place.is_file())?;
+            Some((file, place, value))
+        });
+        let Some((file, place, value)) = found else {
+            if write.is_optional {
+                continue;
+            }
+            let (file, _) = write.any_of[0];
+            return Err(format!(
+                "{} cannot be set: this host's controllers have no {file}",
+                limit.name()
+            ));
+        };
+        fs::write(place, value).map_err(|error| {
+            let words = crate::error::reason(&error);
+            format!(
+                "{} cannot be set: {file} does not take {value}: {words}",
+                limit.name()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// The version of the hierarchies that guests are in.
+fn version() -> Version {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let has_controllers = |line: &str| line.contains(" - cgroup ") && !line.contains("name=");
+    if mounts.lines().any(has_controllers) {
+        Version::One
+    } else {
+        Version::Two
+    }
+}
+
+/// The text that one of the guest's controllers keeps in a file, under the name that it has in
+/// either version.
+#[must_use]
+pub fn text(context: u32, names: &[&str]) -> Option<String> {
+    directories(context).iter().find_map(|directory| {
+        let read = |name: &&str| fs::read_to_string(directory.join(name)).ok();
+        names.iter().find_map(read)
+    })
 }
 
 /// Removes the guest's cgroups. True when none is left.

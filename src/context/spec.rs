@@ -91,6 +91,7 @@ pub fn compile(
     if let Some(domain) = &settings.domainname {
         spec["domainname"] = json!(domain);
     }
+    surround(&mut spec, settings);
     spec
 }
 
@@ -123,6 +124,67 @@ pub fn add_users(spec: &mut Value, context: u32) {
     if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
         namespaces.push(json!({ "type": "user" }));
     }
+}
+
+/// The annotation that holds the priority of what enters a guest.
+pub const NICE: &str = "vserver.nice";
+/// The annotation that holds the personality of a guest's processes: OCI knows two of them.
+pub const PERSONALITY: &str = "vserver.personality";
+
+/// Adds what processes inherit.
+fn surround(spec: &mut Value, settings: &GuestSettings) {
+    let resources = &settings.resources;
+    if let Some(priority) = resources.io_priority {
+        let class = ["RT", "BE", "IDLE"][usize::from(priority.class.clamp(1, 3)) - 1];
+        spec["process"]["ioPriority"] = json!({
+            "class": format!("IOPRIO_CLASS_{class}"),
+            "priority": priority.level,
+        });
+    }
+    let mut annotations = serde_json::Map::new();
+    if let Some(nice) = settings.nice {
+        annotations.insert(NICE.to_owned(), json!(nice.to_string()));
+    }
+    if let Some(personality) = resources.personality {
+        annotations.insert(PERSONALITY.to_owned(), json!(personality.to_string()));
+    }
+    if !annotations.is_empty() {
+        spec["annotations"] = Value::Object(annotations);
+    }
+}
+
+/// A device of the host's as the guest gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Its path in the guest.
+    pub path: std::path::PathBuf,
+    /// Whether it is a disk, else a character device.
+    pub is_block: bool,
+    /// Its major and minor number.
+    pub number: (u32, u32),
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner and group.
+    pub owner: (u32, u32),
+}
+
+/// Adds devices to those that every guest has.
+pub fn add_devices(spec: &mut Value, devices: &[DeviceNode]) {
+    if devices.is_empty() {
+        return;
+    }
+    let nodes = devices.iter().map(|device| {
+        json!({
+            "path": device.path,
+            "type": if device.is_block { "b" } else { "c" },
+            "major": device.number.0,
+            "minor": device.number.1,
+            "fileMode": device.mode,
+            "uid": device.owner.0,
+            "gid": device.owner.1,
+        })
+    });
+    spec["linux"]["devices"] = nodes.collect();
 }
 
 /// The variables of whatever runs in a guest.
@@ -279,6 +341,7 @@ mod tests {
             limits: Vec::new(),
             nice: None,
             umask: None,
+            resources: crate::config::Resources::default(),
             cgroup: Vec::new(),
             interfaces: Vec::new(),
             shares_network: false,

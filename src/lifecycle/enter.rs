@@ -129,6 +129,7 @@ fn become_root() -> rustix::io::Result<()> {
 /// Takes away from this process what the guest has not.
 fn confine(spec: &Spec, account: &Account) -> Result<(), Box<dyn std::error::Error>> {
     rustix::process::chdir("/")?;
+    super::inherited::take(spec)?;
     let process = spec.process().as_ref().ok_or("it has no process")?;
     for limit in process.rlimits().iter().flatten() {
         let to = Rlimit {
@@ -180,7 +181,7 @@ fn finite(limit: u64) -> Option<u64> {
     (limit != u64::MAX).then_some(limit)
 }
 
-fn resource(kind: PosixRlimitType) -> Resource {
+pub(super) fn resource(kind: PosixRlimitType) -> Resource {
     match kind {
         PosixRlimitType::RlimitAs => Resource::As,
         PosixRlimitType::RlimitCore => Resource::Core,

@@ -86,6 +86,22 @@ pub enum LifecycleError {
         /// Why.
         reason: String,
     },
+    /// What was asked of a running guest cannot be done.
+    #[error("{name}: {reason}")]
+    Refused {
+        /// The guest.
+        name: String,
+        /// What, and why.
+        reason: String,
+    },
+    /// The guest's old-style configuration could not be imported.
+    #[error("{name} cannot be imported: {reason}")]
+    Import {
+        /// The guest.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The guest could not be entered.
     #[error("{name} cannot be entered: {reason}")]
     Enter {

@@ -29,6 +29,8 @@ impl Executor for Init {
         };
         let mut command = Command::new(program);
         command.args(arguments);
+        super::inherited::take_personality(spec)
+            .map_err(|error| ExecutorError::Other(format!("personality: {error}")))?;
         match self.style {
             Style::Plain | Style::Systemd | Style::Minit => {
                 Err(ExecutorError::Other(command.exec().to_string()))

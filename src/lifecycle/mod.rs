@@ -30,10 +30,13 @@
 
 pub mod build;
 mod console;
+pub mod distribution;
 pub mod enter;
 mod error;
 mod hooks;
+mod inherited;
 mod init;
+pub mod limits;
 pub mod many;
 pub mod monitor;
 pub mod process;

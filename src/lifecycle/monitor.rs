@@ -32,7 +32,7 @@ use super::process::Process;
 use super::sealed;
 use super::start::{Answer, Order, null};
 use super::state::{Ended, Running, StateDirectory, now};
-use crate::context::{cgroup, network, spec};
+use crate::context::{cgroup, network, spec, sysctl};
 use crate::sys;
 
 /// The first argument of a monitor that makes a guest; its order is on standard input.
@@ -191,6 +191,9 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
     }
     running.init = container.pid().and_then(|pid| Process::find(pid.as_raw()));
     let init = running.init.ok_or("its init ended at once")?;
+    for limit in &order.limits {
+        cgroup::limit(running.context, limit)?;
+    }
     for (name, value) in &order.cgroup {
         cgroup::set(running.context, name, value).map_err(|error| {
             format!("cgroup/{name} cannot be set to {value:?}: {}", told(&error))
@@ -199,6 +202,7 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
     if let Some(addresses) = &order.network {
         network::set_up(running.context, init.pid, addresses)?;
     }
+    sysctl::apply(init.pid, &order.sysctls)?;
     state.write(running).map_err(|error| error.to_string())?;
     container.start().map_err(|error| told(&error))?;
     Ok(console.kept)

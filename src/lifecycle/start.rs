@@ -17,7 +17,8 @@ use super::sealed::Sealed;
 use super::state::{Observed, Running, StateDirectory, boot, now};
 use super::{LifecycleError, hooks, monitor, stop};
 use crate::config::{ConfigTree, GuestSettings, Style};
-use crate::context::{capabilities, cgroup, spec};
+use crate::context::limits::{self, Limit};
+use crate::context::{capabilities, cgroup, spec, sysctl};
 
 /// Context numbers for guests that have none of their own, as util-vserver gave them.
 const DYNAMIC: std::ops::RangeInclusive<u32> = 49152..=65535;
@@ -37,6 +38,10 @@ pub struct Order {
     pub has_own_users: bool,
     /// The priority of all its processes.
     pub nice: Option<i32>,
+    /// What it may use.
+    pub limits: Vec<Limit>,
+    /// `sysctl/*`, of its own namespaces.
+    pub sysctls: Vec<(String, String)>,
     /// `cgroup/*`.
     pub cgroup: Vec<(String, String)>,
     /// Its addresses; none where the network is the host's.
@@ -98,6 +103,7 @@ pub fn start(
             path: settings.directory.join("bcapabilities"),
             reason: format!("{word:?} is no capability; capabilities(7) lists them"),
         })?;
+    let devices = look_at_devices(settings)?;
     let context = claim_context(settings)?;
     let running = Running {
         context,
@@ -118,7 +124,11 @@ pub fn start(
     if settings.has_own_users {
         spec::add_users(&mut compiled, context);
     }
+    spec::add_devices(&mut compiled, &devices);
     let started = prepare(state, &running, &compiled).and_then(|()| {
+        if let Some(bucket) = &settings.resources.bucket {
+            super::limits::keep_bucket(state, bucket)?;
+        }
         let order = Order {
             name: name.clone(),
             state_dir: state.top().to_path_buf(),
@@ -126,6 +136,8 @@ pub fn start(
             style,
             has_own_users: settings.has_own_users,
             nice: settings.nice,
+            limits: limits::of_guest(&settings.resources),
+            sysctls: own_parameters(settings),
             cgroup: settings.cgroup.clone(),
             network: (!settings.shares_network).then(|| {
                 let interfaces = settings.interfaces.iter();
@@ -258,6 +270,56 @@ fn start_command(settings: &GuestSettings, vdir: &OwnedFd) -> Result<Vec<String>
             ),
         }),
     }
+}
+
+/// The parameters that can be the guest's own; each other one is named.
+fn own_parameters(settings: &GuestSettings) -> Vec<(String, String)> {
+    let mut own = settings.resources.sysctls.clone();
+    own.retain(|(name, _)| {
+        let fault = sysctl::fault(name, settings.shares_network);
+        if let Some(why) = fault {
+            let directory = settings.directory.join("sysctl");
+            tracing::warn!("{}: {name} has no effect: {why}", directory.display());
+        }
+        fault.is_none()
+    });
+    own
+}
+
+/// What the devices of `vdevmap` are on this host.
+fn look_at_devices(settings: &GuestSettings) -> Result<Vec<spec::DeviceNode>, LifecycleError> {
+    let mut nodes = Vec::new();
+    for device in &settings.resources.devices {
+        let refuse = |reason: String| LifecycleError::Setting {
+            path: settings.directory.join("vdevmap"),
+            reason: format!("{}: {reason}", device.target.display()),
+        };
+        let found =
+            fs::metadata(&device.target).map_err(|error| refuse(crate::error::reason(&error)))?;
+        let kind = rustix::fs::FileType::from_raw_mode(found.mode());
+        let is_block = kind == rustix::fs::FileType::BlockDevice;
+        if !is_block && kind != rustix::fs::FileType::CharacterDevice {
+            return Err(refuse("it is no device".to_owned()));
+        }
+        if is_block {
+            tracing::warn!(
+                "{} has the disk {}: it reaches all that is on it, past every protection",
+                settings.name,
+                device.target.display()
+            );
+        }
+        nodes.push(spec::DeviceNode {
+            path: device.path.clone(),
+            is_block,
+            number: (
+                rustix::fs::major(found.rdev()),
+                rustix::fs::minor(found.rdev()),
+            ),
+            mode: found.mode() & 0o777,
+            owner: (found.uid(), found.gid()),
+        });
+    }
+    Ok(nodes)
 }
 
 fn claim_context(settings: &GuestSettings) -> Result<u32, LifecycleError> {

@@ -74,6 +74,38 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, nice)?)
 }
 
+/// Sets how this process and its children come to disks: a class and a level, as
+/// `ioprio_set(2)` has them.
+///
+/// # Errors
+/// The call's.
+pub fn set_io_priority(class: u8, level: u8) -> io::Result<()> {
+    const OF_A_PROCESS: i32 = 1;
+    let priority = (libc::c_int::from(class) << 13) | libc::c_int::from(level);
+    // SAFETY: the call takes three numbers and touches no memory.
+    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, OF_A_PROCESS, 0, priority) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Sets the personality of this process and its children.
+///
+/// # Errors
+/// The call's.
+pub fn set_personality(personality: u32) -> io::Result<()> {
+    // SAFETY: the call takes a number and touches no memory; what it changes is how later system
+    // calls and programs behave, not what this program has in memory.
+    let done = unsafe { libc::personality(libc::c_ulong::from(personality)) };
+    if done >= 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Makes `to` a second name of the open file `from`, across exec.
 ///
 /// # Errors

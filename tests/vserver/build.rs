@@ -444,3 +444,65 @@ fn delete_removes_a_guest_that_is_at_rest_and_stands_alone() {
     let line = host.refused(&["web", "start"], 2);
     assert!(line.contains("there is no guest web"), "{line}");
 }
+
+#[test]
+fn a_link_of_one_archive_leads_no_other_out_of_the_guest() {
+    let host = Host::new();
+    let outside = host.at("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "of the host").unwrap();
+    let pack = |name: &str, make: &dyn Fn(&Path)| {
+        let tree = host.at(&format!("tree-{name}"));
+        fs::create_dir(&tree).unwrap();
+        make(&tree);
+        let archive = host.at(&format!("{name}.tar"));
+        let mut tar = Command::new("tar");
+        command(tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).arg("."));
+        archive.to_str().unwrap().to_owned()
+    };
+    let links = pack("links", &|tree| {
+        symlink(&outside, tree.join("out \"of\" it")).unwrap();
+        fs::create_dir(tree.join("usr")).unwrap();
+        symlink("usr", tree.join("bin")).unwrap();
+    });
+    let evil = pack("evil", &|tree| {
+        fs::create_dir(tree.join("out \"of\" it")).unwrap();
+        fs::write(tree.join("out \"of\" it/evil"), "x").unwrap();
+    });
+    let good = host.at("good.tar");
+    let tree = host.at("tree-good");
+    fs::create_dir_all(tree.join("bin")).unwrap();
+    fs::write(tree.join("bin/own"), "x").unwrap();
+    let mut tar = Command::new("tar");
+    command(
+        tar.arg("-C")
+            .arg(&tree)
+            .arg("-cf")
+            .arg(&good)
+            .arg("bin/own"),
+    );
+    let root = root(&host);
+    let build = ["web", "build", "-m", "template", &root, "--", "-t"];
+    // Without the members that are directories, which tar puts in the place of a link.
+    let only = host.at("only.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-C")
+        .arg(host.at("tree-evil"))
+        .arg("-cf")
+        .arg(&only);
+    command(tar.arg("out \"of\" it/evil"));
+    let mut arguments = build.to_vec();
+    arguments.extend([links.as_str(), "-t", only.to_str().unwrap()]);
+    let line = host.refused(&arguments, 1);
+    assert!(line.contains("out of the guest"), "{line}");
+    assert_nothing_is_built(&host);
+    let mut arguments = build.to_vec();
+    arguments.extend([links.as_str(), "-t", evil.as_str()]);
+    drop(host.run(&arguments));
+    assert!(!outside.join("evil").exists());
+    drop(host.run(&["--silent", "web", "delete"]));
+    let mut arguments = build.to_vec();
+    arguments.extend([links.as_str(), "-t", good.to_str().unwrap()]);
+    host.ok(&arguments);
+    assert_eq!(fs::read(host.vdir("web").join("usr/own")).unwrap(), b"x");
+}

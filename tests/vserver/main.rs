@@ -8,7 +8,11 @@
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`boot`] | guests whose own init boots them |
 //! | [`build`] | each method of building, and deleting |
+//! | [`distribution`] | packages and services, by the guest's own programs |
+//! | [`import`] | old-style configurations, read as data or refused by line |
+//! | [`oci`] | guests of OCI images: layers, digests, hostile archives |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
+//! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
 //! | [`users`] | guests whose users are no users of the host |
 //! | [`network`] | addresses, and a web server that answers |
@@ -20,12 +24,16 @@ mod support;
 
 mod boot;
 mod build;
+mod distribution;
 mod escape;
 mod host;
+mod import;
 mod inside;
 mod life;
+mod limits;
 mod many;
 mod network;
+mod oci;
 mod refusals;
 mod together;
 mod users;

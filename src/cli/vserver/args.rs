@@ -18,6 +18,8 @@ Examples:
 
 About many guests, each also under its own name by a link to this program:
   vserver vserver-stat | vps | vkill | start-vservers | stop-vservers   (each with --help)
+About a guest that runs, likewise:
+  vserver vlimit | vsched | vattribute
 
 Exit status: 0 done; 1 it could not be done, or (running) the guest does not run; 2 usage or
 configuration; 3 (status) the guest does not run. exec, suexec and enter exit as their command did,
@@ -104,6 +106,25 @@ pub enum Command {
         )]
         options: Vec<OsString>,
     },
+    /// Configure it as its old-style NAME.conf says, which is read and never run
+    Import {
+        /// The file [default: NAME.conf in the configuration tree]
+        file: Option<PathBuf>,
+        /// The branch of the file's case $PROFILE [default: as the file says]
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// Its root directory lies in this one [default: .defaults/vdirbase, else /vservers]
+        #[arg(long, value_name = "DIR")]
+        rootdir: Option<PathBuf>,
+    },
+    /// Install and remove packages in it, with its own package manager
+    Pkg {
+        /// What to do
+        #[command(subcommand)]
+        action: Pkg,
+    },
+    /// Start its services with it, or not, with its own tools
+    Chkconfig(Chkconfig),
     /// Run a command in it as one of its users
     Suexec {
         /// The user, by name or number
@@ -113,6 +134,44 @@ pub enum Command {
         #[arg(value_name = "CMD")]
         command: Vec<OsString>,
     },
+}
+
+/// What is done with packages of a guest that runs.
+#[derive(Debug, Subcommand)]
+pub enum Pkg {
+    /// Install packages
+    Install {
+        /// Their names
+        #[arg(required = true, value_name = "PACKAGE")]
+        packages: Vec<String>,
+    },
+    /// Remove packages
+    Remove {
+        /// Their names
+        #[arg(required = true, value_name = "PACKAGE")]
+        packages: Vec<String>,
+    },
+    /// Fetch the lists of packages
+    Update,
+    /// Upgrade all that is installed
+    Upgrade,
+    /// List what is installed
+    List,
+}
+
+/// What is done with services of a guest that runs.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct Chkconfig {
+    /// List the services, or one
+    #[arg(long)]
+    pub list: bool,
+    /// The service; alone, say by the exit status whether it is started
+    #[arg(required_unless_present = "list")]
+    pub service: Option<String>,
+    /// Start it with the guest, or not
+    #[arg(value_parser = ["on", "off"], conflicts_with = "list")]
+    pub state: Option<String>,
 }
 
 #[cfg(test)]

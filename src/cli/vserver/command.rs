@@ -5,10 +5,13 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::args::{Arguments, Command, Common};
+use super::args::{Arguments, Chkconfig, Command, Common, Pkg};
 use crate::config::{ConfigTree, GuestSettings};
 use crate::context::cgroup;
-use crate::lifecycle::build::delete;
+use crate::lifecycle::build::{Import, delete, import};
+use crate::lifecycle::distribution::{
+    PackageAction, ServiceAction, package_command, service_command,
+};
 use crate::lifecycle::enter::{Entry, enter};
 use crate::lifecycle::start::start;
 use crate::lifecycle::state::now;
@@ -55,7 +58,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
     let directory = tree.guest_directory(&arguments.name)?;
     let name = arguments.name.to_string_lossy();
     let state = StateDirectory::new(&common.state_dir, &name);
-    if !directory.is_dir() && !matches!(arguments.command, Command::Build(_)) {
+    if !directory.is_dir() && !is_made_by(&arguments.command) {
         let (name, path) = (arguments.name.clone(), directory);
         return Err(crate::config::ConfigError::UnknownGuest { name, path }.into());
     }
@@ -116,6 +119,24 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
                 shell: None,
             },
         ),
+        Command::Import {
+            file,
+            profile,
+            rootdir,
+        } => {
+            let order = Import {
+                file: file.clone(),
+                profile: profile.clone(),
+                root_dir: rootdir.clone(),
+            };
+            import(&tree, &state, &order)?;
+            if !common.silent {
+                say(&format!("{} is imported", state.name()));
+            }
+            Ok(DONE)
+        }
+        Command::Pkg { action } => run_own(&state, &package_command(&state, &packages(action))?),
+        Command::Chkconfig(typed) => run_own(&state, &service_command(&state, &services(typed))?),
         Command::Suexec { user, command } => enter(
             &state,
             &Entry {
@@ -124,6 +145,42 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
                 shell: None,
             },
         ),
+    }
+}
+
+/// Whether a command makes the guest that it names.
+fn is_made_by(command: &Command) -> bool {
+    matches!(command, Command::Build(_) | Command::Import { .. })
+}
+
+/// Runs a program of the guest's as its root.
+fn run_own(state: &StateDirectory, command: &[String]) -> Result<u8, LifecycleError> {
+    let entry = Entry {
+        command: command.iter().map(Into::into).collect(),
+        user: None,
+        shell: None,
+    };
+    enter(state, &entry)
+}
+
+fn packages(typed: &Pkg) -> PackageAction {
+    match typed {
+        Pkg::Install { packages } => PackageAction::Install(packages.clone()),
+        Pkg::Remove { packages } => PackageAction::Remove(packages.clone()),
+        Pkg::Update => PackageAction::Update,
+        Pkg::Upgrade => PackageAction::Upgrade,
+        Pkg::List => PackageAction::List,
+    }
+}
+
+fn services(typed: &Chkconfig) -> ServiceAction {
+    match (typed.service.clone(), typed.state.as_deref()) {
+        (Some(service), Some(state)) => ServiceAction::Set {
+            service,
+            on: state == "on",
+        },
+        (Some(service), None) if !typed.list => ServiceAction::Query(service),
+        (service, _) => ServiceAction::List(service),
     }
 }
 

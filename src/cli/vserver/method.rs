@@ -38,7 +38,7 @@ pub struct Build {
     #[arg(long)]
     keep: bool,
     /// Of the method: debootstrap -d SUITE [-m MIRROR] [-- …]; template -t TARBALL…;
-    /// rsync --source DIR; clone --source GUEST|DIR; skeleton has none
+    /// rsync --source DIR; clone --source GUEST|DIR; oci -i DIR|FILE [--ref NAME]; skeleton has none
     #[arg(last = true, value_name = "METHOD ARGUMENTS")]
     arguments: Vec<OsString>,
 }
@@ -48,6 +48,7 @@ enum Name {
     Debootstrap,
     Template,
     Rsync,
+    Oci,
     Skeleton,
     Clone,
 }
@@ -86,6 +87,17 @@ struct Source {
 }
 
 #[derive(Debug, Parser)]
+#[command(name = "vserver NAME build -m oci --", disable_help_flag = true)]
+struct Oci {
+    /// An OCI image layout: its directory, or a tar archive of it
+    #[arg(short, long, value_name = "DIR|FILE")]
+    image: PathBuf,
+    /// Which image of it [default: the only one, or the one for this machine]
+    #[arg(long = "ref", value_name = "NAME")]
+    reference: Option<String>,
+}
+
+#[derive(Debug, Parser)]
 #[command(name = "vserver NAME build -m skeleton --", disable_help_flag = true)]
 struct Nothing {}
 
@@ -109,6 +121,13 @@ impl Build {
             Name::Template => Method::Template(Template::parse_from(arguments()).tarball),
             Name::Rsync => Method::Rsync(Source::parse_from(arguments()).source.into()),
             Name::Clone => Method::Clone(Source::parse_from(arguments()).source),
+            Name::Oci => {
+                let typed = Oci::parse_from(arguments());
+                Method::Oci {
+                    source: typed.image,
+                    reference: typed.reference,
+                }
+            }
             Name::Skeleton => {
                 Nothing::parse_from(arguments());
                 Method::Skeleton
@@ -134,13 +153,14 @@ impl Build {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Debootstrap, Nothing, Source, Template};
+    use super::{Debootstrap, Nothing, Oci, Source, Template};
 
     #[test]
     fn the_flag_tables_are_consistent() {
         Debootstrap::command().debug_assert();
         Template::command().debug_assert();
         Source::command().debug_assert();
+        Oci::command().debug_assert();
         Nothing::command().debug_assert();
     }
 }

@@ -1,10 +1,12 @@
 //! `vserver`: what was typed (`args`), what is done for it (`command`).
 
 mod args;
+mod change;
 mod command;
 mod many;
 mod method;
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,18 +22,65 @@ pub fn vserver() -> ExitCode {
     let called = std::path::Path::new(&called)
         .file_name()
         .unwrap_or_default();
-    if many::NAMES.iter().any(|name| called == *name) {
-        return many::run(called.to_os_string(), arguments);
+    if let Some(run) = of_tool(called) {
+        return run(called.to_os_string(), &mut arguments);
     }
-    match arguments.next() {
-        Some(first) if first == monitor::WATCH => {
-            return monitor::watch(&arguments.collect::<Vec<_>>());
-        }
-        Some(first) if first == monitor::MAKE => return monitor::make(),
-        Some(first) if many::NAMES.iter().any(|name| first == *name) => {
-            return many::run(first, arguments);
-        }
+    let mut arguments: Vec<OsString> = arguments.collect();
+    match arguments.split_first() {
+        Some((first, rest)) if first == monitor::WATCH => return monitor::watch(rest),
+        Some((first, _)) if first == monitor::MAKE => return monitor::make(),
         _ => {}
     }
+    if let Some(place) = first_word(&arguments)
+        && let Some(run) = of_tool(&arguments[place])
+    {
+        let name = arguments.remove(place);
+        return run(name, &mut arguments.into_iter());
+    }
     command::run(&args::Arguments::parse())
+}
+
+/// What a command that is no guest's runs as.
+type Tool = fn(OsString, &mut dyn Iterator<Item = OsString>) -> ExitCode;
+
+fn of_tool(name: &OsStr) -> Option<Tool> {
+    if many::NAMES.iter().any(|known| name == *known) {
+        return Some(|name, arguments| many::run(name, arguments));
+    }
+    if change::NAMES.iter().any(|known| name == *known) {
+        return Some(|name, arguments| change::run(name, arguments));
+    }
+    None
+}
+
+/// Where the first word stands that is no option of every command.
+fn first_word(arguments: &[OsString]) -> Option<usize> {
+    let mut place = 0;
+    loop {
+        let text = arguments.get(place)?.as_encoded_bytes();
+        place += match text {
+            b"--config-dir" | b"--state-dir" => 2,
+            [b'-', ..] => 1,
+            _ => return Some(place),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_word;
+
+    #[test]
+    fn options_of_every_command_may_stand_before_its_name() {
+        for (typed, place) in [
+            (&["vps"][..], Some(0)),
+            (&["--config-dir", "web", "vlimit", "-a"], Some(2)),
+            (&["--config-dir=web", "-v", "--silent", "web"], Some(3)),
+            (&["--state-dir", "x"], None),
+            (&["--help"], None),
+        ] {
+            let typed: Vec<_> = typed.iter().map(std::ffi::OsString::from).collect();
+            assert_eq!(first_word(&typed), place, "{typed:?}");
+        }
+    }
 }

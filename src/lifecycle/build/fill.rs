@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use std::process::{Command, Stdio};
 use super::super::error::Doing;
 use super::super::process::Process;
 use super::super::{LifecycleError, Observed, StateDirectory};
-use super::clone;
+use super::{clone, members};
 use crate::config::ConfigTree;
 use crate::sys::process::{in_own_session, next_signal, signals_as_descriptor};
 
@@ -31,6 +32,13 @@ pub enum Method {
     Rsync(PathBuf),
     /// Nothing but the directories that a guest must have.
     Skeleton,
+    /// An OCI image: a layout directory or a tar archive of one, and which image of it.
+    Oci {
+        /// The layout.
+        source: PathBuf,
+        /// The name of the image.
+        reference: Option<String>,
+    },
     /// Another guest that does not run, by name, or its root directory.
     Clone(OsString),
 }
@@ -70,17 +78,25 @@ pub fn fill(
             command.args(arguments).arg(suite).arg(vdir).args(mirror);
             run(name, &mut command)
         }
-        Method::Template(archives) => archives.iter().try_for_each(|archive| {
-            let mut command = Command::new("tar");
-            command
-                .args(["--extract", "--preserve-permissions", "--numeric-owner"])
-                .args(["--xattrs", "--xattrs-include=*", "--acls", "--same-owner"])
-                .arg("--directory")
-                .arg(vdir)
-                .arg("--file")
-                .arg(std::path::absolute(archive).doing("look at", archive)?);
-            run(name, &mut command)
-        }),
+        Method::Template(archives) => {
+            archives
+                .iter()
+                .enumerate()
+                .try_for_each(|(number, archive)| {
+                    if number > 0 {
+                        check_members(name, archive, vdir)?;
+                    }
+                    let mut command = Command::new("tar");
+                    command
+                        .args(["--extract", "--preserve-permissions", "--numeric-owner"])
+                        .args(["--xattrs", "--xattrs-include=*", "--acls", "--same-owner"])
+                        .arg("--directory")
+                        .arg(vdir)
+                        .arg("--file")
+                        .arg(std::path::absolute(archive).doing("look at", archive)?);
+                    run(name, &mut command)
+                })
+        }
         Method::Rsync(source) => {
             fs::read_dir(source).doing("read", source)?;
             let mut contents = std::path::absolute(source)
@@ -106,6 +122,7 @@ pub fn fill(
             fs::create_dir(&path).doing("mkdir", &path)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).doing("chmod", &path)
         }),
+        Method::Oci { source, reference } => unpack(name, source, reference.as_deref(), vdir),
         Method::Clone(source) => clone::clone(tree, name, &of_source(tree, state, source)?, vdir),
     }
 }
@@ -133,9 +150,63 @@ fn of_source(
     }
 }
 
+/// Refuses an archive that links of an earlier one would lead out of the guest.
+fn check_members(name: &str, archive: &Path, vdir: &Path) -> Result<(), LifecycleError> {
+    let failed = |reason: String| LifecycleError::Build {
+        name: name.to_owned(),
+        reason: format!("{}: {reason}", archive.display()),
+    };
+    // It is read twice.
+    if !fs::metadata(archive).doing("stat", archive)?.is_file() {
+        return Err(failed("it is not a plain file".to_owned()));
+    }
+    let mut command = Command::new("tar");
+    command
+        .env("LC_ALL", "C")
+        .args(members::OPTIONS)
+        .arg("--file")
+        .arg(std::path::absolute(archive).doing("look at", archive)?);
+    let mut log = run_logged(name, &mut command)?;
+    let root = crate::sys::beneath::open_host_directory(vdir).doing("open", vdir)?;
+    let mut listing = Vec::new();
+    log.rewind().doing("read", archive)?;
+    log.read_to_end(&mut listing).doing("read", archive)?;
+    members::check(&listing, &root).map_err(failed)
+}
+
+/// Unpacks an image, until a signal for this process says otherwise.
+fn unpack(
+    name: &str,
+    source: &Path,
+    reference: Option<&str>,
+    vdir: &Path,
+) -> Result<(), LifecycleError> {
+    let failed = |reason: String| LifecycleError::Build {
+        name: name.to_owned(),
+        reason,
+    };
+    let signals = signals_as_descriptor(&WATCHED)
+        .map_err(|error| failed(format!("signals cannot be watched: {error}")))?;
+    let go_on = || match next_signal(&signals) {
+        None => Ok(()),
+        Some(signal) => Err(std::io::Error::other(format!(
+            "interrupted by signal {signal}"
+        ))),
+    };
+    super::oci::unpack(source, reference, vdir, &go_on).map_err(failed)
+}
+
+/// Signals that end a build, which then removes what it made.
+const WATCHED: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
 /// Runs a program that fills a guest. Its words are shown when it fails. A signal for this process
 /// ends it and all that it started, so that what it made can be removed.
 fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
+    run_logged(name, command).map(drop)
+}
+
+/// The same. Gives what it said.
+fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |reason: String| LifecycleError::Build {
         name: name.to_owned(),
@@ -156,8 +227,7 @@ fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
     }
     command.stdin(Stdio::null());
     in_own_session(command, false);
-    let watched = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-    let signals = signals_as_descriptor(&watched)
+    let signals = signals_as_descriptor(&WATCHED)
         .map_err(|error| failed(format!("signals cannot be watched: {error}")))?;
     let mut child = command.spawn().map_err(|error| {
         let words = crate::error::reason(&error);
@@ -170,7 +240,7 @@ fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
             return Err(failed(format!("interrupted by signal {signal}")));
         }
         match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) if status.success() => return Ok(log),
             Ok(Some(status)) => {
                 return Err(failed(format!(
                     "{program} failed ({status}): {}",
@@ -206,7 +276,6 @@ fn tempfile() -> std::io::Result<fs::File> {
 
 /// What a program said last, for a message of one line.
 fn last_line(mut log: fs::File) -> String {
-    use std::io::{Read, Seek};
     let mut bytes = Vec::new();
     let read = log.rewind().and_then(|()| log.read_to_end(&mut bytes));
     drop(read);

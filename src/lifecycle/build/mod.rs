@@ -11,6 +11,9 @@
 mod clone;
 mod configuration;
 mod fill;
+mod import;
+mod members;
+mod oci;
 mod remove;
 
 use std::fs;
@@ -18,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use configuration::Options;
 pub use fill::Method;
+pub use import::{Import, import};
 pub use remove::delete;
 
 use super::error::Doing;
