@@ -20,3 +20,4 @@ pub mod page_cache;
 pub mod process;
 pub mod stamp;
 pub mod verity;
+pub mod writeback;

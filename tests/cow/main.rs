@@ -1,0 +1,11 @@
+//! Copy on write: a guest gets its private copy of what it shares, before it writes.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`engine`] | one break: content, metadata, link groups, crashes, full disks, runs beside it |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod engine;
