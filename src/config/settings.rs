@@ -115,6 +115,14 @@ impl GuestSettings {
     }
 }
 
+impl GuestSettings {
+    /// `apps/vunify/broker`: links are broken for it while it runs.
+    #[must_use]
+    pub fn has_broker(&self) -> bool {
+        self.directory.join("apps/vunify/broker").exists()
+    }
+}
+
 /// `RESOURCE` sets both, `RESOURCE.soft` and `RESOURCE.hard` one.
 fn limits(directory: &Path) -> Result<Vec<Limit>, ConfigError> {
     const RESOURCES: [&str; 16] = [

@@ -5,6 +5,7 @@
 //! | [`spec`] | the OCI specification that `libcontainer` runs: mounts, `/dev`, masked paths, limits |
 //! | [`capabilities`] | which capabilities the guest's root has |
 //! | [`seccomp`] | which system calls it has not |
+//! | [`notify`] | which system calls wait for its broker |
 //! | [`cgroup`] | where its processes are counted and limited |
 //! | [`network`] | its addresses, over a pair of virtual devices |
 //!
@@ -13,5 +14,6 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod network;
+pub mod notify;
 pub mod seccomp;
 pub mod spec;

@@ -8,8 +8,10 @@
 //! | --- | --- |
 //! | [`break_link`] | one object, one guest: the copy in the place of every name |
 //! | [`link_group`] | which names those are |
+//! | [`broker`] | does it for a running guest, before each call that would change a shared file |
 
 pub mod break_link;
+pub mod broker;
 pub mod link_group;
 
 use std::io;

@@ -15,9 +15,9 @@ use super::error::Doing;
 use super::process::Process;
 use super::sealed::Sealed;
 use super::state::{Observed, Running, StateDirectory, boot, now};
-use super::{LifecycleError, hooks, monitor, stop};
+use super::{LifecycleError, broker, hooks, monitor, stop};
 use crate::config::{ConfigTree, GuestSettings, Style};
-use crate::context::{capabilities, cgroup, spec};
+use crate::context::{capabilities, cgroup, notify, spec};
 
 /// Context numbers for guests that have none of their own, as util-vserver gave them.
 const DYNAMIC: std::ops::RangeInclusive<u32> = 49152..=65535;
@@ -33,6 +33,8 @@ pub struct Order {
     pub running: Running,
     /// Whether process 1 is a reaper.
     pub is_reaped: bool,
+    /// Whether its monitor breaks links for it.
+    pub has_broker: bool,
     /// The priority of all its processes.
     pub nice: Option<i32>,
     /// `cgroup/*`.
@@ -86,6 +88,7 @@ pub fn start(
         context,
         init: None,
         monitor: Process::this(),
+        broker: None,
         vdir: settings.vdir.clone(),
         since: now(),
         boot: boot(),
@@ -93,13 +96,17 @@ pub fn start(
     };
     let rootfs = state.at("bundle/rootfs");
     let text = rootfs.to_string_lossy();
-    let compiled = spec::compile(settings, set, &arguments, &text, &cgroup::path(context));
+    let mut compiled = spec::compile(settings, set, &arguments, &text, &cgroup::path(context));
+    if settings.has_broker() {
+        notify::add(&mut compiled, &broker::socket(state));
+    }
     let started = prepare(state, &running, &compiled).and_then(|()| {
         let order = Order {
             name: name.clone(),
             state_dir: state.top().to_path_buf(),
             running: running.clone(),
             is_reaped: style == Style::Sysv,
+            has_broker: settings.has_broker(),
             nice: settings.nice,
             cgroup: settings.cgroup.clone(),
             network: (!settings.shares_network).then(|| {

@@ -16,6 +16,8 @@ pub mod flags;
 pub mod lease;
 pub mod mapping;
 pub mod nameless;
+pub mod notification;
+pub mod other_process;
 pub mod page_cache;
 pub mod process;
 pub mod stamp;

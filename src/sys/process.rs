@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use libcontainer::oci_spec::runtime::LinuxSeccomp;
+use libcontainer::seccomp::{SeccompError, initialize_seccomp};
 use rustix::thread::UnshareFlags;
 
 /// Makes the program of `command` the leader of a session of its own, without any descriptor but
@@ -72,6 +74,17 @@ pub fn restore_broken_pipe_signal() {
 /// The call's.
 pub fn set_nice(nice: i32) -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, nice)?)
+}
+
+/// Puts this thread, and what it becomes, under a filter of system calls. Gives the descriptor on which
+/// calls arrive that wait for somebody's word, if there are such.
+///
+/// # Errors
+/// The filter cannot be made, or not be loaded.
+pub fn load_filter(filter: &LinuxSeccomp) -> Result<Option<OwnedFd>, SeccompError> {
+    let listener = initialize_seccomp(filter)?;
+    // SAFETY: the descriptor was made for the caller of this function alone: libseccomp gives it away.
+    Ok(listener.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Makes `to` a second name of the open file `from`, across exec.

@@ -8,6 +8,7 @@
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`build`] | each method of building, and deleting |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
+//! | [`copy_on_write`] | guests that share everything and write to it |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
 //! | [`network`] | addresses, and a web server that answers |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,6 +17,7 @@
 mod support;
 
 mod build;
+mod copy_on_write;
 mod escape;
 mod host;
 mod inside;
