@@ -35,7 +35,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, OFlags};
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::link_group::{LinkGroups, Name};
@@ -45,7 +45,7 @@ use crate::store::is_locked;
 use crate::sys::fault::{self, Point};
 use crate::sys::flags::{self, Flags};
 use crate::sys::lease::LeasedFile;
-use crate::sys::stamp::Stamp;
+use crate::sys::stamp::{Stamp, Timestamp};
 use crate::sys::{beneath, nameless, writeback};
 use crate::unify::directory_times::DirectoryTimes;
 use crate::unify::replace::{Exchanged, Refused, exchange};
@@ -69,8 +69,28 @@ pub struct Breaker {
     guest: Guest,
     groups: LinkGroups,
     turns: [Mutex<()>; TURNS],
-    /// Objects whose links were broken, and the private inode that this guest has instead.
-    broken: Mutex<HashMap<u64, u64>>,
+    /// Objects whose links were broken, and the private file that this guest has instead.
+    broken: Mutex<HashMap<u64, Born>>,
+}
+
+/// An inode by a name that no later one can have: its number and when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Born {
+    inode: u64,
+    at: Timestamp,
+}
+
+impl Born {
+    /// `None` on a filesystem that does not know when.
+    fn of(file: BorrowedFd<'_>) -> Option<Self> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let found = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+        let is_told = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+        is_told.then(|| Self {
+            inode: found.stx_ino,
+            at: found.stx_btime.into(),
+        })
+    }
 }
 
 /// The right to break the link to one object in a guest: what is found under it stays.
@@ -143,7 +163,7 @@ impl Breaker {
             name.name.clone()
         };
         let file = beneath::open_file(directory.as_fd(), &served).ok()?;
-        (Stamp::of(file.as_fd()).ok()?.inode == private).then_some(file)
+        (Born::of(file.as_fd()) == Some(private)).then_some(file)
     }
 
     /// Gives the guest a private copy of the object, open for reading here, in the place of every name
@@ -167,8 +187,8 @@ impl Breaker {
                 if broken.len() >= MOST_REMEMBERED {
                     broken.clear();
                 }
-                let inode = Stamp::of(private.as_fd()).map_err(failed("statx"))?.inode;
-                broken.insert(turn.inode, inode);
+                broken.remove(&turn.inode);
+                broken.extend(Born::of(private.as_fd()).map(|born| (turn.inode, born)));
                 return Ok(private);
             }
             if begun.elapsed() > PATIENCE {
@@ -201,8 +221,15 @@ impl Breaker {
         let (temporaries, names): (Vec<Name>, Vec<Name>) = found
             .into_iter()
             .partition(|name| temporary::is_one(&name.name));
-        let mut places = Vec::with_capacity(names.len());
+        let mut places: Vec<(Rc<OwnedFd>, &Name)> = Vec::with_capacity(names.len());
         for name in &names {
+            // Names of a walk stand by directory, so that large groups need few descriptors.
+            if let Some((directory, last)) = places.last()
+                && last.directory == name.directory
+            {
+                places.push((Rc::clone(directory), name));
+                continue;
+            }
             match beneath::open_directory(self.guest.root.as_fd(), &name.directory) {
                 Ok(directory) => places.push((Rc::new(directory), name)),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),

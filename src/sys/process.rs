@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
-use libcontainer::seccomp::{SeccompError, initialize_seccomp};
+use libcontainer::seccomp::initialize_seccomp;
 use rustix::thread::UnshareFlags;
 
 /// Makes the program of `command` the leader of a session of its own, without any descriptor but
@@ -80,10 +81,15 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
 /// calls arrive that wait for somebody's word, if there are such.
 ///
 /// # Errors
-/// The filter cannot be made, or not be loaded.
-pub fn load_filter(filter: &LinuxSeccomp) -> Result<Option<OwnedFd>, SeccompError> {
-    let listener = initialize_seccomp(filter)?;
-    // SAFETY: the descriptor was made for the caller of this function alone: libseccomp gives it away.
+/// The filter cannot be made, or not be loaded. A process loads one: libseccomp asks the kernel for one
+/// listener, and gives its number to whoever asks later.
+pub fn load_filter(filter: &LinuxSeccomp) -> io::Result<Option<OwnedFd>> {
+    static IS_LOADED: AtomicBool = AtomicBool::new(false);
+    if IS_LOADED.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("this process has loaded a filter before"));
+    }
+    let listener = initialize_seccomp(filter).map_err(io::Error::other)?;
+    // SAFETY: libseccomp made the descriptor and gives it away; that nobody had it before is seen above.
     Ok(listener.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 

@@ -23,7 +23,7 @@ use crate::support::tree::{Content, Metadata, PLAIN, make_file};
 /// Guest, path in it, store: what the test program breaks when it runs itself.
 const BREAK: &str = "VHASHIFY_TEST_BREAK";
 
-fn breaker(host: &Host, guest: usize) -> Breaker {
+pub fn breaker(host: &Host, guest: usize) -> Breaker {
     ignore_break_signal();
     let vdir = &host.guests[guest];
     let store = StoreLocation::open(&host.store()).unwrap();
@@ -52,7 +52,7 @@ fn inode(file: std::os::fd::OwnedFd) -> u64 {
 }
 
 /// Three guests alike: `group` of four names in two directories, `single`, and one with attributes.
-fn shared_guests(place: &Path) -> Host {
+pub fn shared_guests(place: &Path) -> Host {
     let host = Host::new(place, 3);
     for guest in &host.guests {
         make_file(
@@ -115,11 +115,11 @@ fn shared_guests(place: &Path) -> Host {
     host
 }
 
-fn ino(host: &Host, guest: usize, name: &str) -> u64 {
+pub fn ino(host: &Host, guest: usize, name: &str) -> u64 {
     fs::metadata(host.guests[guest].join(name)).unwrap().ino()
 }
 
-fn place_in(filesystem: &Filesystem) -> PathBuf {
+pub fn place_in(filesystem: &Filesystem) -> PathBuf {
     crate::support::disturb::place_in(filesystem)
 }
 

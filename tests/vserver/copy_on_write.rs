@@ -12,6 +12,7 @@ use crate::life::kill;
 use crate::support::filesystem::command;
 use crate::support::program::{output, vhashify};
 use crate::support::snapshot::Snapshot;
+use vhashify::unify::temporary::{self, Purpose};
 
 /// Guests with files of their own that are alike in all, a store, and brokers; not unified yet.
 fn host_of(names: &[&str]) -> Host {
@@ -365,4 +366,145 @@ fn a_database_in_each_of_two_guests_is_its_own() {
         ]);
         assert_eq!(all.trim(), (2000 + count).to_string(), "{who}");
     }
+}
+
+/// Compiles the hostile program into a guest.
+fn bring_hostile(host: &Host, name: &str) {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vserver/hostile.c");
+    let program = host.vdir(name).join("usr/local/hostile");
+    command(
+        Command::new("gcc")
+            .args(["-O1", "-static", "-pthread", "-w", "-o"])
+            .arg(program)
+            .arg(source),
+    );
+}
+
+#[test]
+fn a_hostile_guest_does_not_lead_the_broker_to_other_guests_files() {
+    let host = host_of(&["web", "mail"]);
+    bring_hostile(&host, "web");
+    let mail = start(&host);
+    let hash = Snapshot::of(&host.at("hash"));
+    let traps: Vec<String> = ["tac", "paste", "fmt"]
+        .iter()
+        .flat_map(|name| {
+            [Purpose::Own, Purpose::Share].map(|purpose| {
+                let trap = String::from_utf8(temporary::of(name.as_bytes(), purpose)).unwrap();
+                format!("/usr/bin/{trap}")
+            })
+        })
+        .collect();
+    let seconds = std::env::var("VHASHIFY_TORTURE").map_or("6", |_| "60");
+    let mut race = vec!["web", "exec", "/usr/local/hostile", seconds, "race"];
+    race.extend(traps.iter().map(String::as_str));
+    let done = host.run(&race);
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    assert_untouched(&host, &mail, "hostile");
+    // Objects keep their bytes; the guest has only taken its own names away.
+    assert_eq!(hash.differences(&Snapshot::of(&host.at("hash"))), [""; 0]);
+    // The broker still serves, in bounds.
+    run(&host, "echo x >> /usr/bin/base64; rm -rf /usr/local/h");
+    let monitor = host.state("web")["monitor"]["pid"].clone();
+    let open = fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().count();
+    assert!(open < 60, "{open} descriptors");
+    assert_untouched(&host, &mail, "afterwards");
+}
+
+#[test]
+fn calls_of_the_32_bit_convention_break_links_too() {
+    let host = host_of(&["web", "mail"]);
+    bring_hostile(&host, "web");
+    let mail = start(&host);
+    run(
+        &host,
+        "/usr/local/hostile 0 thirty-two /usr/bin/base32; tail -n 1 /usr/bin/base32 | grep -qx '.*32'",
+    );
+    assert_untouched(&host, &mail, "32 bits");
+}
+
+#[test]
+fn inv5_no_write_is_lost_while_runs_unify_at_full_speed() {
+    let host = host_of(&["web", "mail"]);
+    for name in ["web", "mail"] {
+        let place = host.vdir(name).join("usr/local/w");
+        fs::create_dir_all(&place).unwrap();
+        for number in 0..30 {
+            fs::write(
+                place.join(format!("f{number}")),
+                format!("{number}\n").repeat(3000),
+            )
+            .unwrap();
+            if number % 3 == 0 {
+                fs::hard_link(
+                    place.join(format!("f{number}")),
+                    place.join(format!("l{number}")),
+                )
+                .unwrap();
+            }
+        }
+        command(Command::new("find").arg(&place).args([
+            "-exec",
+            "touch",
+            "-d",
+            "2020-01-01",
+            "{}",
+            "+",
+        ]));
+    }
+    let mail = start(&host);
+    let script = r#"
+        my $until = time + 8; my ($writes, $shared) = (0, 0); chdir "/usr/local/w";
+        while (time < $until) { for my $n (0..29) {
+            my $name = $n % 3 == 0 && rand() < 0.5 ? "l$n" : "f$n";
+            my $seen = $n % 3 == 0 && rand() < 0.5 ? "l$n" : "f$n";
+            my $was = "$n\n" x 3000; my $new = "w" . $was; substr($new, rand(3000), 1) = "x";
+            $shared++ if (stat $name)[3] > 2;
+            open(F, "+<", $name) or die "$name: $!"; print F $new; close F or die;
+            open(F, "<", $seen); local $/; my $read = <F>; close F;
+            $read eq $new or die "$name was lost in $seen";
+            open(F, ">", $name) or die "$name: $!"; print F $was; close F or die;
+            utime(1577833200, 1577833200, $name) or die;
+            open(F, "<", $seen); $read = <F>; close F;
+            $read eq $was or die "$name was not led back in $seen"; $writes++;
+        } }
+        print "$writes $shared\n";"#;
+    host.ok(&["web", "exec", "true"]);
+    let mut writer = host.vserver(&["web", "exec", "perl", "-e", script]);
+    let mut writer = writer
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut runs = 0;
+    while writer.try_wait().unwrap().is_none() {
+        let mut run = vhashify();
+        run.args(["--all", "--protect", "none", "--config-dir"])
+            .arg(host.at("conf"))
+            .arg("--state-dir")
+            .arg(host.at("index"));
+        drop(output(&mut run));
+        runs += 1;
+    }
+    let said = writer.wait_with_output().unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr),
+    );
+    assert!(said.status.success(), "after {runs} runs: {err}");
+    let numbers: Vec<u64> = out
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    assert!(
+        runs > 3 && numbers[1] > 20,
+        "{runs} runs, writes and breaks: {out}"
+    );
+    assert_untouched(&host, &mail, "full speed");
+    unify(&host);
+    assert_untouched(&host, &mail, "a run afterwards");
 }

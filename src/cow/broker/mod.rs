@@ -47,6 +47,7 @@ pub mod permission;
 pub mod serve;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -146,7 +147,7 @@ impl Broker {
             // Another thread may have broken it while this one waited for its turn.
             let name = match resolve() {
                 Ok(Place::File(again)) if inode_of(&again) == Some(inode) => {
-                    path_of(again.as_fd()).ok().map(|path| name_of(&path))
+                    path_of(again.as_fd()).ok().map(|path| self.name_of(&path))
                 }
                 _ => continue,
             };
@@ -183,7 +184,7 @@ impl Broker {
             return Verdict::Fail(Errno::NOLCK);
         }
         let turn = self.breaker.turn(inode);
-        let name = path_of(place.as_fd()).ok().map(|path| name_of(&path));
+        let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
         let is_named = |name: &&Name| name.leads_to(self.breaker.guest(), inode);
         let has_name = name.as_ref().filter(is_named).is_some();
         let known = name
@@ -206,6 +207,18 @@ impl Broker {
         }
     }
 
+    /// The name below the vdir of what the kernel says is at `path`: counted from the root of the guest's
+    /// own mounts, or, where it has none, from the host's. A wrong one does no harm: it is a hint.
+    fn name_of(&self, path: &[u8]) -> Name {
+        let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+        let vdir = self.breaker.guest().vdir.as_os_str().as_bytes();
+        let below = path
+            .strip_prefix(vdir)
+            .filter(|rest| rest.starts_with(b"/"));
+        let path = below.unwrap_or(path);
+        Name::of(path.strip_prefix(b"/").unwrap_or(path))
+    }
+
     /// What is at a path, open, and its inode, where it is shared. A file with one name is not: the
     /// store has another one of each object.
     fn shared(&self, place: &OwnedFd) -> Option<(OwnedFd, u64)> {
@@ -221,10 +234,4 @@ impl Broker {
 
 fn inode_of(file: &OwnedFd) -> Option<u64> {
     Stamp::of(file.as_fd()).ok().map(|stamp| stamp.inode)
-}
-
-/// The name below the vdir of what the kernel says is at `path`. A wrong one does no harm: it is a hint.
-fn name_of(path: &[u8]) -> Name {
-    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    Name::of(path.strip_prefix(b"/").unwrap_or(path))
 }
