@@ -71,6 +71,8 @@ pub struct Breaker {
     turns: [Mutex<()>; TURNS],
     /// Objects whose links were broken, and the private file that this guest has instead.
     broken: Mutex<HashMap<u64, Born>>,
+    /// Watchers of directories that no break uses at the moment: one for each thread, at most.
+    watchers: Mutex<Vec<DirectoryTimes>>,
 }
 
 /// An inode by a name that no later one can have: its number and when it was made.
@@ -110,6 +112,7 @@ impl Breaker {
             groups: LinkGroups::new(store),
             turns: [const { Mutex::new(()) }; TURNS],
             broken: Mutex::default(),
+            watchers: Mutex::default(),
         }
     }
 
@@ -306,7 +309,7 @@ impl Breaker {
             }
         };
         let inode = Stamp::of(private.as_fd()).map_err(failed("statx"))?.inode;
-        let times = DirectoryTimes::new();
+        let times = self.watchers().pop().unwrap_or_default();
         let mut exchanged = Vec::with_capacity(places.len());
         let mut outcome = Ok(());
         for (directory, name) in places {
@@ -353,7 +356,8 @@ impl Breaker {
                     );
                 }
             }
-            times.restore(open);
+            times.restore_and_clear(open);
+            self.watchers().push(times);
             return match refused {
                 Refused::Changed | Refused::NameTaken => Ok(None),
                 Refused::SourceGone => Err(failed("linkat")(Errno::IO)),
@@ -366,8 +370,13 @@ impl Breaker {
                 tracing::debug!(%errno, "a temporary name stays until the next run");
             }
         }
-        times.restore(open);
+        times.restore_and_clear(open);
+        self.watchers().push(times);
         Ok(Some(private))
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, Vec<DirectoryTimes>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
