@@ -298,15 +298,14 @@ impl Breaker {
         let directory = places
             .first()
             .map_or(self.guest.root.as_fd(), |(directory, _)| directory.as_fd());
-        let (private, lease) = match begun {
-            Some(private) => (private, None),
-            None => {
-                let copy = private_copy(&leased, stamp, directory)?;
-                fault::at(Point::CopySync, || writeback::settle(&copy))
-                    .map_err(failed("sync_file_range"))?;
-                let file = copy.as_fd().try_clone_to_owned();
-                (file.map_err(|error| ("dup", error))?, Some(copy))
-            }
+        let (private, lease) = if let Some(private) = begun {
+            (private, None)
+        } else {
+            let copy = private_copy(&leased, stamp, directory)?;
+            fault::at(Point::CopySync, || writeback::settle(&copy))
+                .map_err(failed("sync_file_range"))?;
+            let file = copy.as_fd().try_clone_to_owned();
+            (file.map_err(|error| ("dup", error))?, Some(copy))
         };
         let inode = Stamp::of(private.as_fd()).map_err(failed("statx"))?.inode;
         let times = self.watchers().pop().unwrap_or_default();

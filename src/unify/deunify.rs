@@ -320,7 +320,7 @@ impl<'a> Work<'a> {
     }
 
     fn restore_times(&mut self) {
-        let times = std::mem::replace(&mut self.times, DirectoryTimes::new());
+        let times = std::mem::take(&mut self.times);
         let unwatched = times.restore(|directory| self.open(directory));
         if unwatched > 0 {
             tracing::warn!("{unwatched} directories have a new mtime: they could not be watched");

@@ -185,19 +185,19 @@ impl Broker {
         }
         let turn = self.breaker.turn(inode);
         let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
-        let is_named = |name: &&Name| name.leads_to(self.breaker.guest(), inode);
-        let has_name = name.as_ref().filter(is_named).is_some();
+        let is_named = |name: &Name| name.leads_to(self.breaker.guest(), inode);
+        let has_name = name.as_ref().is_some_and(is_named);
         let known = name
             .as_ref()
             .filter(|_| !has_name)
             .and_then(|name| self.breaker.copy_of(&turn, inode, name));
-        let private = match known {
-            Some(private) => Ok(private),
-            None => {
+        let private = known.map_or_else(
+            || {
                 let hint = name.as_ref().filter(|_| has_name);
                 self.breaker.break_link(&turn, object.as_fd(), hint)
-            }
-        };
+            },
+            Ok,
+        );
         let replaced = private
             .map_err(|(_, error)| Errno::from_io_error(&error).unwrap_or(Errno::IO))
             .and_then(|private| descriptor::replace(caller, number, inode, private.as_fd()));
