@@ -339,7 +339,7 @@ impl Breaker {
             beneath::open_directory(self.guest.root.as_fd(), &name.directory)
         };
         if let Err(refused) = outcome {
-            let is_waited_for = lease.as_ref().is_none_or(|lease| !lease.is_unbroken());
+            let is_waited_for = lease.as_ref().is_none_or(|lease| !lease.has_no_writer());
             if !is_waited_for {
                 let sides = Sides {
                     old: object,

@@ -92,7 +92,9 @@ pub fn attend(socket: &UnixListener, breaker: Breaker, running: &Running) {
     let mut threads = THREADS_OF_INIT;
     loop {
         let Ok((stream, _)) = socket.accept() else {
-            return;
+            // Out of descriptors, for a moment.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            continue;
         };
         if let Some(listener) = receive(&stream)
             && serve(&broker, listener.into(), threads).is_ok()

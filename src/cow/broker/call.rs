@@ -19,6 +19,8 @@ pub enum Asked {
         follows: bool,
         /// Whether an empty path, or none, is the descriptor `directory` itself.
         may_be_empty: bool,
+        /// Whether it is to get another name, which whoever may not change it may be allowed to give it.
+        is_linked: bool,
     },
     /// As `openat2(2)`, whose flags are in memory.
     Open2 {
@@ -59,6 +61,8 @@ enum Kind {
     PathItself,
     /// Directory and path, and flags in this argument, where there are any.
     At(Option<usize>),
+    /// The first argument is a path that is not followed and gets another name.
+    Link,
     /// The same; without a path it is the descriptor.
     AtOrDescriptor(Option<usize>),
     Linkat,
@@ -81,6 +85,7 @@ pub fn asked(notification: &Notification) -> Asked {
         path,
         follows,
         may_be_empty,
+        is_linked: matches!(kind, Kind::Link | Kind::Linkat),
     };
     let flags = |at: Option<usize>| at.map_or(0, |at| argument[at]);
     match kind {
@@ -92,7 +97,7 @@ pub fn asked(notification: &Notification) -> Asked {
             how: argument[2],
         },
         Kind::Path => path(AT_FDCWD, argument[0], true, false),
-        Kind::PathItself => path(AT_FDCWD, argument[0], false, false),
+        Kind::PathItself | Kind::Link => path(AT_FDCWD, argument[0], false, false),
         Kind::At(at) | Kind::AtOrDescriptor(at) => {
             let flags = flags(at);
             let is_empty = flags & EMPTY_PATH != 0 || matches!(kind, Kind::AtOrDescriptor(_));
@@ -136,6 +141,7 @@ pub fn opened(flags: u64, directory: i32, path: u64) -> Asked {
         path,
         follows: !has(libc::O_NOFOLLOW),
         may_be_empty: false,
+        is_linked: false,
     }
 }
 
@@ -182,8 +188,9 @@ fn of_x86_64(number: i32) -> Option<Kind> {
         257 => Kind::Openat,
         // creat, truncate, chmod, chown, utime, utimes, setxattr, removexattr
         85 | 76 | 90 | 92 | 132 | 235 | 188 | 197 => Kind::Path,
-        // lchown, lsetxattr, lremovexattr, link
-        94 | 189 | 198 | 86 => Kind::PathItself,
+        // lchown, lsetxattr, lremovexattr
+        94 | 189 | 198 => Kind::PathItself,
+        86 => Kind::Link,
         // fchownat
         260 => Kind::At(Some(4)),
         // fchmodat
@@ -206,8 +213,9 @@ fn of_i386(number: i32) -> Option<Kind> {
         295 => Kind::Openat,
         // creat, truncate, truncate64, chmod, chown, chown32, utime, utimes, setxattr, removexattr
         8 | 92 | 193 | 15 | 182 | 212 | 30 | 271 | 226 | 235 => Kind::Path,
-        // lchown, lchown32, lsetxattr, lremovexattr, link
-        16 | 198 | 227 | 236 | 9 => Kind::PathItself,
+        // lchown, lchown32, lsetxattr, lremovexattr
+        16 | 198 | 227 | 236 => Kind::PathItself,
+        9 => Kind::Link,
         298 => Kind::At(Some(4)),
         306 => Kind::At(None),
         299 => Kind::AtOrDescriptor(None),
@@ -304,6 +312,7 @@ mod tests {
             path: 7,
             follows,
             may_be_empty: false,
+            is_linked: false,
         };
         assert_eq!(flags(libc::O_RDONLY), Asked::Nothing);
         assert_eq!(flags(libc::O_RDONLY | libc::O_TRUNC), path(true));
@@ -326,7 +335,8 @@ mod tests {
                 directory: -100,
                 path: 5,
                 follows: false,
-                may_be_empty: false
+                may_be_empty: false,
+                is_linked: false,
             }
         );
         // linkat follows only when told; futimens has no path.
@@ -336,7 +346,8 @@ mod tests {
                 directory: 3,
                 path: 5,
                 follows: false,
-                may_be_empty: false
+                may_be_empty: false,
+                is_linked: true,
             }
         );
         assert_eq!(
@@ -345,7 +356,8 @@ mod tests {
                 directory: 3,
                 path: 0,
                 follows: true,
-                may_be_empty: true
+                may_be_empty: true,
+                is_linked: false,
             }
         );
         assert_eq!(

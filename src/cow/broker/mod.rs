@@ -123,14 +123,20 @@ impl Broker {
                 path,
                 follows,
                 may_be_empty,
+                is_linked,
             } => {
                 let resolve = || caller.resolve(directory, path, follows, may_be_empty);
-                self.path(&caller, resolve)
+                self.path(&caller, is_linked, resolve)
             }
         }
     }
 
-    fn path(&self, caller: &Caller<'_>, resolve: impl Fn() -> Result<Place, Errno>) -> Verdict {
+    fn path(
+        &self,
+        caller: &Caller<'_>,
+        is_linked: bool,
+        resolve: impl Fn() -> Result<Place, Errno>,
+    ) -> Verdict {
         for _ in 0..MOST_LOOKS {
             let place = match resolve() {
                 Ok(Place::File(place)) => place,
@@ -140,7 +146,7 @@ impl Broker {
             let Some((object, inode)) = self.shared(&place) else {
                 return Verdict::Continue;
             };
-            if !permission::may_change(caller, object.as_fd()) {
+            if !is_linked && !permission::may_change(caller, object.as_fd()) {
                 return Verdict::Continue;
             }
             let turn = self.breaker.turn(inode);
