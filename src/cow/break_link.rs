@@ -48,7 +48,7 @@ use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::{Stamp, Timestamp};
 use crate::sys::{beneath, nameless, writeback};
 use crate::unify::directory_times::DirectoryTimes;
-use crate::unify::replace::{Exchanged, Refused, exchange};
+use crate::unify::replace::{Exchanged, Refused, Stuck, exchange, keep};
 use crate::unify::take_back::{Sides, take_back};
 use crate::unify::temporary::{self, Purpose};
 
@@ -244,15 +244,14 @@ impl Breaker {
             let sharing = temporary::of(&name.name, Purpose::Share);
             if beneath::inode_of(directory.as_fd(), &sharing).is_ok() {
                 if is_left() {
-                    put_back(directory, &name.name, &sharing)?;
+                    put_back(directory, &name.name, &sharing, turn.inode)?;
                 }
                 return Ok(None);
             }
             let own = temporary::of(&name.name, Purpose::Own);
             if beneath::inode_of(directory.as_fd(), &own).is_ok() {
                 if is_left() {
-                    // Of a break that was interrupted before its exchange.
-                    unlink(directory, &own)?;
+                    remove_copy(directory, &own, &stamp)?;
                 }
                 return Ok(None);
             }
@@ -291,17 +290,26 @@ impl Breaker {
     ) -> Result<Option<OwnedFd>, CopyError> {
         let readable = nameless::open_again(object, OFlags::RDONLY | OFlags::NOATIME)
             .map_err(failed("open"))?;
-        let leased = LeasedFile::acquire(readable).map_err(|refused| match refused.errno {
-            Errno::AGAIN => failed("fcntl(F_SETLEASE)")(Errno::BUSY),
-            errno => failed("fcntl(F_SETLEASE)")(errno),
-        })?;
+        let leased = match LeasedFile::acquire(readable) {
+            Ok(leased) => leased,
+            // Open for writing, which no guest under a guard can have it: soon it may not be.
+            Err(refused) if refused.errno == Errno::AGAIN => return Ok(None),
+            Err(refused) => return Err(failed("fcntl(F_SETLEASE)")(refused.errno)),
+        };
         let directory = places
             .first()
             .map_or(self.guest.root.as_fd(), |(directory, _)| directory.as_fd());
         let (private, lease) = if let Some(private) = begun {
             (private, None)
         } else {
-            let copy = private_copy(&leased, stamp, directory)?;
+            let copy = match private_copy(&leased, stamp, directory) {
+                Ok(copy) => copy,
+                // A child of this process has it open between fork and exec.
+                Err((_, error)) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
             fault::at(Point::CopySync, || writeback::settle(&copy))
                 .map_err(failed("sync_file_range"))?;
             let file = copy.as_fd().try_clone_to_owned();
@@ -379,20 +387,35 @@ impl Breaker {
     }
 }
 
-/// Takes a killed run's replacement of `name` back: the guest's own file is behind `temporary`.
-fn put_back(directory: &OwnedFd, name: &[u8], temporary: &[u8]) -> Result<(), CopyError> {
-    let held = beneath::open_file(directory.as_fd(), temporary);
-    let is_private = held.as_ref().is_ok_and(|file| {
-        Stamp::of(file.as_fd()).is_ok_and(|stamp| stamp.is_regular())
-            && flags::read(file.as_fd()) == Ok(Flags::Plain)
-    });
-    if is_private {
+/// Takes a killed run's replacement of `name` by the object back: the guest's own file is behind
+/// `temporary`. What is there and can be no run's stays.
+fn put_back(
+    directory: &OwnedFd,
+    name: &[u8],
+    temporary: &[u8],
+    object: u64,
+) -> Result<(), CopyError> {
+    let Ok(held) = beneath::open_file(directory.as_fd(), temporary) else {
+        return Ok(());
+    };
+    match flags::read(held.as_fd()) {
+        // An object's link that was not exchanged yet.
+        Ok(Flags::Marked) => return unlink(directory, temporary),
+        Ok(Flags::Plain) => {}
+        _ => return Ok(()),
+    }
+    let swap = || {
         fault::at(Point::RecoverExchange, || {
             exchange(directory, temporary, directory, name)
         })
-        .map_err(failed("renameat2"))?;
+        .map_err(failed("renameat2"))
+    };
+    swap()?;
+    if beneath::inode_of(directory.as_fd(), temporary) == Ok(object) {
+        return unlink(directory, temporary);
     }
-    unlink(directory, temporary)
+    // The guest has put a newer file there in that instant: back with it.
+    swap()
 }
 
 /// The copy that an interrupted break has put in the place of the name that `left` serves, if what is
@@ -404,12 +427,36 @@ fn interrupted_copy(directory: &OwnedFd, left: &[u8], object: &Stamp) -> Option<
         .into_iter()
         .find(|served| temporary::of(served, Purpose::Own) == left)?;
     let file = beneath::open_file(directory.as_fd(), &served).ok()?;
-    let found = Stamp::of(file.as_fd()).ok()?;
-    let is_same = found.inode != object.inode
-        && (found.mode, found.size, found.mtime) == (object.mode, object.size, object.mtime)
-        && (found.owner, found.group) == (object.owner, object.group)
-        && flags::read(file.as_fd()) == Ok(Flags::Plain);
-    is_same.then_some(file)
+    is_copy(&file, object).then_some(file)
+}
+
+/// Whether a file can be a copy of the object that nobody has changed yet.
+fn is_copy(file: &OwnedFd, object: &Stamp) -> bool {
+    Stamp::of(file.as_fd()).is_ok_and(|found| {
+        found.inode != object.inode
+            && (found.mode, found.size, found.mtime) == (object.mode, object.size, object.mtime)
+            && (found.owner, found.group) == (object.owner, object.group)
+    }) && flags::read(file.as_fd()) == Ok(Flags::Plain)
+}
+
+/// Removes the copy of a break that was interrupted before its exchange. Where something else has the
+/// temporary name, the guest had put it in the place of the object in the instant of the exchange, and
+/// it has no other name: it gets one.
+fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: &Stamp) -> Result<(), CopyError> {
+    let found = beneath::open_file(directory.as_fd(), temporary);
+    if found.is_ok_and(|file| is_copy(&file, object)) {
+        return unlink(directory, temporary);
+    }
+    match keep(directory, temporary) {
+        Stuck::Failed(errno) => Err(failed("renameat2")(errno)),
+        stuck => {
+            tracing::warn!(
+                ?stuck,
+                "a file of a guest lost its place in an interrupted break"
+            );
+            Ok(())
+        }
+    }
 }
 
 fn unlink(directory: &OwnedFd, name: &[u8]) -> Result<(), CopyError> {

@@ -5,7 +5,8 @@
 //! administrators with two state directories still meet.
 //!
 //! Who does not take it, because he must not wait for a run, asks the directory for its [`Run`]: an
-//! extended attribute that counts runs and says whether one is under way.
+//! extended attribute that counts the runs that replace names in guests and says whether one is under
+//! way.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -22,12 +23,16 @@ pub struct StoreLock {
     directory: OwnedFd,
 }
 
-/// What a store says of the runs that have had it.
+/// A run that replaces names in guests; over when dropped.
+#[derive(Debug)]
+pub struct Announced<'a>(&'a StoreLock);
+
+/// What a store says of the runs that have replaced names in guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run {
-    /// Nobody may change it now, nor has since it last answered with this number.
+    /// No run replaces any, nor has one since the store last answered with this number.
     Over(u64),
-    /// Somebody has its lock, or was killed while he had it; or it does not say.
+    /// One does, or was killed while it did; or the store does not say.
     UnderWay,
 }
 
@@ -99,7 +104,7 @@ impl StoreLock {
             beneath::open_host_directory(store.path()).map_err(|error| failed("open", error))?;
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                return Ok(Self::begin(directory));
+                return Ok(Self { directory });
             }
             Err(Errno::WOULDBLOCK) => {}
             Err(error) => return Err(failed("flock", error)),
@@ -113,7 +118,7 @@ impl StoreLock {
         loop {
             match rustix::fs::flock(&directory, FlockOperation::LockExclusive) {
                 Ok(()) => {
-                    return Ok(Self::begin(directory));
+                    return Ok(Self { directory });
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(failed("flock", error)),
@@ -121,17 +126,20 @@ impl StoreLock {
         }
     }
 
-    fn begin(directory: OwnedFd) -> Self {
-        let number = read(&directory).map_or(0, |(number, _)| number);
-        write(&directory, number.wrapping_add(1), true);
-        Self { directory }
+    /// Says of the store, until the value is dropped, that names in guests are about to be replaced.
+    #[must_use]
+    pub fn announce(&self) -> Announced<'_> {
+        let number = read(&self.directory).map_or(0, |(number, _)| number);
+        write(&self.directory, number.wrapping_add(1), true);
+        Announced(self)
     }
 }
 
-impl Drop for StoreLock {
+impl Drop for Announced<'_> {
     fn drop(&mut self) {
-        if let Some((number, true)) = read(&self.directory) {
-            write(&self.directory, number, false);
+        let directory = &self.0.directory;
+        if let Some((number, true)) = read(directory) {
+            write(directory, number, false);
         }
     }
 }

@@ -86,18 +86,18 @@ pub fn unify(
         .collect();
 
     progress.stage("load", None);
+    let warn = |warning: String| progress.note(&warning);
     let index = if options.dry_run {
         None
     } else {
-        Some(Index::open(state_directory, &store, |warning| {
-            progress.note(&warning);
-        })?)
+        Some(Index::open(state_directory, &store, warn)?)
     };
     let mut loaded = match &index {
         _ if options.refresh => Loaded::default(),
         Some(index) => index.load(),
         None => Index::peek(state_directory, &store),
     };
+    let _announced = (!options.dry_run).then(|| lock.announce());
     let mut objects = know_objects(store.look_at_all()?, &loaded.objects);
     report.seconds.load = began_at.elapsed().as_secs_f64();
 

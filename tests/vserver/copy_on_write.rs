@@ -272,19 +272,23 @@ fn inv4_a_lock_is_the_guests_own() {
     let mail = start(&host);
     host.ok(&["mail", "start"]);
     // Both lock one shared file, each through a descriptor for reading.
-    let hold = "flock -n /usr/bin/tac sh -c 'echo held; sleep 3'";
+    let hold = "flock -n /usr/bin/tac sh -c 'touch /tmp/held; while ! [ -e /tmp/over ]; do sleep 0.1; done'";
     let web = host
         .vserver(&["web", "exec", "sh", "-c", hold])
         .spawn()
         .unwrap();
     wait_until("web has its lock", || {
-        ino(&host, "web", "usr/bin/tac") != ino(&host, "mail", "usr/bin/tac")
+        host.vdir("web").join("tmp/held").exists()
     });
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_ne!(
+        ino(&host, "web", "usr/bin/tac"),
+        ino(&host, "mail", "usr/bin/tac")
+    );
     let (status, said) = host.script("mail", "flock -n /usr/bin/tac true");
     assert_eq!(status, 0, "{said}");
     let (status, _) = host.script("web", "flock -n /usr/bin/tac true");
     assert_eq!(status, 1, "the lock holds inside");
+    run(&host, "touch /tmp/over");
     assert!(web.wait_with_output().unwrap().status.success());
     // A lock through a descriptor that another process has, too, would not hold: it is refused.
     let (status, said) = host.script("web", "exec 9</usr/bin/cut; flock -n 9; echo $?");
