@@ -86,12 +86,7 @@ pub fn unify(
         .collect();
 
     progress.stage("load", None);
-    let warn = |warning: String| progress.note(&warning);
-    let index = if options.dry_run {
-        None
-    } else {
-        Some(Index::open(state_directory, &store, warn)?)
-    };
+    let index = open_index(state_directory, &store, options, progress)?;
     let mut loaded = match &index {
         _ if options.refresh => Loaded::default(),
         Some(index) => index.load(),
@@ -172,6 +167,20 @@ pub fn unify(
     }
     report.seconds.total = began_at.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// The index; none for a dry run, which writes none.
+fn open_index(
+    state_directory: &Path,
+    store: &Store,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Option<Index>, Error> {
+    if options.dry_run {
+        return Ok(None);
+    }
+    let warn = |warning: String| progress.note(&warning);
+    Index::open(state_directory, store, warn).map(Some)
 }
 
 /// Writes what the run learned into the index, and what it did.
