@@ -159,6 +159,10 @@ pub const CATALOGUE: &[Setting] = &[
     ),
     honoured("apps/init/depends", "guests that must run before it"),
     honoured("apps/init/environment", "as `environment`"),
+    honoured(
+        "apps/vunify/broker",
+        "copy on write while it runs: before it changes a file that it shares, it gets its own copy",
+    ),
     honoured("apps/vunify/", "unification: see the README"),
     ignored(
         "ccapabilities",

@@ -135,6 +135,14 @@ impl GuestSettings {
     }
 }
 
+impl GuestSettings {
+    /// `apps/vunify/broker`: links are broken for it while it runs.
+    #[must_use]
+    pub fn has_broker(&self) -> bool {
+        self.directory.join("apps/vunify/broker").exists()
+    }
+}
+
 /// `RESOURCE` sets both, `RESOURCE.soft` and `RESOURCE.hard` one.
 ///
 /// `rss` and `nproc` of `rlimits` are of the whole guest, as util-vserver had them: [`Resources`].

@@ -5,6 +5,7 @@
 //! | [`spec`] | the OCI specification that `libcontainer` runs: mounts, `/dev`, masked paths, limits |
 //! | [`capabilities`] | which capabilities the guest's root has |
 //! | [`seccomp`] | which system calls it has not |
+//! | [`notify`] | which system calls wait for its broker |
 //! | [`cgroup`] | where its processes are counted and limited |
 //! | [`limits`], [`bucket`] | its limits, and which files of the controllers hold them; the token bucket |
 //! | [`sysctl`] | kernel parameters of its namespaces |
@@ -17,6 +18,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod limits;
 pub mod network;
+pub mod notify;
 pub mod seccomp;
 pub mod spec;
 pub mod sysctl;

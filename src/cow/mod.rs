@@ -3,6 +3,16 @@
 //! The copy is made in a file without a name (`O_TMPFILE`) on the guest's filesystem, so that an
 //! interrupted copy leaves nothing behind, and gets every piece of metadata of the original but
 //! the mark of iunlink. The caller gives it its names.
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | [`break_link`] | one object, one guest: the copy in the place of every name |
+//! | [`link_group`] | which names those are |
+//! | [`broker`] | does it for a running guest, before each call that would change a shared file |
+
+pub mod break_link;
+pub mod broker;
+pub mod link_group;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -111,6 +121,6 @@ fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result
     fault::at(Point::CopyMetadata, set).map_err(failed("futimens"))
 }
 
-fn failed(call: &'static str) -> impl FnOnce(Errno) -> CopyError {
+fn failed(call: &'static str) -> impl Fn(Errno) -> CopyError {
     move |errno| (call, errno.into())
 }

@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Spec};
-use libcontainer::seccomp::initialize_seccomp;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Gid, PidfdFlags, Resource, Rlimit, Uid, pidfd_open, setrlimit};
 use rustix::thread::{
@@ -22,9 +22,9 @@ use rustix::thread::{
 };
 
 use super::terminal::Terminal;
-use super::{LifecycleError, StateDirectory, sealed};
+use super::{LifecycleError, StateDirectory, broker, sealed};
 use crate::context::{capabilities, cgroup};
-use crate::sys::process::{in_own_session, next_signal, signals_as_descriptor};
+use crate::sys::process::{in_own_session, load_filter, next_signal, signals_as_descriptor};
 
 /// What is run in a guest.
 #[derive(Debug, Clone)]
@@ -64,6 +64,9 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
     let handle = init.open().ok_or_else(|| LifecycleError::NotRunning {
         name: state.name().to_owned(),
     })?;
+    // Before its mounts hide the socket.
+    let broker = running.broker.map(|_| broker::connect(state)).transpose();
+    let broker = broker.map_err(|error| failed("its broker is dead, restart the guest", &error))?;
     cgroup::join(running.context).map_err(|error| failed("its cgroup", &error))?;
     let mut namespaces = namespaces();
     let has_own_users = has_own_users(&spec);
@@ -82,7 +85,8 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
         .transpose()
         .map_err(|reason| failed("user", &reason))?
         .unwrap_or_default();
-    confine(&spec, &account).map_err(|error| failed("its limits", &error))?;
+    confine(&spec, &account, broker.as_ref()).map_err(|error| failed("its limits", &error))?;
+    drop(broker);
 
     let mut command = command(&spec, entry, &account);
     let terminal = if io::stdin().is_terminal() && io::stdout().is_terminal() {
@@ -127,7 +131,11 @@ fn become_root() -> rustix::io::Result<()> {
 }
 
 /// Takes away from this process what the guest has not.
-fn confine(spec: &Spec, account: &Account) -> Result<(), Box<dyn std::error::Error>> {
+fn confine(
+    spec: &Spec,
+    account: &Account,
+    broker: Option<&UnixStream>,
+) -> Result<(), Box<dyn std::error::Error>> {
     rustix::process::chdir("/")?;
     super::inherited::take(spec)?;
     let process = spec.process().as_ref().ok_or("it has no process")?;
@@ -147,7 +155,10 @@ fn confine(spec: &Spec, account: &Account) -> Result<(), Box<dyn std::error::Err
         .as_ref()
         .and_then(|linux| linux.seccomp().as_ref())
     {
-        initialize_seccomp(filter)?;
+        let listener = load_filter(filter)?;
+        if let (Some(listener), Some(broker)) = (listener, broker) {
+            broker::hand_over(broker, listener.as_fd())?;
+        }
     }
     let known = process
         .capabilities()

@@ -22,12 +22,14 @@
 //! NAME/console           the pipe through which it does, or the place of its terminal
 //! NAME/bundle/           its specification, and the mount point of its root
 //! NAME/container/        libcontainer's state
+//! NAME/broker            where listeners are sent to, if it has a broker
 //! ```
 //!
 //! Nobody in a guest ever meets a process with the host's powers: init is made before the guest has
 //! any process, and what enters later is confined before it is in the guest's PID namespace. The
 //! program that both run is a sealed copy in memory, so that `/proc/self/exe` leads nowhere.
 
+pub mod broker;
 pub mod build;
 mod console;
 pub mod distribution;

@@ -13,9 +13,11 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -25,6 +27,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::LifecycleError;
+use super::broker;
 use super::console::{Console, Watched};
 use super::error::Doing;
 use super::init::Init;
@@ -60,10 +63,11 @@ pub fn make() -> ExitCode {
     let state = StateDirectory::new(&order.state_dir, &order.name);
     let mut running = order.running.clone();
     running.monitor = Process::this();
+    running.broker = order.has_broker.then_some(running.monitor);
     let mut kept = None;
     let answer = match create(&order, &state, &mut running) {
-        Ok(console) => {
-            kept = Some(console);
+        Ok(made) => {
+            kept = Some(made);
             Answer::Started
         }
         Err(error) => {
@@ -79,7 +83,7 @@ pub fn make() -> ExitCode {
     };
     let text = serde_json::to_string(&answer).unwrap_or_default();
     drop(writeln!(io::stdout(), "{text}"));
-    let Some(console) = kept else {
+    let Some((console, socket)) = kept else {
         return ExitCode::FAILURE;
     };
     // Where the program on the disk is gone, this copy can watch as well.
@@ -88,6 +92,9 @@ pub fn make() -> ExitCode {
         // Held open across exec: what a pipe holds is lost with its last descriptor.
         if let Ok(console) = console.try_clone() {
             command.stdin(Stdio::from(console));
+        }
+        if let Some(Ok(socket)) = socket.as_ref().map(UnixListener::try_clone) {
+            command.stdout(Stdio::from(OwnedFd::from(socket)));
         }
         drop(command.exec());
     }
@@ -137,8 +144,13 @@ fn command_for(program: &Path, state: &StateDirectory) -> Command {
     command
 }
 
-/// Mounts, container, network, init. Gives the pipe of its console. The text of an error is for the user.
-fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Result<OwnedFd, String> {
+/// Mounts, container, network, init. Gives the pipe of its console, and the socket of its broker if it
+/// has one. The text of an error is for the user.
+fn create(
+    order: &Order,
+    state: &StateDirectory,
+    running: &mut Running,
+) -> Result<(OwnedFd, Option<UnixListener>), String> {
     let told = |error: &dyn std::error::Error| innermost(error);
     state.write(running).map_err(|error| error.to_string())?;
     let rootfs = place(state, order.has_own_users, "rootfs");
@@ -150,6 +162,11 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
         sys::process::set_nice(nice).map_err(|error| format!("nice {nice}: {}", told(&error)))?;
     }
     sys::process::restore_broken_pipe_signal();
+    let socket = running.broker.map(|_| {
+        // What it will need is there.
+        broker::breaker(&order.name, running).and_then(|_| broker::bind(state))
+    });
+    let socket = socket.transpose().map_err(|error| error.to_string())?;
     let console = if order.style.boots() {
         Console::terminal()
     } else {
@@ -205,7 +222,7 @@ fn create(order: &Order, state: &StateDirectory, running: &mut Running) -> Resul
     sysctl::apply(init.pid, &order.sysctls)?;
     state.write(running).map_err(|error| error.to_string())?;
     container.start().map_err(|error| told(&error))?;
-    Ok(console.kept)
+    Ok((console.kept, socket))
 }
 
 /// Puts a terminal, which gets its name only now, at the place that the specification names.
@@ -310,6 +327,9 @@ pub fn watch(arguments: &[std::ffi::OsString]) -> ExitCode {
     let Some((running, init)) = watched else {
         return ExitCode::FAILURE;
     };
+    if running.broker == Some(Process::this()) {
+        begin_to_serve(&state, &running);
+    }
     let ended = follow(&state, init);
     if known(&state).and_then(|known| known.init) != Some(init) {
         // Somebody tidied up before, and the guest may even run again.
@@ -325,6 +345,22 @@ pub fn watch(arguments: &[std::ffi::OsString]) -> ExitCode {
         start_again(&running.config_dir, &state);
     }
     ExitCode::SUCCESS
+}
+
+/// Serves the calls of the guest beside all else. The socket is the standard output: see [`make`].
+fn begin_to_serve(state: &StateDirectory, running: &Running) {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
+    let breaker = broker::breaker(state.name(), running);
+    let (Ok(socket), Ok(breaker)) = (socket, breaker) else {
+        // The listeners go with the socket, and calls fail from now on.
+        tracing::error!("{} has no broker: its root directory is gone", state.name());
+        return;
+    };
+    let running = running.clone();
+    let attend = move || broker::attend(&UnixListener::from(socket), breaker, &running);
+    if let Err(error) = thread::Builder::new().spawn(attend) {
+        tracing::error!(%error, "{} has no broker", state.name());
+    }
 }
 
 /// What the state directory says now.
@@ -343,7 +379,9 @@ fn start_again(config_dir: &Path, state: &StateDirectory) {
         .arg(config_dir)
         .arg("--state-dir")
         .arg(state.top())
-        .args([state.name(), "start"]);
+        .args([state.name(), "start"])
+        // It may be the broker's socket.
+        .stdout(Stdio::null());
     drop(command.exec());
 }
 

@@ -15,10 +15,10 @@ use super::error::Doing;
 use super::process::Process;
 use super::sealed::Sealed;
 use super::state::{Observed, Running, StateDirectory, boot, now};
-use super::{LifecycleError, hooks, monitor, stop};
+use super::{LifecycleError, broker, hooks, monitor, stop};
 use crate::config::{ConfigTree, GuestSettings, Style};
 use crate::context::limits::{self, Limit};
-use crate::context::{capabilities, cgroup, spec, sysctl};
+use crate::context::{capabilities, cgroup, notify, spec, sysctl};
 
 /// Context numbers for guests that have none of their own, as util-vserver gave them.
 const DYNAMIC: std::ops::RangeInclusive<u32> = 49152..=65535;
@@ -36,6 +36,8 @@ pub struct Order {
     pub style: Style,
     /// Whether its users are others than the host's.
     pub has_own_users: bool,
+    /// Whether its monitor breaks links for it.
+    pub has_broker: bool,
     /// The priority of all its processes.
     pub nice: Option<i32>,
     /// What it may use.
@@ -109,6 +111,7 @@ pub fn start(
         context,
         init: None,
         monitor: Process::this(),
+        broker: None,
         vdir: settings.vdir.clone(),
         since: now(),
         boot: boot(),
@@ -125,6 +128,9 @@ pub fn start(
         spec::add_users(&mut compiled, context);
     }
     spec::add_devices(&mut compiled, &devices);
+    if settings.has_broker() {
+        notify::add(&mut compiled, &broker::socket(state));
+    }
     let started = prepare(state, &running, &compiled).and_then(|()| {
         if let Some(bucket) = &settings.resources.bucket {
             super::limits::keep_bucket(state, bucket)?;
@@ -135,6 +141,7 @@ pub fn start(
             running: running.clone(),
             style,
             has_own_users: settings.has_own_users,
+            has_broker: settings.has_broker(),
             nice: settings.nice,
             limits: limits::of_guest(&settings.resources),
             sysctls: own_parameters(settings),

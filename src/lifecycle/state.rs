@@ -31,6 +31,9 @@ pub struct Running {
     pub init: Option<Process>,
     /// Who watches it.
     pub monitor: Process,
+    /// Who breaks links for it, if somebody is to: the monitor that it was started with.
+    #[serde(default)]
+    pub broker: Option<Process>,
     /// Its root directory.
     pub vdir: PathBuf,
     /// When it was started, in seconds since 1970.
@@ -202,6 +205,7 @@ impl StateDirectory {
             remove_flat(&path).doing("rmdir", &path)?;
         }
         drop(fs::remove_file(self.at("console")));
+        drop(fs::remove_file(self.at("broker")));
         self.put("last.json", &ended)?;
         let path = self.at("guest.json");
         fs::remove_file(&path).or_else(|error| match error.kind() {

@@ -3,10 +3,14 @@
 //! The lock is on the directory itself, because a lock file would be something in the store that
 //! is not an object. It belongs to the store and not to the state directory, so that two
 //! administrators with two state directories still meet.
+//!
+//! Who does not take it, because he must not wait for a run, asks the directory for its [`Run`]: an
+//! extended attribute that counts the runs that replace names in guests and says whether one is under
+//! way.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, XattrFlags};
 use rustix::io::Errno;
 
 use super::Store;
@@ -16,7 +20,67 @@ use crate::sys::beneath;
 /// The right to change a store; given back when dropped, and by the kernel when the process ends.
 #[derive(Debug)]
 pub struct StoreLock {
-    _directory: OwnedFd,
+    directory: OwnedFd,
+}
+
+/// A run that replaces names in guests; over when dropped.
+#[derive(Debug)]
+pub struct Announced<'a>(&'a StoreLock);
+
+/// What a store says of the runs that have replaced names in guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// No run replaces any, nor has one since the store last answered with this number.
+    Over(u64),
+    /// One does, or was killed while it did; or the store does not say.
+    UnderWay,
+}
+
+/// Eight bytes of a number that grows with each run, and one that is 1 while it is under way.
+const ATTRIBUTE: &str = "trusted.vhashify.run";
+
+impl Run {
+    /// Asks the store that is open as `directory`.
+    #[must_use]
+    pub fn of(directory: impl AsFd) -> Self {
+        match read(directory) {
+            Some((number, false)) => Self::Over(number),
+            _ => Self::UnderWay,
+        }
+    }
+}
+
+/// Whether somebody has the lock of the store that is open as `directory` at this moment. For rare
+/// use: it takes the lock for an instant, which a run with [`Wait::Never`] could stumble over.
+#[must_use]
+pub fn is_locked(directory: impl AsFd) -> bool {
+    let Ok(own) = beneath::open_directory(directory.as_fd(), b"") else {
+        return false;
+    };
+    rustix::fs::flock(&own, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
+fn read(directory: impl AsFd) -> Option<(u64, bool)> {
+    let mut value = [0; 9];
+    match rustix::fs::fgetxattr(directory, ATTRIBUTE, &mut value) {
+        Ok(9) => {
+            let (number, state) = value.split_first_chunk::<8>()?;
+            Some((u64::from_le_bytes(*number), state != [0]))
+        }
+        _ => None,
+    }
+}
+
+fn write(directory: &OwnedFd, number: u64, is_under_way: bool) {
+    let mut value = number.to_le_bytes().to_vec();
+    value.push(is_under_way.into());
+    let written = rustix::fs::fsetxattr(directory, ATTRIBUTE, &value, XattrFlags::empty());
+    if let Err(errno) = written {
+        // A read-only store, which no run changes, a filesystem that keeps no attributes, or a full
+        // one. An older run's word must not stand: without any it never says that a run is over.
+        tracing::debug!(%errno, "the store does not say that it is in use");
+        let _ = rustix::fs::fremovexattr(directory, ATTRIBUTE);
+    }
 }
 
 /// What to do while another run holds the store.
@@ -40,9 +104,7 @@ impl StoreLock {
             beneath::open_host_directory(store.path()).map_err(|error| failed("open", error))?;
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                return Ok(Self {
-                    _directory: directory,
-                });
+                return Ok(Self { directory });
             }
             Err(Errno::WOULDBLOCK) => {}
             Err(error) => return Err(failed("flock", error)),
@@ -56,13 +118,28 @@ impl StoreLock {
         loop {
             match rustix::fs::flock(&directory, FlockOperation::LockExclusive) {
                 Ok(()) => {
-                    return Ok(Self {
-                        _directory: directory,
-                    });
+                    return Ok(Self { directory });
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(failed("flock", error)),
             }
+        }
+    }
+
+    /// Says of the store, until the value is dropped, that names in guests are about to be replaced.
+    #[must_use]
+    pub fn announce(&self) -> Announced<'_> {
+        let number = read(&self.directory).map_or(0, |(number, _)| number);
+        write(&self.directory, number.wrapping_add(1), true);
+        Announced(self)
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        let directory = &self.0.directory;
+        if let Some((number, true)) = read(directory) {
+            write(directory, number, false);
         }
     }
 }

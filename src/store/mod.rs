@@ -32,7 +32,7 @@ use rustix::io::Errno;
 
 pub use collect::{GcReport, collect};
 pub use list::Listed;
-pub use lock::{StoreLock, Wait};
+pub use lock::{Run, StoreLock, Wait, is_locked};
 pub use name::ObjectName;
 pub use verify::{Check, VerifyReport, verify};
 

@@ -84,6 +84,8 @@ points! {
     CopyContent = "copy-content",
     /// `fchown`, `fchmod`, `fsetxattr` … of a private copy.
     CopyMetadata = "copy-metadata",
+    /// `sync_file_range` of a private copy that a break puts in place.
+    CopySync = "copy-sync",
     /// `futimens` of a directory.
     DirectoryTime = "directory-time",
     /// `rename` of an unusable index.

@@ -4,7 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use libcontainer::oci_spec::runtime::LinuxSeccomp;
+use libcontainer::seccomp::initialize_seccomp;
 use rustix::thread::UnshareFlags;
 
 /// Makes the program of `command` the leader of a session of its own, without any descriptor but
@@ -104,6 +107,22 @@ pub fn set_personality(personality: u32) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Puts this thread, and what it becomes, under a filter of system calls. Gives the descriptor on which
+/// calls arrive that wait for somebody's word, if there are such.
+///
+/// # Errors
+/// The filter cannot be made, or not be loaded. A process loads one: libseccomp asks the kernel for one
+/// listener, and gives its number to whoever asks later.
+pub fn load_filter(filter: &LinuxSeccomp) -> io::Result<Option<OwnedFd>> {
+    static IS_LOADED: AtomicBool = AtomicBool::new(false);
+    if IS_LOADED.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("this process has loaded a filter before"));
+    }
+    let listener = initialize_seccomp(filter).map_err(io::Error::other)?;
+    // SAFETY: libseccomp made the descriptor and gives it away; that nobody had it before is seen above.
+    Ok(listener.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Makes `to` a second name of the open file `from`, across exec.

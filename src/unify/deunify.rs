@@ -71,10 +71,11 @@ pub fn deunify(
         .map(|path| below(guest, path))
         .collect::<Result<Vec<_>, _>>()?;
     let mut store = Store::open(location)?;
-    let _lock = StoreLock::acquire(&store, wait, || {
+    let lock = StoreLock::acquire(&store, wait, || {
         let path = Shown::path(store.path()).to_string();
         progress.note(&format!("waiting for another run on {path}"));
     })?;
+    let _announced = lock.announce();
     let (listed, _) = store.list()?;
     let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
 
@@ -320,7 +321,7 @@ impl<'a> Work<'a> {
     }
 
     fn restore_times(&mut self) {
-        let times = std::mem::replace(&mut self.times, DirectoryTimes::new());
+        let times = std::mem::take(&mut self.times);
         let unwatched = times.restore(|directory| self.open(directory));
         if unwatched > 0 {
             tracing::warn!("{unwatched} directories have a new mtime: they could not be watched");

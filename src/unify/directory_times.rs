@@ -83,6 +83,12 @@ impl Touched {
     };
 }
 
+impl Default for DirectoryTimes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl DirectoryTimes {
     /// Nothing is watched yet.
     #[must_use]
@@ -133,6 +139,25 @@ impl DirectoryTimes {
     /// more. `open` opens a directory by the scan's number. Returns how many directories keep a new
     /// mtime because they could not be watched.
     pub fn restore(self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) -> u64 {
+        self.put_back(open)
+    }
+
+    /// As [`restore`](Self::restore), and watches nothing afterwards, ready to be used again: to close a
+    /// watcher takes the kernel milliseconds.
+    pub fn restore_and_clear(&self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) {
+        self.put_back(open);
+        let mut state = self.state();
+        if let Some(watcher) = &self.watcher {
+            for watch in state.by_watch.keys() {
+                // It is gone with its directory.
+                let _ = inotify::remove_watch(watcher, *watch);
+            }
+        }
+        // Numbers of watches are not given twice, so that a late event means nothing.
+        *state = State::default();
+    }
+
+    fn put_back(&self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) -> u64 {
         self.take_events();
         self.settle_moves();
         self.state().is_restoring = true;

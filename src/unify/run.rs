@@ -86,18 +86,13 @@ pub fn unify(
         .collect();
 
     progress.stage("load", None);
-    let index = if options.dry_run {
-        None
-    } else {
-        Some(Index::open(state_directory, &store, |warning| {
-            progress.note(&warning);
-        })?)
-    };
+    let index = open_index(state_directory, &store, options, progress)?;
     let mut loaded = match &index {
         _ if options.refresh => Loaded::default(),
         Some(index) => index.load(),
         None => Index::peek(state_directory, &store),
     };
+    let _announced = (!options.dry_run).then(|| lock.announce());
     let mut objects = know_objects(store.look_at_all()?, &loaded.objects);
     report.seconds.load = began_at.elapsed().as_secs_f64();
 
@@ -172,6 +167,20 @@ pub fn unify(
     }
     report.seconds.total = began_at.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// The index; none for a dry run, which writes none.
+fn open_index(
+    state_directory: &Path,
+    store: &Store,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Option<Index>, Error> {
+    if options.dry_run {
+        return Ok(None);
+    }
+    let warn = |warning: String| progress.note(&warning);
+    Index::open(state_directory, store, warn).map(Some)
 }
 
 /// Writes what the run learned into the index, and what it did.

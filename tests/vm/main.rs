@@ -167,6 +167,34 @@ fn debian_13_guests_on_cgroup_version_2() {
     guests(13);
 }
 
+/// The broker where the guard is: what is written reaches private files, and a program that outruns the
+/// broker changes nothing of another guest's.
+fn broker(release: u32) {
+    let environment = ["env", "VHASHIFY_TEST_PROTECTION=lsm", "/programs/cow"];
+    let tests = [
+        "broker::a_",
+        "--include-ignored",
+        "--test-threads=1",
+        "--nocapture",
+    ];
+    let output = Machine::debian(release)
+        .try_run(&["cow"], &[&environment[..], &tests].concat())
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(output.status, 0, "{}", output.text);
+    assert!(output.text.contains("3 passed;"), "{}", output.text);
+    print(&output.text);
+}
+
+#[test]
+fn debian_12_broker_and_guard() {
+    broker(12);
+}
+
+#[test]
+fn debian_13_broker_and_guard() {
+    broker(13);
+}
+
 /// The attacks of the torture that can be made where the guard is, with an adversary beside each. The
 /// power is cut from disks that the test serves itself, which is nothing to do under emulation.
 const ATTACKS: [&str; 9] = [

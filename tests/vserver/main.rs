@@ -12,6 +12,7 @@
 //! | [`import`] | old-style configurations, read as data or refused by line |
 //! | [`oci`] | guests of OCI images: layers, digests, hostile archives |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
+//! | [`copy_on_write`] | guests that share everything and write to it |
 //! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
 //! | [`users`] | guests whose users are no users of the host |
@@ -24,6 +25,7 @@ mod support;
 
 mod boot;
 mod build;
+mod copy_on_write;
 mod distribution;
 mod escape;
 mod host;

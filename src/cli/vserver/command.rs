@@ -265,6 +265,14 @@ fn status(state: &StateDirectory) -> Result<u8, LifecycleError> {
             say(&format!("init: {}", init.pid));
             say(&format!("processes: {}", cgroup::processes(context).len()));
             say(&format!("vdir: {}", shown(&running.vdir)));
+            if let Some(broker) = running.broker {
+                say(if broker.is_alive() {
+                    "copy on write: yes"
+                } else {
+                    "copy on write: its broker is dead; calls that could change a shared file fail \
+                     with \"function not implemented\"; restart the guest"
+                });
+            }
             say(&format!("console: {}", shown(&state.at("console.log"))));
             Ok(DONE)
         }

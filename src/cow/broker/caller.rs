@@ -1,0 +1,212 @@
+//! A thread of a guest that waits in a call: its memory, its directories, its descriptors.
+//!
+//! Everything here is read from a process that the guest controls and that may change it at once. It is
+//! never more than a hint which file the call is about: whether that file is shared is decided on a
+//! descriptor, and what follows from it concerns this guest's own names only.
+//!
+//! Paths are resolved below the thread's root directory, by the kernel and with `RESOLVE_IN_ROOT`: no
+//! `..` and no symbolic link leads out of it. A relative path is led there from the root by the path of
+//! the directory that it begins at.
+//!
+//! What is behind `/proc/self` is another process here than there. A path that is written as a
+//! descriptor (`/proc/self/fd/3`, `/dev/fd/3`, `/dev/stdin`) is taken for that descriptor; one that comes
+//! there by a symbolic link of the guest is not found, the call goes on, and the guard refuses it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use crate::sys::notification::{Listener, Notification};
+use crate::sys::other_process::read_memory;
+
+/// The longest path with its end (`PATH_MAX`).
+const LONGEST_PATH: usize = 4096;
+const PAGE: u64 = 4096;
+
+/// A thread that waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// Where it waits.
+    pub listener: &'a Listener,
+    /// Its call.
+    pub notification: &'a Notification,
+}
+
+/// What a path leads to.
+#[derive(Debug)]
+pub enum Place {
+    /// A file, as a place and not for reading.
+    File(OwnedFd),
+    /// One of the caller's descriptors.
+    Descriptor(i32),
+}
+
+impl Caller<'_> {
+    /// The file at a path of the caller's.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being found. The call itself will meet the same, or knows better.
+    pub fn resolve(
+        &self,
+        directory: i32,
+        path: u64,
+        follows: bool,
+        may_be_empty: bool,
+    ) -> Result<Place, Errno> {
+        let path = if path == 0 && may_be_empty {
+            Vec::new()
+        } else {
+            self.string(path)?
+        };
+        if path.is_empty() {
+            return match may_be_empty {
+                true if directory == libc::AT_FDCWD => Err(Errno::ISDIR),
+                true => Ok(Place::Descriptor(directory)),
+                false => Err(Errno::NOENT),
+            };
+        }
+        if let Some(number) = descriptor_of(&path) {
+            return Ok(Place::Descriptor(number));
+        }
+        let root = self.open("root")?;
+        let path = if path.starts_with(b"/") {
+            path
+        } else {
+            let base = if directory == libc::AT_FDCWD {
+                self.open("cwd")?
+            } else {
+                self.open(&format!("fd/{directory}"))?
+            };
+            let top = path_of(root.as_fd())?;
+            let base = path_of(base.as_fd())?;
+            let below = base
+                .strip_prefix(top.strip_suffix(b"/").unwrap_or(&top))
+                .ok_or(Errno::XDEV)?;
+            [below, path.as_slice()].join(b"/".as_slice())
+        };
+        if !self.listener.still_waits(self.notification) {
+            return Err(Errno::SRCH);
+        }
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        if !follows {
+            flags |= OFlags::NOFOLLOW;
+        }
+        loop {
+            let path = OsStr::from_bytes(&path);
+            match openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+                // A rename elsewhere made the kernel's check of `..` uncertain.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return other.map(Place::File),
+            }
+        }
+    }
+
+    /// Eight bytes of its memory, the flags of a `struct open_how`.
+    ///
+    /// # Errors
+    /// As [`read_memory`].
+    pub fn number(&self, address: u64) -> Result<u64, Errno> {
+        let mut bytes = [0; 8];
+        match read_memory(self.notification.thread, address, &mut bytes)? {
+            8 => Ok(u64::from_ne_bytes(bytes)),
+            _ => Err(Errno::FAULT),
+        }
+    }
+
+    /// Opens one of its descriptors as a place.
+    ///
+    /// # Errors
+    /// `ENOENT` where it has none of this number.
+    pub fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
+        let place = self.open(&format!("fd/{number}"))?;
+        if self.listener.still_waits(self.notification) {
+            Ok(place)
+        } else {
+            Err(Errno::SRCH)
+        }
+    }
+
+    /// Reads a file of its directory in `/proc`.
+    #[must_use]
+    pub fn tell(&self, below: &str) -> Option<String> {
+        fs::read_to_string(format!("/proc/{}/{below}", self.notification.thread)).ok()
+    }
+
+    fn open(&self, below: &str) -> Result<OwnedFd, Errno> {
+        let path = format!("/proc/{}/{below}", self.notification.thread);
+        openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// A string of its memory. It is read page by page, since it may end where its memory does.
+    fn string(&self, address: u64) -> Result<Vec<u8>, Errno> {
+        let mut found = Vec::new();
+        let mut buffer = [0; LONGEST_PATH];
+        while found.len() < LONGEST_PATH {
+            let at = address
+                .checked_add(found.len() as u64)
+                .ok_or(Errno::FAULT)?;
+            let rest = usize::try_from(PAGE - at % PAGE).unwrap_or(LONGEST_PATH);
+            let part = &mut buffer[..rest.min(LONGEST_PATH - found.len())];
+            let count = read_memory(self.notification.thread, at, part)?;
+            let part = &part[..count];
+            if let Some(end) = part.iter().position(|&byte| byte == 0) {
+                found.extend(&part[..end]);
+                return Ok(found);
+            }
+            if count == 0 {
+                return Err(Errno::FAULT);
+            }
+            found.extend(part);
+        }
+        Err(Errno::NAMETOOLONG)
+    }
+}
+
+/// The path of an open file or place, from the root of the mounts that it is in.
+///
+/// # Errors
+/// What `readlink(2)` lists.
+pub fn path_of(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match fs::read_link(link) {
+        Ok(path) => Ok(path.into_os_string().into_vec()),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    }
+}
+
+/// The descriptor that a path is written as.
+fn descriptor_of(path: &[u8]) -> Option<i32> {
+    match path {
+        b"/dev/stdin" => return Some(0),
+        b"/dev/stdout" => return Some(1),
+        b"/dev/stderr" => return Some(2),
+        _ => {}
+    }
+    let number = ["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"]
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix.as_bytes()))?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::descriptor_of;
+
+    #[test]
+    fn a_path_that_is_a_descriptor_is_known() {
+        for (path, number) in [
+            ("/proc/self/fd/3", Some(3)),
+            ("/dev/fd/12", Some(12)),
+            ("/dev/stdout", Some(1)),
+            ("/proc/self/fd/3/x", None),
+            ("/proc/self/fd/", None),
+            ("/etc/passwd", None),
+        ] {
+            assert_eq!(descriptor_of(path.as_bytes()), number, "{path}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The broker: breaks links for a running guest, unseen by it.
+//!
+//! ```text
+//! guest            open("/usr/bin/x", O_RDWR) ─┐                    ┌─▶ goes on: the private file
+//! kernel, filter          waits ───────────────┤                    │
+//! broker                                       └─▶ which file? ─ shared? ─ break ─ answer
+//! ```
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | [`call`] | what a call is about to change; pure |
+//! | [`caller`] | the waiting thread: its memory, directories, descriptors |
+//! | [`permission`] | whether it could change the file at all |
+//! | [`descriptor`] | descriptors that were opened before |
+//! | [`serve`] | the threads that serve a guest |
+//!
+//! # What it promises, and what it does not
+//!
+//! A call that would change a shared file changes the guest's private copy, if path, directories and
+//! descriptors are the same when the call goes on as when the broker looked. They are, for every
+//! program that does not race itself. One that does, to have the broker look at another file than the
+//! call then finds, comes to the shared file: *the guard refuses it* (EPERM). The broker is no
+//! protection: without the guard (`--protect none`) such a program writes to what others share. What
+//! the broker itself does is always on the safe side of that race:
+//!
+//! - whether a file is shared is asked of a descriptor, and that very inode is copied;
+//! - names that are replaced are the guest's own, opened below its root directory, link by link refused;
+//! - each is exchanged and looked at, and put back where it was not the object.
+//!
+//! After a break the path is looked at again. Where it still leads to the object (a file of another
+//! guest that is mounted here, say), the call fails with EPERM rather than go on.
+//!
+//! # What a guest can still tell
+//!
+//! - Whoever had the file open for reading before the break keeps reading the old bytes until he opens
+//!   it again, but for descriptors that are replaced ([`descriptor`]). A mapping of it, too.
+//! - An open that changes a program that runs succeeds; of a private program it fails with `ETXTBSY`.
+//! - A name that a run unifies in the instant between answer and call leads to an object: see above.
+//!
+//! The whole content is copied for `O_TRUNC`, too: the broker cannot know that the open will succeed,
+//! and a file that lost its bytes to an open that failed would be lost.
+
+pub mod call;
+pub mod caller;
+pub mod descriptor;
+pub mod permission;
+pub mod serve;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use self::call::{Asked, asked, opened};
+use self::caller::{Caller, Place, path_of};
+use super::break_link::Breaker;
+use super::link_group::Name;
+use crate::sys::notification::{Listener, Notification, Verdict};
+use crate::sys::stamp::Stamp;
+
+/// How often a path that leads elsewhere each time is looked at.
+const MOST_LOOKS: u32 = 16;
+/// `RESOLVE_IN_ROOT` (`linux/openat2.h`).
+const RESOLVE_IN_ROOT: u64 = 0x10;
+
+/// Lists the processes of a guest, by the host's numbers.
+pub type Processes = Box<dyn Fn() -> Vec<i32> + Send + Sync>;
+
+/// The broker of one guest.
+pub struct Broker {
+    breaker: Breaker,
+    processes: Processes,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Broker")
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// For the guest of `breaker`; `processes` lists its processes.
+    #[must_use]
+    pub fn new(breaker: Breaker, processes: Processes) -> Self {
+        Self { breaker, processes }
+    }
+
+    /// Breaks what is to be broken for a call, and says what becomes of it.
+    #[must_use]
+    pub fn judge(&self, listener: &Listener, notification: &Notification) -> Verdict {
+        let caller = Caller {
+            listener,
+            notification,
+        };
+        let mut asked = asked(notification);
+        if let Asked::Open2 {
+            directory,
+            path,
+            how,
+        } = asked
+        {
+            // Flags, mode, resolve: eight bytes each.
+            let told = (caller.number(how), caller.number(how.wrapping_add(16)));
+            let (Ok(flags), Ok(resolve)) = told else {
+                return Verdict::Continue;
+            };
+            asked = opened(flags, directory, path);
+            if resolve & RESOLVE_IN_ROOT != 0 && asked != Asked::Nothing {
+                // The directory is the root of the path: nothing that is served calls so. The guard
+                // refuses it where it matters.
+                return Verdict::Continue;
+            }
+        }
+        match asked {
+            Asked::Nothing | Asked::Open2 { .. } => Verdict::Continue,
+            Asked::Unknown => Verdict::Fail(Errno::NOSYS),
+            Asked::Descriptor { number, is_lock } => self.descriptor(&caller, number, is_lock),
+            Asked::Path {
+                directory,
+                path,
+                follows,
+                may_be_empty,
+                is_linked,
+            } => {
+                let resolve = || caller.resolve(directory, path, follows, may_be_empty);
+                self.path(&caller, is_linked, resolve)
+            }
+        }
+    }
+
+    fn path(
+        &self,
+        caller: &Caller<'_>,
+        is_linked: bool,
+        resolve: impl Fn() -> Result<Place, Errno>,
+    ) -> Verdict {
+        for _ in 0..MOST_LOOKS {
+            let place = match resolve() {
+                Ok(Place::File(place)) => place,
+                Ok(Place::Descriptor(number)) => return self.descriptor(caller, number, false),
+                Err(_) => return Verdict::Continue,
+            };
+            let Some((object, inode)) = self.shared(&place) else {
+                return Verdict::Continue;
+            };
+            if !is_linked && !permission::may_change(caller, object.as_fd()) {
+                return Verdict::Continue;
+            }
+            let turn = self.breaker.turn(inode);
+            // Another thread may have broken it while this one waited for its turn.
+            let name = match resolve() {
+                Ok(Place::File(again)) if inode_of(&again) == Some(inode) => {
+                    path_of(again.as_fd()).ok().map(|path| self.name_of(&path))
+                }
+                _ => continue,
+            };
+            if let Err((call, error)) =
+                self.breaker
+                    .break_link(&turn, object.as_fd(), name.as_ref())
+            {
+                tracing::debug!(call, %error, "a link was not broken");
+                return Verdict::Fail(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            }
+            return match resolve() {
+                Ok(Place::File(again)) if inode_of(&again) == Some(inode) => {
+                    Verdict::Fail(Errno::PERM)
+                }
+                _ => Verdict::Continue,
+            };
+        }
+        // It is moved all the time.
+        Verdict::Fail(Errno::BUSY)
+    }
+
+    fn descriptor(&self, caller: &Caller<'_>, number: i32, is_lock: bool) -> Verdict {
+        let Ok(place) = caller.descriptor(number) else {
+            return Verdict::Continue;
+        };
+        let Some(object) = self.breaker.object(place.as_fd()) else {
+            return Verdict::Continue;
+        };
+        let Some(inode) = inode_of(&object) else {
+            return Verdict::Continue;
+        };
+        let processes = || (self.processes)();
+        if is_lock && descriptor::is_held_elsewhere(caller, number, inode, processes()) {
+            return Verdict::Fail(Errno::NOLCK);
+        }
+        let turn = self.breaker.turn(inode);
+        let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
+        let is_named = |name: &Name| name.leads_to(self.breaker.guest(), inode);
+        let has_name = name.as_ref().is_some_and(is_named);
+        let known = name
+            .as_ref()
+            .filter(|_| !has_name)
+            .and_then(|name| self.breaker.copy_of(&turn, inode, name));
+        let private = known.map_or_else(
+            || {
+                let hint = name.as_ref().filter(|_| has_name);
+                self.breaker.break_link(&turn, object.as_fd(), hint)
+            },
+            Ok,
+        );
+        let replaced = private
+            .map_err(|(_, error)| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .and_then(|private| descriptor::replace(caller, number, inode, private.as_fd()));
+        match replaced {
+            Ok(()) => Verdict::Continue,
+            Err(errno) => Verdict::Fail(errno),
+        }
+    }
+
+    /// The name below the vdir of what the kernel says is at `path`: counted from the root of the guest's
+    /// own mounts, or, where it has none, from the host's. A wrong one does no harm: it is a hint.
+    fn name_of(&self, path: &[u8]) -> Name {
+        let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+        let vdir = self.breaker.guest().vdir.as_os_str().as_bytes();
+        let below = path
+            .strip_prefix(vdir)
+            .filter(|rest| rest.starts_with(b"/"));
+        let path = below.unwrap_or(path);
+        Name::of(path.strip_prefix(b"/").unwrap_or(path))
+    }
+
+    /// What is at a path, open, and its inode, where it is shared. A file with one name is not: the
+    /// store has another one of each object.
+    fn shared(&self, place: &OwnedFd) -> Option<(OwnedFd, u64)> {
+        let flags = AtFlags::EMPTY_PATH;
+        let found = rustix::fs::statx(place, c"", flags, Stamp::MASK).ok()?;
+        if found.stx_nlink < 2 {
+            return None;
+        }
+        let object = self.breaker.object(place.as_fd())?;
+        Some((object, found.stx_ino))
+    }
+}
+
+fn inode_of(file: &OwnedFd) -> Option<u64> {
+    Stamp::of(file.as_fd()).ok().map(|stamp| stamp.inode)
+}

@@ -1,0 +1,177 @@
+//! Under which names a guest has an inode: by what is known of the guest, where that is certain, and by
+//! a walk of it where it is not.
+//!
+//! # When one name is all of them
+//!
+//! A walk tells which inodes the guest has by more than one name. From then on names may be moved and
+//! removed, which shows when they are looked at, but only two can add one:
+//!
+//! - the guest, by `link(2)`: the broker is asked before and breaks the link first, so that the new
+//!   name is one of a private file;
+//! - a run of `vhashify`: it counts itself on the store ([`Run`]), and what a walk told is believed no
+//!   longer.
+//!
+//! So between two runs an object that is not among those with several names has exactly the name by
+//! which the caller came. While a run is under way every break walks. A guest that outruns the broker
+//! (it changes the path between look and call) can give an object a second name unseen and so part
+//! what it has made one; it parts its own files and no one else's.
+//!
+//! Somebody on the host who makes hard links in the guest by hand is as unseen.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::guest::Guest;
+use crate::store::Run;
+use crate::sys::beneath;
+use crate::unify::names::each_name;
+
+/// A name in a guest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// The path of its directory below the vdir.
+    pub directory: Vec<u8>,
+    /// The name.
+    pub name: Vec<u8>,
+}
+
+impl Name {
+    /// Of a path below the vdir.
+    #[must_use]
+    pub fn of(path: &[u8]) -> Self {
+        let (directory, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b""[..], path),
+        };
+        Self {
+            directory: directory.to_vec(),
+            name: name.to_vec(),
+        }
+    }
+
+    /// Whether it leads to `inode`.
+    #[must_use]
+    pub fn leads_to(&self, guest: &Guest, inode: u64) -> bool {
+        beneath::open_directory(guest.root.as_fd(), &self.directory)
+            .and_then(|directory| beneath::inode_of(directory.as_fd(), &self.name))
+            == Ok(inode)
+    }
+}
+
+/// What is known of a guest's names.
+#[derive(Debug)]
+pub struct LinkGroups {
+    /// The store of the guest's filesystem; unknown, every question is a walk.
+    store: Option<OwnedFd>,
+    known: Mutex<Option<Known>>,
+}
+
+/// What a walk told.
+#[derive(Debug)]
+struct Known {
+    /// The last run before it.
+    run: u64,
+    /// The names of each inode that had more than one.
+    several: HashMap<u64, Vec<Name>>,
+}
+
+impl LinkGroups {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(store: Option<OwnedFd>) -> Self {
+        Self {
+            store,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn store(&self) -> Option<&OwnedFd> {
+        self.store.as_ref()
+    }
+
+    /// Every name by which the guest has `inode`, the temporary ones of replacements included. `hint`
+    /// is a name that may be one.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn names(
+        &self,
+        guest: &Guest,
+        inode: u64,
+        hint: Option<&Name>,
+    ) -> Result<Vec<Name>, Errno> {
+        if let Run::Over(run) = self.run()
+            && let Some(names) = self.recall(run, inode, hint)
+            && names.iter().all(|name| name.leads_to(guest, inode))
+        {
+            return Ok(names);
+        }
+        self.walk(guest, inode)
+    }
+
+    fn run(&self) -> Run {
+        self.store.as_ref().map_or(Run::UnderWay, Run::of)
+    }
+
+    fn recall(&self, run: u64, inode: u64, hint: Option<&Name>) -> Option<Vec<Name>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_ref().filter(|known| known.run == run)?;
+        match known.several.get(&inode) {
+            Some(names) => Some(names.clone()),
+            None => hint.map(|name| vec![name.clone()]),
+        }
+    }
+
+    fn walk(&self, guest: &Guest, wanted: u64) -> Result<Vec<Name>, Errno> {
+        let before = self.run();
+        // Twice, so that no name of the many inodes is kept that have no other.
+        let (mut seen, mut several) = (HashSet::new(), HashMap::<u64, Vec<Name>>::new());
+        each_name(guest, |_, _, inode| {
+            if !seen.insert(inode) {
+                several.entry(inode).or_default();
+            }
+        })?;
+        drop(seen);
+        let mut found = Vec::new();
+        each_name(guest, |directory, name, inode| {
+            let this = || Name {
+                directory: directory.to_vec(),
+                name: name.to_vec(),
+            };
+            if inode == wanted {
+                found.push(this());
+            }
+            if let Some(names) = several.get_mut(&inode) {
+                names.push(this());
+            }
+        })?;
+        if let Run::Over(run) = before
+            && self.run() == before
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = Some(Known { run, several });
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn a_path_is_a_directory_and_a_name() {
+        for (path, directory, name) in [
+            (&b"file"[..], &b""[..], &b"file"[..]),
+            (b"usr/bin/sed", b"usr/bin", b"sed"),
+        ] {
+            let of = Name::of(path);
+            assert_eq!((&*of.directory, &*of.name), (directory, name));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! System calls that wait for another process's word (`SECCOMP_RET_USER_NOTIF`).
+//!
+//! See `seccomp_unotify(2)` and `Documentation/userspace-api/seccomp_filter.rst` in the kernel's tree.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl, opcode};
+
+/// A call that waits (`struct seccomp_notif`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Notification {
+    /// What names it to the kernel.
+    pub id: u64,
+    /// The thread, by the number that it has for this process.
+    pub thread: u32,
+    flags: u32,
+    /// The call's number.
+    pub number: i32,
+    /// The architecture that the number is of (`AUDIT_ARCH_…`).
+    pub architecture: u32,
+    instruction_pointer: u64,
+    /// The call's arguments.
+    pub arguments: [u64; 6],
+}
+
+#[repr(C)]
+struct Response {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct AddDescriptor {
+    id: u64,
+    flags: u32,
+    source: u32,
+    number: u32,
+    new_flags: u32,
+}
+
+const _: () = assert!(size_of::<Notification>() == 80, "as in linux/seccomp.h");
+const _: () = assert!(size_of::<Response>() == 24, "as in linux/seccomp.h");
+const _: () = assert!(size_of::<AddDescriptor>() == 24, "as in linux/seccomp.h");
+
+/// What becomes of a call that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on, as if nobody had been asked.
+    Continue,
+    /// It fails.
+    Fail(Errno),
+}
+
+/// The descriptor on which calls of a filter arrive.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+impl From<OwnedFd> for Listener {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Listener {
+    /// Lets the thread that answers and the one that waits take turns on one processor, where the
+    /// kernel can (6.6 and later); a hint.
+    pub fn prefer_one_processor(&self) {
+        /// `_IOW('!', 4, __u64)`.
+        const SET_FLAGS: Opcode = opcode::write::<u64>(b'!', 4);
+        // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP; the kernel takes the number itself as the argument.
+        // SAFETY: an opcode that takes an integer and follows no pointer.
+        let call = unsafe { IntegerSetter::<SET_FLAGS>::new_usize(1) };
+        // SAFETY: see above; older kernels refuse it with an error.
+        let _ = unsafe { ioctl(&self.0, call) };
+    }
+
+    /// Waits for the next call; `None` once no process has the filter any more.
+    ///
+    /// # Errors
+    /// What `ioctl(2)` lists; a call that was given up meanwhile is no error.
+    pub fn receive(&self) -> Result<Option<Notification>, Errno> {
+        /// `_IOWR('!', 0, struct seccomp_notif)`.
+        const RECV: Opcode = opcode::read_write::<Notification>(b'!', 0);
+        loop {
+            let mut waited = [PollFd::new(&self.0, PollFlags::IN)];
+            match poll(&mut waited, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            }
+            let seen = waited[0].revents();
+            if !seen.contains(PollFlags::IN) {
+                return Ok(None);
+            }
+            // It must come as zeros.
+            let mut notification = Notification::default();
+            // SAFETY: the opcode takes a `struct seccomp_notif`, which `Notification` is, field by field.
+            let call = unsafe { Updater::<RECV, Notification>::new(&mut notification) };
+            // SAFETY: the kernel fills the structure and nothing else.
+            match unsafe { ioctl(&self.0, call) } {
+                Ok(()) => return Ok(Some(notification)),
+                // Its caller was killed, or a signal came.
+                Err(Errno::NOENT | Errno::INTR) => {}
+                Err(Errno::NOTCONN) => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Whether the call still waits: what was read of its process since it came is its own then, and
+    /// not that of a later process with the same number.
+    #[must_use]
+    pub fn still_waits(&self, notification: &Notification) -> bool {
+        /// `_IOW('!', 2, __u64)`.
+        const ID_VALID: Opcode = opcode::write::<u64>(b'!', 2);
+        // SAFETY: the opcode takes a pointer to a `__u64`.
+        let call = unsafe { Setter::<ID_VALID, u64>::new(notification.id) };
+        // SAFETY: the kernel reads the number and nothing else.
+        unsafe { ioctl(&self.0, call) }.is_ok()
+    }
+
+    /// Says what becomes of a call. That its caller is gone meanwhile is no error.
+    ///
+    /// # Errors
+    /// What `ioctl(2)` lists.
+    pub fn answer(&self, notification: &Notification, verdict: Verdict) -> Result<(), Errno> {
+        /// `_IOWR('!', 1, struct seccomp_notif_resp)`.
+        const SEND: Opcode = opcode::read_write::<Response>(b'!', 1);
+        /// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`.
+        const CONTINUE: u32 = 1;
+        let (error, flags) = match verdict {
+            Verdict::Continue => (0, CONTINUE),
+            Verdict::Fail(errno) => (-errno.raw_os_error(), 0),
+        };
+        let mut response = Response {
+            id: notification.id,
+            value: 0,
+            error,
+            flags,
+        };
+        // SAFETY: the opcode takes a `struct seccomp_notif_resp`, which `Response` is, field by field.
+        let call = unsafe { Updater::<SEND, Response>::new(&mut response) };
+        // SAFETY: the kernel reads the structure and nothing else.
+        match unsafe { ioctl(&self.0, call) } {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Puts `file` in the place of the descriptor `number` of the caller.
+    ///
+    /// # Errors
+    /// `ENOENT` when the caller is gone, `EBADF` beyond its limit of descriptors.
+    pub fn replace_descriptor(
+        &self,
+        notification: &Notification,
+        number: u32,
+        file: BorrowedFd<'_>,
+        closes_on_exec: bool,
+    ) -> Result<(), Errno> {
+        /// `_IOW('!', 3, struct seccomp_notif_addfd)`.
+        const ADDFD: Opcode = opcode::write::<AddDescriptor>(b'!', 3);
+        /// `SECCOMP_ADDFD_FLAG_SETFD`.
+        const SETFD: u32 = 1;
+        let request = AddDescriptor {
+            id: notification.id,
+            flags: SETFD,
+            source: u32::try_from(file.as_raw_fd()).map_err(|_| Errno::BADF)?,
+            number,
+            new_flags: if closes_on_exec {
+                rustix::fs::OFlags::CLOEXEC.bits()
+            } else {
+                0
+            },
+        };
+        // SAFETY: the opcode takes a `struct seccomp_notif_addfd`, which this is, field by field.
+        let call = unsafe { Setter::<ADDFD, AddDescriptor>::new(request) };
+        // SAFETY: the kernel reads the structure; the descriptor that it names is open for the call.
+        unsafe { ioctl(&self.0, call) }
+    }
+}

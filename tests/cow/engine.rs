@@ -1,0 +1,359 @@
+//! One break on real filesystems, killed and failing at every call that counts, too.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rustix::fs::{Mode, OFlags};
+use vhashify::cow::break_link::Breaker;
+use vhashify::cow::link_group::Name;
+use vhashify::guest::{Guest, StoreLocation};
+use vhashify::sys::fault::Point;
+use vhashify::sys::lease::ignore_break_signal;
+
+use crate::support::disturb::{VARIABLE, is_killed};
+use crate::support::filesystem::{Filesystem, Kind, command, on_each};
+use crate::support::moments::{after_recovery, assert_same, at_any_moment, snapshots};
+use crate::support::program::{Host, output};
+use crate::support::snapshot::{Snapshot, check_store};
+use crate::support::tree::{Content, Metadata, PLAIN, make_file};
+
+/// Guest, path in it, store: what the test program breaks when it runs itself.
+const BREAK: &str = "VHASHIFY_TEST_BREAK";
+
+pub fn breaker(host: &Host, guest: usize) -> Breaker {
+    ignore_break_signal();
+    let vdir = &host.guests[guest];
+    let store = StoreLocation::open(&host.store()).unwrap();
+    let guest = Guest::open(vdir.file_name().unwrap(), vdir).unwrap();
+    Breaker::new(guest, Some(store.directory))
+}
+
+/// Breaks the link of `path` as the broker does.
+fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
+    let name = Name::of(path.as_bytes());
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    let root = breaker.guest().root.as_fd();
+    let found = rustix::fs::openat(root, path, flags, Mode::empty()).unwrap();
+    let Some(object) = breaker.object(found.as_fd()) else {
+        return Err("it is no object".to_owned());
+    };
+    let turn = breaker.turn(object.as_fd().try_clone_to_owned().map(inode).unwrap());
+    breaker
+        .break_link(&turn, object.as_fd(), Some(&name))
+        .map(drop)
+        .map_err(|(call, error)| format!("{call}: {error}"))
+}
+
+fn inode(file: std::os::fd::OwnedFd) -> u64 {
+    fs::File::from(file).metadata().unwrap().ino()
+}
+
+/// Three guests alike: `group` of four names in two directories, `single`, and one with attributes.
+pub fn shared_guests(place: &Path) -> Host {
+    let host = Host::new(place, 3);
+    for guest in &host.guests {
+        make_file(
+            &guest.join("d/single"),
+            Content {
+                size: 70_000,
+                variant: 1,
+            },
+            PLAIN,
+        );
+        let odd = Metadata {
+            mode: 0o640,
+            owner: 1,
+            group: 2,
+            ..PLAIN
+        };
+        make_file(
+            &guest.join("d/odd"),
+            Content {
+                size: 5_000,
+                variant: 2,
+            },
+            odd,
+        );
+        let odd = guest.join("d/odd");
+        xattr::set(&odd, "user.note", b"kept").unwrap();
+        command(Command::new("setfacl").args(["-m", "u:7:r"]).arg(&odd));
+        command(
+            Command::new("touch")
+                .args(["-d", "2020-02-02 02:02:02.25"])
+                .arg(&odd),
+        );
+        make_file(
+            &guest.join("d/group0"),
+            Content {
+                size: 9_000,
+                variant: 3,
+            },
+            PLAIN,
+        );
+        fs::create_dir_all(guest.join("e")).unwrap();
+        for name in ["d/group1", "e/group2", "e/group3"] {
+            fs::hard_link(guest.join("d/group0"), guest.join(name)).unwrap();
+        }
+        for directory in ["d", "e"] {
+            command(
+                Command::new("touch")
+                    .args(["-d", "2021-01-01"])
+                    .arg(guest.join(directory)),
+            );
+        }
+    }
+    host.run(&[]);
+    let shared = |name: &str| ino(&host, 0, name) == ino(&host, 1, name);
+    assert!(
+        ["d/single", "d/odd", "d/group0", "e/group3"]
+            .into_iter()
+            .all(shared)
+    );
+    host
+}
+
+pub fn ino(host: &Host, guest: usize, name: &str) -> u64 {
+    fs::metadata(host.guests[guest].join(name)).unwrap().ino()
+}
+
+pub fn place_in(filesystem: &Filesystem) -> PathBuf {
+    crate::support::disturb::place_in(filesystem)
+}
+
+/// Breaks in a process of its own, with these faults.
+fn break_with(host: &Host, path: &str, faults: &str) -> Output {
+    let told = format!("{}\n{path}\n", host.place.display());
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args([
+            "--exact",
+            "engine::a_break_as_told",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(BREAK, told)
+        .env(VARIABLE, faults);
+    output(&mut child)
+}
+
+#[test]
+#[ignore = "run by other tests, in a process of its own"]
+fn a_break_as_told() {
+    let told = std::env::var(BREAK).unwrap();
+    let mut lines = told.lines();
+    let host = Host {
+        place: lines.next().unwrap().into(),
+        guests: Vec::new(),
+        protect: "none",
+    };
+    let guests = vec![host.place.join("guest0")];
+    let host = Host { guests, ..host };
+    break_path(&breaker(&host, 0), lines.next().unwrap()).unwrap();
+}
+
+#[test]
+fn inv1_inv2_inv3_a_broken_link_is_the_same_file_and_nobody_elses() {
+    on_each(|filesystem| {
+        let host = shared_guests(&place_in(filesystem));
+        let before = snapshots(&host);
+        let breaker = breaker(&host, 0);
+        for name in ["d/single", "d/odd", "e/group2"] {
+            break_path(&breaker, name).unwrap();
+            // Directories keep their times, too.
+            assert_same(&before, &host, name);
+            assert_ne!(ino(&host, 0, name), ino(&host, 1, name));
+        }
+        assert_eq!(
+            fs::metadata(host.guests[0].join("d/group1"))
+                .unwrap()
+                .nlink(),
+            4
+        );
+        assert_eq!(
+            break_path(&breaker, "d/group0"),
+            Err("it is no object".to_owned())
+        );
+        let write = |name: &str| fs::write(host.guests[0].join(name), "written").unwrap();
+        ["d/single", "d/odd", "d/group1"]
+            .into_iter()
+            .for_each(write);
+        for (number, before) in before.iter().enumerate().skip(1) {
+            before.assert_same(&Snapshot::of(&host.guests[number]), "another guest");
+        }
+        check_store(&host.store());
+    });
+}
+
+#[test]
+fn inv3_names_that_a_guest_moved_or_removed_since_the_walk_are_found() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = shared_guests(&place_in(&filesystem));
+    let breaker = breaker(&host, 0);
+    break_path(&breaker, "d/single").unwrap();
+    let at = |name: &str| host.guests[0].join(name);
+    fs::create_dir(at("f")).unwrap();
+    fs::rename(at("d/group0"), at("f/moved")).unwrap();
+    fs::rename(at("e"), at("g")).unwrap();
+    fs::remove_file(at("g/group3")).unwrap();
+    let before = snapshots(&host);
+    break_path(&breaker, "d/group1").unwrap();
+    assert_same(&before, &host, "after the break");
+    assert_eq!(fs::metadata(at("f/moved")).unwrap().nlink(), 3);
+}
+
+#[test]
+fn inv3_a_run_since_the_walk_is_noticed() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = shared_guests(&place_in(&filesystem));
+    let breaker = breaker(&host, 0);
+    break_path(&breaker, "d/single").unwrap();
+    // The guest removes its name of an object and makes a group of two out of the same bytes.
+    let at = |name: &str| host.guests[0].join(name);
+    let bytes = fs::read(at("d/odd")).unwrap();
+    let object = ino(&host, 1, "d/odd");
+    command(
+        Command::new("cp")
+            .arg("-a")
+            .args([at("d/odd"), at("d/new")]),
+    );
+    fs::rename(at("d/new"), at("d/odd")).unwrap();
+    fs::hard_link(at("d/odd"), at("e/second")).unwrap();
+    host.run(&[]);
+    assert_eq!(ino(&host, 0, "e/second"), object);
+    let before = snapshots(&host);
+    break_path(&breaker, "d/odd").unwrap();
+    assert_same(&before, &host, "after the break");
+    assert_eq!(fs::read(at("e/second")).unwrap(), bytes);
+    assert_eq!(fs::metadata(at("e/second")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn inv6_killed_before_and_after_every_call_of_a_break() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let mut met = 0;
+    for (number, point) in Point::ALL.iter().enumerate() {
+        for hit in 1..=5 {
+            let mut is_met = false;
+            for action in ["kill-before", "kill-after"] {
+                // By the next run, or by the next break.
+                {
+                    let is_by_run = (action == "kill-before") == (hit % 2 == 0);
+                    let host = shared_guests(&place_in(&filesystem));
+                    let before = snapshots(&host);
+                    let fault = format!("{}:{hit}:{action}", point.name());
+                    let killed = break_with(&host, "d/group1", &fault);
+                    if !is_killed(&killed) {
+                        assert!(killed.status.success(), "{fault}: {killed:?}");
+                        continue;
+                    }
+                    is_met = true;
+                    for (before, now) in before.iter().zip(snapshots(&host)) {
+                        at_any_moment(before).assert_same(&at_any_moment(&now), &fault);
+                    }
+                    if is_by_run {
+                        host.run(&[]);
+                    } else {
+                        // Of whichever name is still shared, if one is.
+                        let broken = break_path(&breaker(&host, 0), "e/group3");
+                        if broken.is_err() {
+                            host.run(&[]);
+                        }
+                    }
+                    for (before, now) in before.iter().zip(snapshots(&host)) {
+                        let now = without_unused_leftovers(&now);
+                        after_recovery(before).assert_same(&after_recovery(&now), &fault);
+                    }
+                    check_store(&host.store());
+                }
+            }
+            met += usize::from(is_met);
+            if !is_met {
+                break;
+            }
+        }
+        assert!(number < Point::ALL.len());
+    }
+    // Create, content, metadata, bytes, lease, four links, four exchanges, four unlinks at least.
+    assert!(met >= 15, "{met}");
+}
+
+/// A link of the copy that was not exchanged is the next run's to remove.
+fn without_unused_leftovers(snapshot: &Snapshot) -> Snapshot {
+    let mut entries = snapshot.0.clone();
+    entries.retain(|path, _| !crate::support::moments::is_reserved(path));
+    Snapshot(entries)
+}
+
+#[test]
+fn inv1_to_inv6_a_break_that_fails_leaves_everything_as_it_was() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    for point in [
+        Point::CopyCreate,
+        Point::CopyContent,
+        Point::CopyMetadata,
+        Point::CopySync,
+        Point::TemporaryLink,
+        Point::Exchange,
+    ] {
+        for hit in [1, 3] {
+            for errno in ["ENOSPC", "EDQUOT", "EIO"] {
+                let host = shared_guests(&place_in(&filesystem));
+                let before = snapshots(&host);
+                let fault = format!("{}:{hit}:{errno}", point.name());
+                let done = break_with(&host, "d/group0", &fault);
+                if !done.status.success() {
+                    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+                    let said = said + &String::from_utf8_lossy(&done.stdout);
+                    let told = match errno {
+                        "ENOSPC" => "os error 28",
+                        "EDQUOT" => "os error 122",
+                        _ => "os error 5",
+                    };
+                    assert!(said.contains(told), "{fault}: {said}");
+                }
+                assert_same(&before, &host, &fault);
+                if done.status.success() {
+                    assert_ne!(
+                        ino(&host, 0, "d/group0"),
+                        ino(&host, 1, "d/group0"),
+                        "{fault}"
+                    );
+                } else {
+                    assert_eq!(
+                        ino(&host, 0, "e/group3"),
+                        ino(&host, 1, "e/group3"),
+                        "{fault}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_the_callers_to_know() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = shared_guests(&place_in(&filesystem));
+    let before = snapshots(&host);
+    let filler = host.place.join("filler");
+    drop(
+        Command::new("dd")
+            .args(["if=/dev/zero", "bs=64k", "status=none"])
+            .arg(format!("of={}", filler.display()))
+            .output(),
+    );
+    drop(
+        Command::new("sh")
+            .arg("-c")
+            .arg(format!("cat /dev/zero >> {}", filler.display()))
+            .output(),
+    );
+    let said = break_path(&breaker(&host, 0), "d/single").unwrap_err();
+    assert!(said.contains("os error 28"), "{said}");
+    assert_same(&before, &host, "on the full disk");
+    fs::remove_file(filler).unwrap();
+    break_path(&breaker(&host, 0), "d/single").unwrap();
+}

@@ -1,0 +1,13 @@
+//! Copy on write: a guest gets its private copy of what it shares, before it writes.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`broker`] | calls that wait for it, in a thread of this program |
+//! | [`engine`] | one break: content, metadata, link groups, crashes, full disks, runs beside it |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod broker;
+mod engine;
