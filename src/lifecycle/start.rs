@@ -9,6 +9,7 @@ use std::process::Stdio;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::error::Doing;
@@ -117,40 +118,17 @@ pub fn start(
         boot: boot(),
         config_dir: tree.top().to_path_buf(),
     };
-    let place = |below| monitor::place(state, settings.has_own_users, below);
-    let rootfs = place("rootfs");
-    let text = rootfs.to_string_lossy();
-    let mut compiled = spec::compile(settings, set, &arguments, &text, &cgroup::path(context));
-    if style.boots() {
-        spec::add_console(&mut compiled, &place("console"));
-    }
-    if settings.has_own_users {
-        spec::add_users(&mut compiled, context);
-    }
-    spec::add_devices(&mut compiled, &devices);
-    if settings.has_broker() {
-        notify::add(&mut compiled, &broker::socket(state));
-    }
+    let given = Given {
+        capabilities: set,
+        arguments: &arguments,
+        devices: &devices,
+    };
+    let compiled = specification(settings, state, context, &given);
     let started = prepare(state, &running, &compiled).and_then(|()| {
         if let Some(bucket) = &settings.resources.bucket {
             super::limits::keep_bucket(state, bucket)?;
         }
-        let order = Order {
-            name: name.clone(),
-            state_dir: state.top().to_path_buf(),
-            running: running.clone(),
-            style,
-            has_own_users: settings.has_own_users,
-            has_broker: settings.has_broker(),
-            nice: settings.nice,
-            limits: limits::of_guest(&settings.resources),
-            sysctls: own_parameters(settings),
-            cgroup: settings.cgroup.clone(),
-            network: (!settings.shares_network).then(|| {
-                let interfaces = settings.interfaces.iter();
-                interfaces.map(|i| (i.address, i.name.clone())).collect()
-            }),
-        };
+        let order = order(settings, state, &running);
         hooks::run(settings, "pre-start")?;
         launch(state, &order, vdir)
     });
@@ -175,6 +153,64 @@ pub fn start(
         return Err(error);
     }
     Ok(running)
+}
+
+/// What was found out of a guest's settings.
+struct Given<'a> {
+    capabilities: CapabilitySet,
+    /// The program of its process 1, and what it is told.
+    arguments: &'a [String],
+    devices: &'a [spec::DeviceNode],
+}
+
+/// All that the container is, for `libcontainer`.
+fn specification(
+    settings: &GuestSettings,
+    state: &StateDirectory,
+    context: u32,
+    given: &Given<'_>,
+) -> serde_json::Value {
+    let place = |below| monitor::place(state, settings.has_own_users, below);
+    let rootfs = place("rootfs");
+    let (root, cgroup) = (rootfs.to_string_lossy(), cgroup::path(context));
+    let mut compiled = spec::compile(
+        settings,
+        given.capabilities,
+        given.arguments,
+        &root,
+        &cgroup,
+    );
+    if settings.init.style.boots() {
+        spec::add_console(&mut compiled, &place("console"));
+    }
+    if settings.has_own_users {
+        spec::add_users(&mut compiled, context);
+    }
+    spec::add_devices(&mut compiled, given.devices);
+    if settings.has_broker() {
+        notify::add(&mut compiled, &broker::socket(state));
+    }
+    compiled
+}
+
+/// What the monitor is to make of it.
+fn order(settings: &GuestSettings, state: &StateDirectory, running: &Running) -> Order {
+    Order {
+        name: settings.name.clone(),
+        state_dir: state.top().to_path_buf(),
+        running: running.clone(),
+        style: settings.init.style,
+        has_own_users: settings.has_own_users,
+        has_broker: settings.has_broker(),
+        nice: settings.nice,
+        limits: limits::of_guest(&settings.resources),
+        sysctls: own_parameters(settings),
+        cgroup: settings.cgroup.clone(),
+        network: (!settings.shares_network).then(|| {
+            let interfaces = settings.interfaces.iter();
+            interfaces.map(|i| (i.address, i.name.clone())).collect()
+        }),
+    }
 }
 
 /// Opens the vdir, and makes sure that it is nobody else's.
