@@ -6,7 +6,7 @@
 //!      an interrupted break: go on with its copy                         └ and begin again
 //! ```
 //!
-//! The same engine as `deunify`'s ([`crate::unify::replace`], [`crate::cow::private_copy`]), with the
+//! The same engine as `deunify`'s (`unify::replace`, [`private_copy`]), with the
 //! same temporary names: what an interrupted break leaves, the next break of the same object goes on
 //! with, or the next run does (`src/unify/recover.rs`, "a copy goes forward").
 //!
