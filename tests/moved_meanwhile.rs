@@ -319,3 +319,87 @@ fn inv6_what_the_guest_replaced_after_a_run_was_killed_leaves_nothing_behind() {
         assert_eq!(fs::read(&scene.name).unwrap(), NEWER);
     });
 }
+
+/// A guest with a link group of two names that it shares, and `deunify` killed between both: the name
+/// that leads to the copy, and the one that does not yet.
+fn half_deunified(place: &Path) -> (Host, PathBuf, PathBuf) {
+    let host = Host::new(place, 2);
+    for guest in &host.guests {
+        make_file(&guest.join("d/name"), SHARED, PLAIN);
+        fs::create_dir(guest.join("e")).unwrap();
+        fs::hard_link(guest.join("d/name"), guest.join("e/other")).unwrap();
+    }
+    host.run(&[]);
+    let mut deunify = host.command(["deunify", "--manually"]);
+    deunify.arg(&host.guests[1]);
+    let killed = output(deunify.env(VARIABLE, "exchange:1:kill-after"));
+    assert!(is_killed(&killed));
+    let objects = check_store(&host.store());
+    let names = ["d/name", "e/other"].map(|name| host.guests[1].join(name));
+    let (left, done): (Vec<PathBuf>, Vec<PathBuf>) = names
+        .into_iter()
+        .partition(|name| objects.contains_key(&fs::metadata(name).unwrap().ino()));
+    let [left]: [PathBuf; 1] = left.try_into().unwrap();
+    let [done]: [PathBuf; 1] = done.try_into().unwrap();
+    (host, done, left)
+}
+
+fn holds(path: &Path, bytes: &[u8]) {
+    assert!(fs::read(path).unwrap() == bytes, "{}", path.display());
+}
+
+#[test]
+fn inv1_what_the_guest_put_in_the_place_of_an_interrupted_copy_takes_no_other_name() {
+    on_each(|filesystem| {
+        let (host, done, left) = half_deunified(filesystem.path());
+        fs::write(host.guests[1].join("new"), NEWER).unwrap();
+        fs::rename(host.guests[1].join("new"), &done).unwrap();
+        host.run(&[]);
+        holds(&done, NEWER);
+        holds(&left, &SHARED.bytes());
+        host.run(&[]);
+        host.call(["verify", "--deep"]);
+    });
+}
+
+#[test]
+fn inv3_what_the_guest_wrote_to_an_interrupted_copy_is_under_all_of_its_names() {
+    on_each(|filesystem| {
+        let (host, done, left) = half_deunified(filesystem.path());
+        fs::write(&done, NEWER).unwrap();
+        host.run(&[]);
+        for name in [&done, &left] {
+            holds(name, NEWER);
+        }
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(&done), inode(&left));
+        let attributes: Vec<_> = xattr::list(&done).unwrap().collect();
+        assert_eq!(attributes, Vec::<std::ffi::OsString>::new());
+        holds(&host.guests[0].join("d/name"), &SHARED.bytes());
+    });
+}
+
+/// What the guest puts in the place of a name in the instant of its exchange stays there, too, when
+/// `deunify` is killed then.
+#[test]
+fn inv6_what_was_swapped_in_when_deunify_was_killed_is_where_the_guest_put_it() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        fs::write(&scene.other, NEWER).unwrap();
+        scene.host.run(&[]);
+        let mut deunify = scene.host.command(["deunify", "--manually"]);
+        deunify.arg(&scene.host.guests[1]);
+        let stops = "exchange:1:stop-before,exchange:1:kill-after";
+        let child = spawn(deunify.env(VARIABLE, stops));
+        let pid = Pid::from_child(&child);
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped());
+        scene.swap();
+        kill_process(pid, Signal::CONT).unwrap();
+        assert!(is_killed(&child.wait_with_output().unwrap()));
+        output(&mut scene.host.run_command(&[]));
+        holds(&scene.name, NEWER);
+        holds(&scene.other, &SHARED.bytes());
+        scene.assert_next_run(&["d/name", "e/other"], &[&scene.other]);
+    });
+}

@@ -39,7 +39,7 @@ use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::link_group::{LinkGroups, Name};
-use super::{CopyError, failed, private_copy};
+use super::{CopyError, failed, origin, private_copy};
 use crate::guest::Guest;
 use crate::store::is_locked;
 use crate::sys::fault::{self, Point};
@@ -251,7 +251,7 @@ impl Breaker {
             let own = temporary::of(&name.name, Purpose::Own);
             if beneath::inode_of(directory.as_fd(), &own).is_ok() {
                 if is_left() {
-                    remove_copy(directory, &own, &stamp)?;
+                    remove_copy(directory, &own, turn.inode)?;
                 }
                 return Ok(None);
             }
@@ -270,7 +270,7 @@ impl Breaker {
         }
         let begun = leftovers
             .iter()
-            .find_map(|(directory, left)| interrupted_copy(directory, &left.name, &stamp));
+            .find_map(|(directory, left)| interrupted_copy(directory, &left.name, turn.inode));
         let replaced = self.replace(turn, object, &stamp, &places, begun)?;
         if replaced.is_some() {
             for (directory, left) in &leftovers {
@@ -310,6 +310,7 @@ impl Breaker {
                 }
                 Err(error) => return Err(error),
             };
+            origin::mark(&copy, turn.inode).map_err(failed("fsetxattr"))?;
             fault::at(Point::CopySync, || writeback::settle(&copy))
                 .map_err(failed("sync_file_range"))?;
             let file = copy.as_fd().try_clone_to_owned();
@@ -371,7 +372,9 @@ impl Breaker {
                 Refused::Failed(call, errno) => Err((call, errno.into())),
             };
         }
-        for done in exchanged {
+        // Where it stays, so do the temporary names: the next break or run goes on with both.
+        let is_unmarked = origin::unmark(&private).is_ok();
+        for done in exchanged.into_iter().filter(|_| is_unmarked) {
             if let Err(errno) = done.finish() {
                 // It leads to the object, and is the next run's to remove.
                 tracing::debug!(%errno, "a temporary name stays until the next run");
@@ -418,33 +421,23 @@ fn put_back(
     swap()
 }
 
-/// The copy that an interrupted break has put in the place of the name that `left` serves, if what is
-/// there still is what the object is. Anything else the guest has made of it since, or put there: then
-/// the other names get a copy of their own, rather than a file that was never theirs.
-fn interrupted_copy(directory: &OwnedFd, left: &[u8], object: &Stamp) -> Option<OwnedFd> {
+/// The copy that an interrupted break has put in the place of the name that `left` serves, whatever the
+/// guest has written to it since. What the guest has put there instead is none.
+fn interrupted_copy(directory: &OwnedFd, left: &[u8], object: u64) -> Option<OwnedFd> {
     let names = beneath::names(directory.as_fd()).ok()?;
     let served = names
         .into_iter()
         .find(|served| temporary::of(served, Purpose::Own) == left)?;
     let file = beneath::open_file(directory.as_fd(), &served).ok()?;
-    is_copy(&file, object).then_some(file)
-}
-
-/// Whether a file can be a copy of the object that nobody has changed yet.
-fn is_copy(file: &OwnedFd, object: &Stamp) -> bool {
-    Stamp::of(file.as_fd()).is_ok_and(|found| {
-        found.inode != object.inode
-            && (found.mode, found.size, found.mtime) == (object.mode, object.size, object.mtime)
-            && (found.owner, found.group) == (object.owner, object.group)
-    }) && flags::read(file.as_fd()) == Ok(Flags::Plain)
+    (origin::of(file.as_fd()) == Ok(Some(object))).then_some(file)
 }
 
 /// Removes the copy of a break that was interrupted before its exchange. Where something else has the
 /// temporary name, the guest had put it in the place of the object in the instant of the exchange, and
 /// it has no other name: it gets one.
-fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: &Stamp) -> Result<(), CopyError> {
+fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: u64) -> Result<(), CopyError> {
     let found = beneath::open_file(directory.as_fd(), temporary);
-    if found.is_ok_and(|file| is_copy(&file, object)) {
+    if found.is_ok_and(|file| origin::of(file.as_fd()) == Ok(Some(object))) {
         return unlink(directory, temporary);
     }
     match keep(directory, temporary) {

@@ -8,11 +8,13 @@
 //! | --- | --- |
 //! | [`break_link`] | one object, one guest: the copy in the place of every name |
 //! | [`link_group`] | which names those are |
+//! | [`origin`] | which file is a copy, as long as not all names lead to it |
 //! | [`broker`] | does it for a running guest, before each call that would change a shared file |
 
 pub mod break_link;
 pub mod broker;
 pub mod link_group;
+pub mod origin;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

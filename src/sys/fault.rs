@@ -86,6 +86,8 @@ points! {
     CopyMetadata = "copy-metadata",
     /// `sync_file_range` of a private copy that a break puts in place.
     CopySync = "copy-sync",
+    /// `fremovexattr` of a private copy to which all names lead.
+    CopyUnmark = "copy-unmark",
     /// `futimens` of a directory.
     DirectoryTime = "directory-time",
     /// `rename` of an unusable index.

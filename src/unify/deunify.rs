@@ -26,7 +26,7 @@ use super::shared::Source;
 use super::take_back::{Sides, take_back};
 use super::temporary::{self, Purpose};
 use super::transaction::GRACE;
-use crate::cow::private_copy;
+use crate::cow::{origin, private_copy};
 use crate::display::Shown;
 use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
@@ -218,6 +218,7 @@ impl<'a> Work<'a> {
         }
         let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd())
             .map_err(|(call, error)| FileError::call(call, path.clone(), &error))?;
+        origin::mark(&copy, leased.stamp.inode).map_err(|errno| called("fsetxattr", errno))?;
         let inode = Stamp::of(copy.as_fd())
             .map_err(|errno| called("statx", errno))?
             .inode;
@@ -286,6 +287,12 @@ impl<'a> Work<'a> {
             let reason = reason.to_owned();
             self.report.errors.push(FileError { path, reason });
             return;
+        }
+        if let Err(errno) = origin::unmark(&copy.private) {
+            // As if interrupted: the next run tries again.
+            let path = self.host_path(&copy.names[0]);
+            let error = FileError::call("fremovexattr", path, &errno.into());
+            return self.report.errors.push(error);
         }
         self.report.files_deunified += copy.names.len() as u64;
         self.report.bytes_copied += copy.names[0].size();

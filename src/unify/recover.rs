@@ -31,6 +31,7 @@ use rustix::io::Errno;
 use super::prove::{Leased, Unproven, look_again};
 use super::replace::{Exchanged, Refused, Stuck, exchange, keep};
 use super::temporary::{self, Purpose};
+use crate::cow::origin;
 use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
 use crate::report::{FileError, Skip};
@@ -70,7 +71,8 @@ pub fn recover(
         match (purpose, is_object) {
             (Purpose::Share, false) => replaced.entry(key).or_default().push(leftover),
             (Purpose::Own, true) => copied.entry(key).or_default().push(leftover),
-            (Purpose::Share, true) | (Purpose::Own, false) => recovery.unlink(&leftover),
+            (Purpose::Share, true) => recovery.unlink(&leftover),
+            (Purpose::Own, false) => recovery.undo_copying(&leftover),
         }
     }
     for leftovers in replaced.values() {
@@ -219,36 +221,88 @@ impl Recovery<'_> {
         Ok(old.identity == object.identity && look_again(&old.leased.file, &old.identity).is_ok())
     }
 
+    /// A copy that has not taken the place of its object goes. Whatever else has such a name stood in the
+    /// place of the object in the instant of the exchange, and goes back there.
+    fn undo_copying(&mut self, leftover: &Leftover) {
+        match self.try_undo_copying(leftover) {
+            Ok(true) => self.unlink(leftover),
+            Ok(false) => {
+                let stuck = keep(&leftover.directory, &leftover.name);
+                self.failed(leftover, Undone::Stuck(stuck));
+            }
+            Err(undone) => self.failed(leftover, undone),
+        }
+    }
+
+    /// Whether what has the temporary name now may go: a copy, and not a file of the guest or a copy that
+    /// it has written to.
+    fn try_undo_copying(&self, leftover: &Leftover) -> Result<bool, Undone> {
+        let directory = &leftover.directory;
+        let is_copy = |name: &[u8]| Ok(copy_behind(directory, name)?.is_some());
+        if let Some((served, _)) = &leftover.served
+            && !is_copy(&leftover.name)?
+            && is_copy(served)?
+        {
+            let back = || exchange(directory, &leftover.name, directory, served);
+            fault::at(Point::RecoverExchange, back)
+                .map_err(|errno| Undone::Failed("renameat2", errno))?;
+        }
+        let copy = copy_behind(directory, &leftover.name)?;
+        Ok(copy.is_some_and(|(file, object)| self.is_unchanged(&file, object)))
+    }
+
+    /// Whether nobody has written to a copy of an object.
+    fn is_unchanged(&self, copy: &OwnedFd, object: u64) -> bool {
+        let mut files = self.scan.files.iter();
+        let object = files.find(|file| file.inode() == object);
+        let copy = Stamp::of(copy.as_fd());
+        // An object of which no guest has a name any more: then the guest has removed the file, too.
+        object.is_none_or(|object| {
+            copy.is_ok_and(|copy| (copy.size, copy.mtime) == (object.size(), object.mtime()))
+        })
+    }
+
     /// Gives the names of an object in a guest that have not got it yet the copy that others have.
     fn finish_copying(&mut self, guest: GuestId, object: u64, leftovers: &[Leftover]) {
-        let private = |leftover: &Leftover| {
-            let (served, inode) = leftover.served.clone()?;
-            (!self.objects.contains(&inode)).then_some((served, inode))
-        };
-        let copy = leftovers
-            .iter()
-            .find_map(|leftover| private(leftover).map(|(name, inode)| (leftover, name, inode)));
-        if let Some((leftover, name, inode)) = copy
-            && let Err(undone) = self.spread(guest, object, leftover, &name, inode)
-        {
-            return self.failed(leftover, undone);
+        for leftover in leftovers {
+            let done = self.try_finish_copying(guest, object, leftover);
+            if let Err(undone) = done {
+                return self.failed(leftover, undone);
+            }
         }
         for leftover in leftovers {
             self.unlink(leftover);
         }
     }
 
-    /// Replaces every name of `object` in the guest by a link to the copy behind `name`.
-    fn spread(
+    /// Does so where the name that `leftover` serves leads to the copy. What the guest has put there
+    /// instead is none.
+    fn try_finish_copying(
         &self,
         guest: GuestId,
         object: u64,
         leftover: &Leftover,
-        name: &[u8],
-        copy: u64,
     ) -> Result<(), Undone> {
-        let file = beneath::open_file(leftover.directory.as_fd(), name)
-            .map_err(|errno| Undone::Failed("openat2", errno))?;
+        let Some((served, inode)) = &leftover.served else {
+            return Ok(());
+        };
+        match copy_behind(&leftover.directory, served)? {
+            Some((file, origin)) if origin == object => {
+                self.spread(guest, object, &file, *inode)?;
+                origin::unmark(&file).map_err(|errno| Undone::Failed("fremovexattr", errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces every name of `object` in the guest by a link to its copy, of inode number `inode`.
+    fn spread(
+        &self,
+        guest: GuestId,
+        object: u64,
+        copy: &OwnedFd,
+        inode: u64,
+    ) -> Result<(), Undone> {
         let rest =
             self.scan.files.iter().filter(|file| {
                 file.inode() == object && self.scan.guest_of(file.directory) == guest
@@ -260,7 +314,7 @@ impl Recovery<'_> {
                 .map_err(|errno| Undone::Failed("openat2", errno))?;
             let name = self.scan.name_of(record);
             let directory = Rc::new(directory);
-            match Exchanged::new(directory, name, Purpose::Own, file.as_fd(), copy) {
+            match Exchanged::new(directory, name, Purpose::Own, copy.as_fd(), inode) {
                 Ok(exchanged) if exchanged.holds(object) => {
                     let finished = exchanged.finish();
                     finished.map_err(|errno| Undone::Failed("unlinkat", errno))?;
@@ -323,4 +377,17 @@ impl Leftover {
         let (name, inode) = self.served.as_ref()?;
         objects.contains(inode).then_some((name.as_slice(), *inode))
     }
+}
+
+/// The file behind a name, and the object that it is a copy of, if it is the copy of an interrupted
+/// break.
+fn copy_behind(directory: &OwnedFd, name: &[u8]) -> Result<Option<(OwnedFd, u64)>, Undone> {
+    let file = match beneath::open_file(directory.as_fd(), name) {
+        Ok(file) => file,
+        // Gone, or something that is no regular file.
+        Err(Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(Undone::Failed("openat2", errno)),
+    };
+    let object = origin::of(file.as_fd()).map_err(|e| Undone::Failed("fgetxattr", e))?;
+    Ok(object.map(|object| (file, object)))
 }
