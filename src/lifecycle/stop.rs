@@ -111,12 +111,36 @@ fn signal_guest(context: u32, init: Process, signal: i32, others: bool) -> bool 
 
 /// Whether a process would notice a signal: it has a handler, or would end by it.
 fn would_notice(pid: i32, signal: i32, is_init: bool) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/status"))
-        .is_ok_and(|status| notices(&status, signal, is_init))
+    let look = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.map_or(Answer::No, |status| answer(&status, signal, is_init))
+    };
+    // A shell blocks all signals while it starts a program; systemd blocks its own for good.
+    let mut looks = (0..LOOKS).map(|number| {
+        if number > 0 {
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        look()
+    });
+    let last = looks.find(|answer| *answer != Answer::Blocked);
+    last.unwrap_or(Answer::Yes) == Answer::Yes
+}
+
+/// How often a blocked signal is looked at, and how long after one another.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// What a process would do with a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+    /// It keeps it from being delivered, maybe to read it.
+    Blocked,
 }
 
 /// Process 1 of a guest gets no signal that it has no handler for.
-fn notices(status: &str, signal: i32, is_init: bool) -> bool {
+fn answer(status: &str, signal: i32, is_init: bool) -> Answer {
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
@@ -126,11 +150,12 @@ fn notices(status: &str, signal: i32, is_init: bool) -> bool {
         .ok()
         .and_then(|shift| 1u64.checked_shl(shift))
         .unwrap_or(0);
-    if is_init {
-        // systemd keeps its signals from being delivered, and reads them.
-        (mask("SigCgt:") | mask("SigBlk:")) & bit != 0
-    } else {
-        mask("SigIgn:") & bit == 0
+    let has = |name: &str| mask(name) & bit != 0;
+    match is_init {
+        true if has("SigCgt:") => Answer::Yes,
+        true if has("SigBlk:") => Answer::Blocked,
+        false if !has("SigIgn:") => Answer::Yes,
+        _ => Answer::No,
     }
 }
 
@@ -172,16 +197,16 @@ fn run_inside(settings: &GuestSettings, state: &StateDirectory, command: &[Strin
 
 #[cfg(test)]
 mod tests {
-    use super::notices;
+    use super::{Answer, answer};
 
     #[test]
     fn an_init_notices_what_it_handles_and_others_what_they_do_not_ignore() {
         let status = "SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n\
                       SigCgt:\t0000000000004000\n";
-        assert!(notices(status, 15, true));
-        assert!(notices(status, 1, true));
-        assert!(!notices(status, 2, true));
-        assert!(notices(status, 2, false));
-        assert!(!notices(status, 13, false));
+        assert_eq!(answer(status, 15, true), Answer::Yes);
+        assert_eq!(answer(status, 1, true), Answer::Blocked);
+        assert_eq!(answer(status, 2, true), Answer::No);
+        assert_eq!(answer(status, 2, false), Answer::Yes);
+        assert_eq!(answer(status, 13, false), Answer::No);
     }
 }
