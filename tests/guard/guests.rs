@@ -73,7 +73,9 @@ fn inv4_a_guest_that_tries_to_write_to_a_program_keeps_no_other_guest_from_runni
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     let refused = fs::OpenOptions::new().write(true).open(&mine).unwrap_err();
-                    assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+                    // The second where it counts as a writer before the guard is asked.
+                    let errors = [Some(libc::EPERM), Some(libc::ETXTBSY)];
+                    assert!(errors.contains(&refused.raw_os_error()), "{refused}");
                 }
             });
         }
