@@ -1,5 +1,7 @@
 //! Writes what a run learned: of each table, the rows that differ.
 
+use std::ops::Bound;
+
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::rows;
@@ -178,6 +180,48 @@ fn write_guests(
         };
         let (from, to) = (number.to_be_bytes(), number.wrapping_add(1).to_be_bytes());
         sync(&mut links, &from, &to, rows_of_guest.len(), row)?;
+    }
+    remove_strangers(&numbers, &mut links)
+}
+
+/// Removes links of numbers that no guest has: rows whose key was damaged, which no guest's own rows
+/// would ever replace.
+fn remove_strangers(
+    numbers: &Table<'_, u32, &'static [u8]>,
+    links: &mut Table<'_, &'static [u8], &'static [u8]>,
+) -> Result<(), Fault> {
+    // From one guest to the next there is nothing, so that this is a look at each gap.
+    let mut strangers = Vec::new();
+    let mut from: Vec<u8> = Vec::new();
+    for row in numbers.iter().map_err(redb::Error::from)? {
+        let (number, _) = row.map_err(redb::Error::from)?;
+        let number = number.value();
+        keys(links, &from, Some(&number.to_be_bytes()), &mut strangers)?;
+        let Some(next) = number.checked_add(1) else {
+            from = vec![u8::MAX; 4 + ObjectName::LENGTH + 1];
+            break;
+        };
+        from = next.to_be_bytes().to_vec();
+    }
+    keys(links, &from, None, &mut strangers)?;
+    for key in strangers {
+        links.remove(key.as_slice()).map_err(redb::Error::from)?;
+    }
+    Ok(())
+}
+
+/// The keys from `from` on, and before `to` if there is one.
+fn keys(
+    table: &Table<'_, &'static [u8], &'static [u8]>,
+    from: &[u8],
+    to: Option<&[u8]>,
+    found: &mut Vec<Vec<u8>>,
+) -> Result<(), Fault> {
+    let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+    let range = table.range::<&[u8]>((Bound::Included(from), to));
+    for row in range.map_err(redb::Error::from)? {
+        let (key, _) = row.map_err(redb::Error::from)?;
+        found.push(key.value().to_vec());
     }
     Ok(())
 }
