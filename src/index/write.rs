@@ -1,6 +1,6 @@
 //! Writes what a run learned: of each table, the rows that differ.
 
-use std::ops::Bound;
+use std::collections::HashSet;
 
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
@@ -55,15 +55,12 @@ fn write_objects(
     objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
     let mut table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
-    let row = |position: usize| {
-        let (name, stamp) = &objects[position];
+    let row = |&(name, stamp): &(ObjectName, Stamp)| {
         let key = name.to_bytes().to_vec();
-        let value = rows::seal("objects", &key, rows::stamp_to_bytes(stamp));
+        let value = rows::seal("objects", &key, rows::stamp_to_bytes(&stamp));
         (key, value)
     };
-    // Longer than any key, and so beyond all of them.
-    let end = [u8::MAX; ObjectName::LENGTH + 1];
-    sync(&mut table, &[], &end, objects.len(), row)?;
+    sync(&mut table, objects.iter(), row, |_, _| false)?;
     write_inodes(transaction, objects)
 }
 
@@ -148,122 +145,102 @@ fn write_guests(
 ) -> Result<(), Fault> {
     let mut numbers = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
     let mut links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
-    for (guest, rows_of_guest) in guests {
-        let value = rows::guest_to_bytes(guest);
-        let mut known = None;
-        for row in numbers.iter().map_err(redb::Error::from)? {
-            let (number, found) = row.map_err(redb::Error::from)?;
-            if found.value() == value {
-                known = Some(number.value());
-                break;
-            }
-        }
-        let number = if let Some(number) = known {
-            number
-        } else {
-            let last = numbers
-                .last()
-                .map_err(redb::Error::from)?
-                .map(|(number, _)| number.value());
-            let next = last.map_or(0, |last| last.wrapping_add(1));
-            numbers
-                .insert(next, value.as_slice())
-                .map_err(redb::Error::from)?;
-            next
-        };
-        let row = |position: usize| {
-            let row: &GuestLinks = &rows_of_guest[position];
-            let (object, _) = &objects[row.object as usize];
-            let key = rows::link_key(number, object);
-            let value = rows::seal("links", &key, rows::names_to_bytes(row.count, &row.names));
-            (key, value)
-        };
-        let (from, to) = (number.to_be_bytes(), number.wrapping_add(1).to_be_bytes());
-        sync(&mut links, &from, &to, rows_of_guest.len(), row)?;
+    let mut numbered = Vec::with_capacity(guests.len());
+    for (guest, rows) in guests {
+        numbered.push((number_of(&mut numbers, guest)?, rows));
     }
-    remove_strangers(&numbers, &mut links)
-}
-
-/// Removes links of numbers that no guest has: rows whose key was damaged, which no guest's own rows
-/// would ever replace.
-fn remove_strangers(
-    numbers: &Table<'_, u32, &'static [u8]>,
-    links: &mut Table<'_, &'static [u8], &'static [u8]>,
-) -> Result<(), Fault> {
-    // From one guest to the next there is nothing, so that this is a look at each gap.
-    let mut strangers = Vec::new();
-    let mut from: Vec<u8> = Vec::new();
+    numbered.sort_unstable_by_key(|(number, _)| *number);
+    let mut others = HashSet::new();
     for row in numbers.iter().map_err(redb::Error::from)? {
-        let (number, _) = row.map_err(redb::Error::from)?;
-        let number = number.value();
-        keys(links, &from, Some(&number.to_be_bytes()), &mut strangers)?;
-        let Some(next) = number.checked_add(1) else {
-            from = vec![u8::MAX; 4 + ObjectName::LENGTH + 1];
-            break;
-        };
-        from = next.to_be_bytes().to_vec();
+        others.insert(row.map_err(redb::Error::from)?.0.value());
     }
-    keys(links, &from, None, &mut strangers)?;
-    for key in strangers {
-        links.remove(key.as_slice()).map_err(redb::Error::from)?;
+    for (number, _) in &numbered {
+        // Where two guests have one number, keys of theirs were damaged.
+        if !others.remove(number) {
+            return Err(Fault::Damaged);
+        }
     }
-    Ok(())
+    let wanted = numbered
+        .iter()
+        .flat_map(|(number, rows)| rows.iter().map(|row| (*number, row)));
+    let row = |(number, row): (u32, &GuestLinks)| {
+        let (object, _) = &objects[row.object as usize];
+        let key = rows::link_key(number, object);
+        let value = rows::seal("links", &key, rows::names_to_bytes(row.count, &row.names));
+        (key, value)
+    };
+    // What guests link that were not part of this run.
+    let is_kept = |key: &[u8], value: &[u8]| {
+        let number = key.first_chunk().map(|number| u32::from_be_bytes(*number));
+        number.is_some_and(|number| others.contains(&number))
+            && rows::unseal("links", key, value).is_some()
+    };
+    sync(&mut links, wanted, row, is_kept)
 }
 
-/// The keys from `from` on, and before `to` if there is one.
-fn keys(
-    table: &Table<'_, &'static [u8], &'static [u8]>,
-    from: &[u8],
-    to: Option<&[u8]>,
-    found: &mut Vec<Vec<u8>>,
-) -> Result<(), Fault> {
-    let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-    let range = table.range::<&[u8]>((Bound::Included(from), to));
-    for row in range.map_err(redb::Error::from)? {
-        let (key, _) = row.map_err(redb::Error::from)?;
-        found.push(key.value().to_vec());
+/// The number of a guest, which gets one if it has none.
+fn number_of(numbers: &mut Table<'_, u32, &'static [u8]>, guest: &GuestRow) -> Result<u32, Fault> {
+    let value = rows::guest_to_bytes(guest);
+    for row in numbers.iter().map_err(redb::Error::from)? {
+        let (number, found) = row.map_err(redb::Error::from)?;
+        if found.value() == value {
+            return Ok(number.value());
+        }
     }
-    Ok(())
+    let last = numbers
+        .last()
+        .map_err(redb::Error::from)?
+        .map(|(number, _)| number.value());
+    let next = last.map_or(0, |last| last.wrapping_add(1));
+    numbers
+        .insert(next, value.as_slice())
+        .map_err(redb::Error::from)?;
+    Ok(next)
 }
 
-/// Makes the keys from `from` up to `to` hold exactly the rows number 0 to `count` - 1, which are
-/// sorted by key.
+/// Makes a table hold exactly the rows of `wanted`, which are sorted by key, and those that are
+/// there and are kept.
 ///
-/// Rows are made when they are looked at and not kept: there are as many as there are files.
-fn sync(
+/// Rows are made when they are looked at and not held: there are as many as there are files. A table
+/// out of order is damaged: a key that was changed on the disk hides what stands behind it from whoever
+/// looks for that.
+fn sync<T: Copy>(
     table: &mut Table<'_, &'static [u8], &'static [u8]>,
-    from: &[u8],
-    to: &[u8],
-    count: usize,
-    row: impl Fn(usize) -> (Vec<u8>, Vec<u8>),
+    wanted: impl Iterator<Item = T>,
+    row: impl Fn(T) -> (Vec<u8>, Vec<u8>),
+    is_kept: impl Fn(&[u8], &[u8]) -> bool,
 ) -> Result<(), Fault> {
     let (mut stale, mut missing) = (Vec::new(), Vec::new());
     {
         // One pass over two sorted sequences.
-        let mut wanted = (0..count)
-            .map(|position| (position, row(position)))
-            .peekable();
-        for present in table.range(from..to).map_err(redb::Error::from)? {
+        let mut wanted = wanted.map(|item| (item, row(item))).peekable();
+        let mut last: Option<Vec<u8>> = None;
+        for present in table.iter().map_err(redb::Error::from)? {
             let (key, value) = present.map_err(redb::Error::from)?;
             let (key, value) = (key.value(), value.value());
-            while let Some((position, _)) =
-                wanted.next_if(|(_, (wanted, _))| wanted.as_slice() < key)
-            {
-                missing.push(position);
+            if last.as_deref().is_some_and(|last| key <= last) {
+                return Err(Fault::Damaged);
+            }
+            let last = last.get_or_insert_default();
+            last.clear();
+            last.extend_from_slice(key);
+            while let Some((item, _)) = wanted.next_if(|(_, (wanted, _))| wanted.as_slice() < key) {
+                missing.push(item);
             }
             match wanted.next_if(|(_, (wanted, _))| wanted.as_slice() == key) {
                 Some((_, (_, wanted))) if wanted == value => {}
-                Some((position, _)) => missing.push(position),
+                Some((item, _)) => missing.push(item),
+                None if is_kept(key, value) => {}
                 None => stale.push(key.to_vec()),
             }
         }
-        missing.extend(wanted.map(|(position, _)| position));
+        missing.extend(wanted.map(|(item, _)| item));
     }
     for key in &stale {
         table.remove(key.as_slice()).map_err(redb::Error::from)?;
     }
-    for &position in &missing {
-        let (key, value) = row(position);
+    for item in missing {
+        let (key, value) = row(item);
         table
             .insert(key.as_slice(), value.as_slice())
             .map_err(redb::Error::from)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::still::refused_untouched;
 use crate::support::filesystem::{Filesystem, Kind, command};
@@ -144,6 +144,39 @@ fn inv7_a_row_that_was_lost_is_written_again_by_a_run_with_nothing_to_do() {
     assert_eq!(found.status.code(), Some(1), "the loss is seen");
     host.run(&[]);
     host.call(["verify"]);
+}
+
+/// A damaged key stands where none like it is looked for, and hides those that come after it.
+#[test]
+fn inv7_a_key_that_was_damaged_is_no_obstacle_to_the_rows_beside_it() {
+    const LINKS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("links");
+    let filesystem = Filesystem::new(Kind::Ext4);
+    for damaged in [0x20, 0xff] {
+        let (host, index) = indexed(&filesystem);
+        let database = Database::open(&index).unwrap();
+        let first = {
+            let transaction = database.begin_read().unwrap();
+            let links = transaction.open_table(LINKS).unwrap();
+            let (key, _) = links.first().unwrap().unwrap();
+            key.value().to_vec()
+        };
+        drop(database);
+        let mut bytes = fs::read(&index).unwrap();
+        let places: Vec<usize> = (0..bytes.len() - first.len())
+            .filter(|&at| bytes[at..].starts_with(&first))
+            .collect();
+        assert!(!places.is_empty());
+        for place in places {
+            // The number of a guest that there is not.
+            bytes[place] = damaged;
+        }
+        fs::write(&index, bytes).unwrap();
+        let found = output(&mut host.command(["verify"]));
+        assert_eq!(found.status.code(), Some(1), "the damage is seen");
+        host.run(&[]);
+        host.call(["verify"]);
+        fs::remove_dir_all(host.state()).unwrap();
+    }
 }
 
 #[test]
