@@ -357,7 +357,7 @@ impl Breaker {
                     guests: vec![&self.guest],
                     purpose: Purpose::Own,
                 };
-                if let Err(stuck) = take_back(exchanged, &sides) {
+                if let Err(stuck) = take_back(exchanged, sides) {
                     tracing::warn!(
                         ?stuck,
                         "a break could not be taken back; the next run does it"

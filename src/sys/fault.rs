@@ -38,6 +38,8 @@ macro_rules! points {
 points! {
     /// `openat2` of a guest's directory, or of the store's.
     OpenDirectory = "open-directory",
+    /// `getdents64` of a whole guest that is walked for names.
+    Walk = "walk",
     /// `openat2` of a file that is to be read.
     OpenFile = "open-file",
     /// `fcntl(F_SETLEASE)`.

@@ -11,11 +11,12 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::directory_times::DirectoryTimes;
+use super::late_names::LateNames;
 use super::object::{self, ProvenObject};
 use super::plan::Step;
 use super::prove::{Leased, Proven, Unproven, look_again};
 use super::replace::{Exchanged, Refused};
-use super::shared::Shared;
+use super::shared::{ObjectState, Shared};
 use super::tally::Tally;
 use super::temporary::Purpose;
 use super::transaction::{GRACE, Object, Replacement, Transaction};
@@ -31,6 +32,9 @@ use crate::sys::stamp::Stamp;
 /// Descriptors that waiting transactions may hold, for each worker.
 const MOST_HELD: usize = 2000;
 
+/// Files that were taken back before a worker walks their guests once more. Each holds two descriptors.
+const MOST_TAKEN_BACK: usize = 128;
+
 /// Directories that a worker keeps open.
 const DIRECTORIES_KEPT: usize = 512;
 
@@ -45,15 +49,6 @@ pub struct Participant<'a> {
     pub proven: Option<Proven>,
 }
 
-/// An object that can be linked by a plan.
-#[derive(Debug, Clone, Copy)]
-pub struct Known {
-    /// Its name in the store.
-    pub name: ObjectName,
-    /// Its inode when its content was last proven; `None` means that it has to be read.
-    pub proven: Option<Stamp>,
-}
-
 /// What one worker carries from one plan to the next.
 #[derive(Debug)]
 pub struct Applier<'a> {
@@ -63,6 +58,8 @@ pub struct Applier<'a> {
     /// Directories whose times this worker has asked to be kept.
     begun: HashSet<u32>,
     waiting: VecDeque<(Instant, Transaction)>,
+    /// What was taken back, to be looked at once more.
+    taken_back: Vec<(FileRecord, LateNames<'a>)>,
     held: usize,
     /// What it reads files with.
     pub digester: Digester,
@@ -78,6 +75,7 @@ impl<'a> Applier<'a> {
             directories: HashMap::new(),
             begun: HashSet::new(),
             waiting: VecDeque::new(),
+            taken_back: Vec::new(),
             held: 0,
             digester: Digester::default(),
         }
@@ -133,12 +131,12 @@ impl<'a> Applier<'a> {
         identity: Identity,
         steps: &[Step],
         participants: &mut [Participant<'_>],
-        objects: &[Known],
+        objects: &[ObjectState],
         tally: &mut Tally,
     ) {
         let mut transaction = Transaction::default();
-        // The object of the steps at hand; `None` when it could not be had.
-        let mut current: Option<(u32, Option<usize>)> = None;
+        // The object of the steps at hand, or why it is not linked.
+        let mut current: Option<(u32, Result<usize, Skip>)> = None;
         for step in steps {
             if tally.fatal.is_some() {
                 break;
@@ -153,9 +151,9 @@ impl<'a> Applier<'a> {
                     } else {
                         self.create(name, participant, tally)
                     };
-                    let made = add(&mut transaction, made);
+                    let made = transaction.add(made.ok_or(Skip::ObjectGone));
                     current = Some((instance, made));
-                    if let (true, Some(object)) = (is_copy, made) {
+                    if let (true, Ok(object)) = (is_copy, made) {
                         self.replace(identity, participant, object, &mut transaction, tally);
                         if let Some(done) = transaction.replacements.last_mut() {
                             done.is_by_its_copy = done.object == object;
@@ -164,18 +162,21 @@ impl<'a> Applier<'a> {
                 }
                 Step::Replace { member, instance } => {
                     if current.is_none_or(|(number, _)| number != instance) {
-                        let known = objects.iter().find(|known| known.name.instance == instance);
-                        let found = known.and_then(|known| self.open_object(known, tally));
-                        current = Some((instance, add(&mut transaction, found)));
+                        let state = objects.iter().find(|state| state.name.instance == instance);
+                        let found = state.ok_or(Skip::ObjectGone);
+                        let found = found.and_then(|state| self.open_object(state, tally));
+                        current = Some((instance, transaction.add(found)));
                     }
-                    let Some((_, Some(object))) = current else {
-                        tally
-                            .skipped
-                            .add(Skip::ObjectGone, count(participants[member].files));
-                        continue;
-                    };
                     let participant = &mut participants[member];
-                    self.replace(identity, participant, object, &mut transaction, tally);
+                    match current {
+                        Some((_, Ok(object))) => {
+                            self.replace(identity, participant, object, &mut transaction, tally);
+                        }
+                        Some((_, Err(skip))) => {
+                            tally.skipped.add(skip, count(participant.files));
+                        }
+                        None => {}
+                    }
                 }
             }
         }
@@ -188,6 +189,10 @@ impl<'a> Applier<'a> {
     pub fn finish_all(&mut self, tally: &mut Tally) {
         while let Some((begun, transaction)) = self.waiting.pop_front() {
             self.finish(begun, transaction, tally);
+        }
+        if !self.taken_back.is_empty() {
+            std::thread::sleep(GRACE);
+            self.lead_late(tally);
         }
     }
 
@@ -207,7 +212,21 @@ impl<'a> Applier<'a> {
             std::thread::sleep(rest);
         }
         self.held -= transaction.descriptors();
-        transaction.finish(self.shared, tally);
+        self.taken_back
+            .extend(transaction.finish(self.shared, tally));
+        if self.taken_back.len() >= MOST_TAKEN_BACK {
+            std::thread::sleep(GRACE);
+            self.lead_late(tally);
+        }
+    }
+
+    /// Looks once more at what was taken back.
+    fn lead_late(&mut self, tally: &mut Tally) {
+        let shared = self.shared;
+        let all = std::mem::take(&mut self.taken_back);
+        for (which, stuck) in LateNames::lead_all(all.iter().map(|(_, names)| names)) {
+            tally.errors.push(stuck.at(shared.host_path(&all[which].0)));
+        }
     }
 
     /// Makes the participant's inode an object.
@@ -310,30 +329,28 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Opens an object that is to be linked.
-    fn open_object(&mut self, known: &Known, tally: &mut Tally) -> Option<Object> {
-        let opened = object::open(
-            self.shared,
-            &known.name,
-            known.proven.as_ref(),
-            &mut self.digester,
-        );
-        match opened {
-            Ok(ProvenObject { file, inode, links }) => Some(Object {
-                file,
-                inode,
-                links,
-                name: known.name,
-                is_new: false,
-                must_stay: false,
-                guests: Vec::new(),
-            }),
-            Err(error) => {
-                // Where it is gone, the next run makes it anew.
-                tally.errors.extend(error);
-                None
-            }
+    /// Opens an object that is to be linked, if the guests that have it are those that were found.
+    fn open_object(&mut self, state: &ObjectState, tally: &mut Tally) -> Result<Object, Skip> {
+        let shared = self.shared;
+        let proven = state.proven.as_ref();
+        let opened = object::open(shared, &state.name, proven, &mut self.digester);
+        let ProvenObject { file, stamp } = opened.map_err(|error| {
+            // Where it is gone, the next run makes it anew.
+            tally.errors.extend(error);
+            Skip::ObjectGone
+        })?;
+        if !shared.has_names_as_found(state, &stamp) {
+            return Err(Skip::Changed);
         }
+        Ok(Object {
+            file,
+            inode: stamp.inode,
+            links: stamp.link_count,
+            name: state.name,
+            is_new: false,
+            must_stay: false,
+            guests: Vec::new(),
+        })
     }
 
     /// Replaces every name of the participant by a link to the object.
@@ -386,8 +403,11 @@ impl<'a> Applier<'a> {
         if let Some((reason, file)) = refused {
             // A link group is replaced whole or not at all.
             let back = new.take_back(names, &leased.file, &participant.guests, self.shared);
-            if let Err(stuck) = back {
-                transaction.objects[object].stuck(stuck, self.shared.host_path(file), tally);
+            match back {
+                Ok(late) => self.taken_back.extend(late.map(|names| (*file, names))),
+                Err(stuck) => {
+                    transaction.objects[object].stuck(stuck, self.shared.host_path(file), tally);
+                }
             }
             self.count_refusal(reason, file, participant.files, tally);
             return;
@@ -475,11 +495,6 @@ impl<'a> Applier<'a> {
         self.directories.insert(directory, Rc::clone(&open));
         Ok(open)
     }
-}
-
-fn add(transaction: &mut Transaction, object: Option<Object>) -> Option<usize> {
-    transaction.objects.push(object?);
-    Some(transaction.objects.len() - 1)
 }
 
 fn count(files: &[FileRecord]) -> u64 {

@@ -19,9 +19,10 @@ use serde::Serialize;
 
 use super::directory_times::DirectoryTimes;
 use super::group::inodes;
+use super::late_names::LateNames;
 use super::prove::{Leased, Unproven};
 use super::recover::recover;
-use super::replace::{Exchanged, Refused};
+use super::replace::{Exchanged, Refused, Stuck};
 use super::shared::Source;
 use super::take_back::{Sides, take_back};
 use super::temporary::{self, Purpose};
@@ -122,6 +123,7 @@ pub fn deunify(
         report: &mut report,
         directories: HashMap::new(),
         times: DirectoryTimes::new(),
+        parted: Vec::new(),
     };
     for batch in groups.chunks(BATCH) {
         let copies: Vec<_> = batch.iter().filter_map(|names| work.copy(names)).collect();
@@ -131,6 +133,7 @@ pub fn deunify(
             .filter_map(|copy| work.put_in_place(copy))
             .collect();
         std::thread::sleep(GRACE);
+        work.lead_late();
         for placed in placed {
             progress.advance(placed.copy.names[0].size());
             work.finish(placed);
@@ -139,6 +142,10 @@ pub fn deunify(
         if work.times.is_full() {
             work.restore_times();
         }
+    }
+    if !work.parted.is_empty() {
+        std::thread::sleep(GRACE);
+        work.lead_late();
     }
     work.restore_times();
     Ok(report)
@@ -150,21 +157,23 @@ struct Copy<'a> {
     object: LeasedFile,
     private: LeasedFile,
     inode: u64,
-    /// The object's ctime, which our own exchanges move on.
-    ctime: Timestamp,
+    /// The object's link count and ctime, which our own changes move on.
+    as_left: (u32, Timestamp),
 }
 
 impl Copy<'_> {
     /// Whether somebody changed a name of the object. Another guest's change counts, too: it cannot
     /// be told apart.
     fn is_touched(&self) -> bool {
-        Stamp::of(self.object.as_fd()).map(|stamp| stamp.ctime) != Ok(self.ctime)
+        let now = Stamp::of(self.object.as_fd());
+        now.map(|stamp| (stamp.link_count, stamp.ctime)) != Ok(self.as_left)
     }
 
-    /// After a change of our own.
-    fn look_again(&mut self) {
+    /// After a change of our own, which took `names` of the object. The count stays as we reckon it: a name
+    /// that somebody made since the last look would be taken for part of our change.
+    fn look_again(&mut self, names: u32) {
         if let Ok(stamp) = Stamp::of(self.object.as_fd()) {
-            self.ctime = stamp.ctime;
+            self.as_left = (self.as_left.0.saturating_sub(names), stamp.ctime);
         }
     }
 }
@@ -175,6 +184,14 @@ struct Placed<'a> {
     exchanged: Vec<Exchanged>,
 }
 
+/// An object that was given up.
+struct Parted<'a> {
+    file: &'a FileRecord,
+    /// As of the [`Copy`].
+    as_left: (u32, Timestamp),
+    late: LateNames<'a>,
+}
+
 struct Work<'a> {
     guest: &'a Guest,
     scan: &'a Scan,
@@ -183,6 +200,8 @@ struct Work<'a> {
     report: &'a mut DeunifyReport,
     directories: HashMap<u32, Rc<OwnedFd>>,
     times: DirectoryTimes,
+    /// Objects of which the guest has no name any more, or should have none.
+    parted: Vec<Parted<'a>>,
 }
 
 impl<'a> Work<'a> {
@@ -227,7 +246,7 @@ impl<'a> Work<'a> {
             object: leased.file,
             private: copy,
             inode,
-            ctime: leased.stamp.ctime,
+            as_left: (leased.stamp.link_count, leased.stamp.ctime),
         })
     }
 
@@ -250,7 +269,7 @@ impl<'a> Work<'a> {
                 Ok(done) => {
                     let is_meant = done.holds(file.inode());
                     exchanged.push(done);
-                    copy.look_again();
+                    copy.look_again(0);
                     if is_meant {
                         continue;
                     }
@@ -275,7 +294,13 @@ impl<'a> Work<'a> {
     /// Makes it final, or takes it back where a process waits to write to the object: it had
     /// resolved the name before the exchange. One that waits to write to the copy has come since,
     /// and what it writes must be found there.
-    fn finish(&mut self, Placed { copy, exchanged }: Placed<'a>) {
+    fn finish(
+        &mut self,
+        Placed {
+            mut copy,
+            exchanged,
+        }: Placed<'a>,
+    ) {
         let objection = if !copy.object.has_no_writer() && copy.private.is_unbroken() {
             Some("a process writes to this shared file; run it again")
         } else {
@@ -302,6 +327,42 @@ impl<'a> Work<'a> {
                 self.report.errors.push(error);
             }
         }
+        copy.look_again(u32::try_from(copy.names.len()).unwrap_or(0));
+        self.part(&copy);
+    }
+
+    /// The guest has the copy and not the object any more.
+    fn part(&mut self, copy: &Copy<'a>) {
+        let (object, private) = (copy.object.as_fd(), copy.private.as_fd());
+        let late = LateNames::new(object, private, vec![self.guest], Purpose::Own);
+        let file = &copy.names[0];
+        let led = late.map_err(Stuck::from).and_then(|late| {
+            if copy.is_touched() {
+                late.lead()?;
+            }
+            self.parted.push(Parted {
+                file,
+                as_left: copy.as_left,
+                late,
+            });
+            Ok(())
+        });
+        if let Err(stuck) = led {
+            self.report.errors.push(stuck.at(self.host_path(file)));
+        }
+    }
+
+    /// Leads names to the copies that calls gave the objects which were under way when these were given up.
+    fn lead_late(&mut self) {
+        let mut parted = std::mem::take(&mut self.parted);
+        parted.retain(|one| {
+            let now = one.late.parted();
+            now.map(|stamp| (stamp.link_count, stamp.ctime)) != Ok(one.as_left)
+        });
+        for (which, stuck) in LateNames::lead_all(parted.iter().map(|one| &one.late)) {
+            let path = self.host_path(parted[which].file);
+            self.report.errors.push(stuck.at(path));
+        }
     }
 
     fn undo(&mut self, copy: &Copy<'_>, exchanged: Vec<Exchanged>) {
@@ -312,7 +373,7 @@ impl<'a> Work<'a> {
             guests: vec![self.guest],
             purpose: Purpose::Own,
         };
-        if let Err(stuck) = take_back(exchanged, &sides) {
+        if let Err(stuck) = take_back(exchanged, sides) {
             let error = stuck.at(self.host_path(&copy.names[0]));
             self.report.errors.push(error);
         }

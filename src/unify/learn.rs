@@ -38,7 +38,8 @@ pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
         })
         .map(FileRecord::inode)
         .collect();
-    let is_kept = |inode: &u64| !changed.contains(inode) && !shared.objects.contains_key(inode);
+    let is_kept =
+        |inode: &u64| !changed.contains(inode) && !shared.objects.by_inode.contains_key(inode);
     let rows = shared.read.iter().filter(|(inode, _)| is_kept(inode));
     update.read = rows.map(|(inode, row)| (*inode, *row)).collect();
     let places = shared.extents.iter();
@@ -64,7 +65,7 @@ fn proven_objects(shared: &Shared<'_>, tally: &Tally) -> Vec<(ObjectName, Stamp)
         .iter()
         .map(|linked| (linked.name, linked.stamp))
         .collect();
-    let before = shared.objects.values();
+    let before = shared.objects.by_inode.values();
     objects.extend(before.filter_map(|state| Some((state.name, state.proven?))));
     // Of an object that was linked, what was seen after that counts: it stands first.
     objects.sort_by_key(|(name, _)| *name);

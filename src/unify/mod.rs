@@ -11,7 +11,8 @@
 //!  │  └ apply    do it
 //!  │     └ transaction  what can be undone until it is certain
 //!  │        ├ replace   one name
-//!  │        └ take_back the names of one file, also those that the guest has moved meanwhile
+//!  │        ├ take_back the names of one file, also those that the guest has moved meanwhile
+//!  │        └ late_names  names that a call under way gives to the wrong inode
 //!  ├ names     every name of a guest and its inode number
 //!  ├ extents   one group where guests share extents and no inodes: prove, compare, share
 //!  ├ object    an object, proven and marked
@@ -28,6 +29,7 @@ mod deunify;
 pub(crate) mod directory_times;
 mod extents;
 pub mod group;
+mod late_names;
 mod learn;
 pub(crate) mod names;
 mod object;

@@ -7,13 +7,18 @@ use rustix::io::Errno;
 
 use crate::guest::Guest;
 use crate::sys::beneath;
+use crate::sys::fault::{self, Point};
 
 /// Calls `visit` with each name of the guest: the path of its directory below the vdir, the name,
 /// and the inode number. What is mounted in the guest is not entered.
 ///
 /// # Errors
 /// The first directory that cannot be read ends it.
-pub fn each_name(guest: &Guest, mut visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), Errno> {
+pub fn each_name(guest: &Guest, visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), Errno> {
+    fault::at(Point::Walk, || walk(guest, visit))
+}
+
+fn walk(guest: &Guest, mut visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), Errno> {
     let mut directories = vec![Vec::new()];
     while let Some(path) = directories.pop() {
         let directory = match beneath::open_directory(guest.root.as_fd(), &path) {

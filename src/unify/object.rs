@@ -34,10 +34,8 @@ use crate::sys::stamp::{Stamp, Timestamp};
 pub struct ProvenObject {
     /// The file.
     pub file: LeasedFile,
-    /// Its inode number.
-    pub inode: u64,
-    /// Its link count.
-    pub links: u32,
+    /// Its inode, as it was when the lease was granted.
+    pub stamp: Stamp,
 }
 
 /// Milliseconds between two ticks of the clock that stamps inodes, at the slowest (`HZ` of 100). A
@@ -84,9 +82,9 @@ pub fn open(
             _ => failed("openat2", errno),
         })?;
     let leased = Leased::new(opened).map_err(unproven)?;
-    let (inode, links) = (leased.stamp.inode, leased.stamp.link_count);
+    let stamp = leased.stamp;
     let is_marked = leased.is_marked;
-    let is_as_proven = proven.is_some_and(|proven| leased.stamp.is_unchanged_since(proven));
+    let is_as_proven = proven.is_some_and(|proven| stamp.is_unchanged_since(proven));
     let file = if is_as_proven {
         leased.file
     } else {
@@ -119,7 +117,7 @@ pub fn open(
     if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
         return Err(failed("ioctl(FS_IOC_SETFLAGS)", errno));
     }
-    Ok(ProvenObject { file, inode, links })
+    Ok(ProvenObject { file, stamp })
 }
 
 /// Proves and marks the objects that this run has not linked (`tally`) and the index does not know:
@@ -130,6 +128,7 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
     let linked: HashSet<ObjectName> = tally.objects.iter().map(|linked| linked.name).collect();
     let unknown: Vec<ObjectName> = shared
         .objects
+        .by_inode
         .values()
         .collect::<Vec<_>>()
         .into_par_iter()

@@ -17,7 +17,7 @@ use super::learn::learn;
 use super::object::learn_unknown;
 use super::recover::recover;
 use super::share::{has_candidates, share};
-use super::shared::{ObjectState, Shared, Source, know_objects, most_links, unseen};
+use super::shared::{ObjectState, Objects, Shared, Source, most_links};
 use super::tally::Tally;
 use crate::display::Shown;
 use crate::error::Error;
@@ -93,7 +93,7 @@ pub fn unify(
         None => Index::peek(state_directory, &store),
     };
     let _announced = (!options.dry_run).then(|| lock.announce());
-    let mut objects = know_objects(store.look_at_all()?, &loaded.objects);
+    let mut objects = Objects::look(&mut store, &loaded.objects)?;
     report.seconds.load = began_at.elapsed().as_secs_f64();
 
     let scanning = Instant::now();
@@ -101,9 +101,10 @@ pub fn unify(
     let mut scan = walk(location, sources, options, &objects, progress);
     if !options.dry_run && !scan.leftovers.is_empty() {
         let guests: Vec<&Guest> = sources.iter().map(|source| &source.guest).collect();
-        let all = objects.iter().map(|(inode, state)| (*inode, state.name));
+        let all = objects.by_inode.iter();
+        let all = all.map(|(inode, state)| (*inode, state.name));
         report.errors.extend(recover(&guests, &scan, all));
-        objects = know_objects(store.look_at_all()?, &loaded.objects);
+        objects = Objects::look(&mut store, &loaded.objects)?;
         scan = walk(location, sources, options, &objects, progress);
     }
     // What is known of each stands in `objects`.
@@ -112,7 +113,7 @@ pub fn unify(
 
     let grouping = Instant::now();
     group::sort(&mut scan.files, options.mtime);
-    let unseen = unseen(&objects, &scan);
+    let unseen = objects.unseen(&scan);
     let mut shared = Shared {
         store: &store,
         lock: &lock,
@@ -204,7 +205,7 @@ fn walk(
     location: &StoreLocation,
     sources: &[Source],
     options: &Options,
-    objects: &HashMap<u64, ObjectState>,
+    objects: &Objects,
     progress: &dyn Progress,
 ) -> Scan {
     let requests: Vec<Request<'_>> = sources
@@ -217,7 +218,7 @@ fn walk(
     // Who has a name of an object now had one when it was looked at: only runs give objects to guests.
     let known = Known {
         device: location.device,
-        stamp_of: &|inode| objects.get(&inode).map(|state| state.stamp),
+        stamp_of: &|inode| objects.by_inode.get(&inode).map(|state| state.stamp),
     };
     scan(&requests, options.smallest, Some(&known), progress)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::apply::{Applier, Known, Participant};
+use super::apply::{Applier, Participant};
 use super::group::inodes;
 use super::plan::{Instance, Member, Step, plan};
 use super::prove::Proven;
@@ -93,13 +93,8 @@ pub fn share(
         if shared.dry_run {
             count(&steps, &participants, tally);
         } else {
-            let known: Vec<Known> = of_identity
-                .map(|object| Known {
-                    name: object.state.name,
-                    proven: object.state.proven,
-                })
-                .collect();
-            applier.apply(identity, &steps, &mut participants, &known, tally);
+            let objects: Vec<ObjectState> = of_identity.map(|object| *object.state).collect();
+            applier.apply(identity, &steps, &mut participants, &objects, tally);
         }
     }
 }
@@ -118,10 +113,7 @@ impl Candidate<'_> {
             .into_iter()
             .map(|(guest, _)| guest)
             .collect();
-        let stamp = self
-            .files
-            .first()
-            .map_or(self.state.stamp, |file| shared.scan.stamp_of(file));
+        let stamp = self.state.stamp;
         // One name is the store's. Any that the scan did not see may be a scanned guest's, too.
         if u64::from(stamp.link_count) > self.files.len() as u64 + 1 {
             guests.extend(shared.census().holders(stamp.inode));

@@ -19,7 +19,7 @@ use crate::report::Progress;
 use crate::scan::{FileRecord, GuestId, Scan};
 use crate::store::{ObjectName, Store, StoreLock};
 use crate::sys::beneath;
-use crate::sys::stamp::{Stamp, Timestamp};
+use crate::sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
 /// One guest that takes part.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Source {
 pub struct ObjectState {
     /// Its name.
     pub name: ObjectName,
-    /// Its inode, as it was when the run began.
+    /// Its inode, as it was before the guests were walked.
     pub stamp: Stamp,
     /// Its inode when its content was last known to be what the name says.
     pub proven: Option<Stamp>,
@@ -65,8 +65,8 @@ pub struct Shared<'a> {
     pub progress: &'a dyn Progress,
     /// The guests and what of them is left out.
     pub sources: &'a [Source],
-    /// Every object, by its inode.
-    pub objects: HashMap<u64, ObjectState>,
+    /// Every object.
+    pub objects: Objects,
     /// What earlier runs read in files that stay private, by inode.
     pub read: &'a HashMap<u64, (Stamp, Identity)>,
     /// Where on the disk earlier runs have put shared extents of these, by inode.
@@ -92,10 +92,26 @@ impl Shared<'_> {
         &self.sources[usize::from(guest)].guest
     }
 
+    /// Those of a count of names by guest.
+    #[must_use]
+    pub fn guests(&self, counts: &[(GuestId, u32)]) -> Vec<&Guest> {
+        counts.iter().map(|&(guest, _)| self.guest(guest)).collect()
+    }
+
     /// The object that an inode is, if it is one.
     #[must_use]
     pub fn object_of(&self, inode: u64) -> Option<&ObjectState> {
-        self.objects.get(&inode)
+        self.objects.by_inode.get(&inode)
+    }
+
+    /// Whether nobody has added, moved or removed a name of the object since before the guests were walked
+    /// for them. The link count does not tell: a name that one guest removed makes up for one that another
+    /// moved past the walk, to which the object would be given a second time (invariant 3).
+    #[must_use]
+    pub fn has_names_as_found(&self, object: &ObjectState, now: &Stamp) -> bool {
+        let before = &object.stamp;
+        // A change in the tick of the last one would not show.
+        now.is_unchanged_since(before) && before.ctime < self.objects.looked
     }
 
     /// A file's path on the host, for messages.
@@ -139,45 +155,69 @@ impl Shared<'_> {
     pub fn census(&self) -> &Census {
         self.census.get_or_init(|| {
             let guests: Vec<&Guest> = self.sources.iter().map(|source| &source.guest).collect();
-            let wanted: HashSet<u64> = self.objects.keys().copied().collect();
+            let wanted: HashSet<u64> = self.objects.by_inode.keys().copied().collect();
             Census::take(&guests, &wanted)
         })
     }
 }
 
-/// Every object by its inode.
-#[must_use]
-pub fn know_objects(
-    listed: Vec<(ObjectName, Stamp)>,
-    loaded: &HashMap<ObjectName, Stamp>,
-) -> HashMap<u64, ObjectState> {
-    let known = listed.into_iter().map(|(name, stamp)| {
-        let proven = loaded.get(&name);
-        let proven = proven.filter(|proven| proven.inode == stamp.inode).copied();
-        let state = ObjectState {
-            name,
-            stamp,
-            proven,
-        };
-        (stamp.inode, state)
-    });
-    known.collect()
+/// The objects of a store at one moment.
+#[derive(Debug)]
+pub struct Objects {
+    /// Each, by its inode.
+    pub by_inode: HashMap<u64, ObjectState>,
+    /// When they began to be looked at.
+    pub looked: Timestamp,
 }
 
-/// Those of the objects that no scanned guest links.
-#[must_use]
-pub fn unseen(objects: &HashMap<u64, ObjectState>, scan: &Scan) -> Vec<ObjectState> {
-    let seen: HashSet<u64> = scan
-        .files
-        .iter()
-        .map(FileRecord::inode)
-        .filter(|inode| objects.contains_key(inode))
-        .collect();
-    let unseen = objects.values();
-    unseen
-        .filter(|state| !seen.contains(&state.stamp.inode))
-        .copied()
-        .collect()
+impl Objects {
+    /// Looks at all of them. `proven` has their inodes by when they were last known to be what they
+    /// should be.
+    ///
+    /// # Errors
+    /// A directory of the store that cannot be read.
+    pub fn look(store: &mut Store, proven: &HashMap<ObjectName, Stamp>) -> Result<Self, Error> {
+        let now = Timestamp::now();
+        let listed = store.look_at_all()?;
+        // Changed a moment ago, by a run before this one or by what it mended. Nothing could be said of
+        // these ([`Shared::has_names_as_found`]).
+        let is_recent = |ctime: Timestamp| ctime >= now && ctime.seconds <= now.seconds + 1;
+        let (looked, listed) = if listed.iter().any(|(_, stamp)| is_recent(stamp.ctime)) {
+            (wait_for_next_tick(), store.look_at_all()?)
+        } else {
+            (now, listed)
+        };
+        let known = listed.into_iter().map(|(name, stamp)| {
+            let proven = proven.get(&name);
+            let proven = proven.filter(|proven| proven.inode == stamp.inode).copied();
+            let state = ObjectState {
+                name,
+                stamp,
+                proven,
+            };
+            (stamp.inode, state)
+        });
+        Ok(Self {
+            by_inode: known.collect(),
+            looked,
+        })
+    }
+
+    /// Those that no scanned guest links.
+    #[must_use]
+    pub fn unseen(&self, scan: &Scan) -> Vec<ObjectState> {
+        let seen: HashSet<u64> = scan
+            .files
+            .iter()
+            .map(FileRecord::inode)
+            .filter(|inode| self.by_inode.contains_key(inode))
+            .collect();
+        let unseen = self.by_inode.values();
+        unseen
+            .filter(|state| !seen.contains(&state.stamp.inode))
+            .copied()
+            .collect()
+    }
 }
 
 /// The most links that an inode can have, by filesystem.

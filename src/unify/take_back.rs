@@ -11,48 +11,48 @@
 //!
 //! No name of the guest led to the new inode before: an object is linked into a guest by one file,
 //! and a private copy has just been made. So *every* name by which the guest has the new inode is
-//! one of this file, and is led to the old one.
+//! one of this file, and is led to the old one ([`super::late_names`]).
 //!
 //! The last name may hold another file than the old one, which the guest put there in the instant
 //! before the exchange. Where it has moved that name on, too, the file is put wherever our link is
 //! now; where that cannot be told, it is kept under a name of its own and reported.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use rustix::io::Errno;
-
-use super::names::each_name;
-use super::replace::{Exchanged, Refused, Stuck};
-use super::temporary::{self, Purpose};
+use super::late_names::{LateNames, MOST_WALKS, lead, names_of};
+use super::replace::{Exchanged, Stuck};
+use super::temporary::Purpose;
 use crate::guest::Guest;
 use crate::sys::beneath;
 use crate::sys::stamp::Stamp;
 
-/// How often a guest is walked for names that it moves on meanwhile.
-const MOST_WALKS: u32 = 20;
-
 /// A file that was replaced and what it was replaced by.
 #[derive(Debug)]
-pub struct Sides<'a> {
+pub struct Sides<'a, 'g> {
     /// What the names led to.
     pub old: BorrowedFd<'a>,
     /// What they lead to.
     pub new: BorrowedFd<'a>,
-    /// The link count of `new` without any name of this file.
+    /// The link count of `new` without any name of this file; other guests may have moved it on.
     pub links_without: u32,
     /// Who has the file.
-    pub guests: Vec<&'a Guest>,
+    pub guests: Vec<&'g Guest>,
     /// What temporary names are marked with.
     pub purpose: Purpose,
 }
 
 /// Leads every name of the file to what it led to before, the last one first.
 ///
+/// Where other guests have names of `new`, a call that is under way can still make one of it here: what
+/// comes back is for the caller to look once more, a little later.
+///
 /// # Errors
 /// The first [`Stuck`]; all names are tried, whatever becomes of one.
-pub fn take_back(mut names: Vec<Exchanged>, sides: &Sides<'_>) -> Result<(), Stuck> {
+pub fn take_back<'g>(
+    mut names: Vec<Exchanged>,
+    sides: Sides<'_, 'g>,
+) -> Result<Option<LateNames<'g>>, Stuck> {
     let old = Stamp::of(sides.old)?;
     let displaced = names.pop_if(|last| !last.holds(old.inode));
     let is_alone = names.is_empty();
@@ -66,28 +66,36 @@ pub fn take_back(mut names: Vec<Exchanged>, sides: &Sides<'_>) -> Result<(), Stu
     }
     if let Some(name) = displaced {
         // Our link is in its place, if the others are not missing as well.
-        let found = put_in_place(name, gone.is_empty(), sides);
+        let found = put_in_place(name, gone.is_empty(), &sides);
         result = result.and(found);
     }
     // A stuck name leads to the new inode, and is the next run's: what else does is no stray then.
     result?;
     let new = Stamp::of(sides.new)?;
+    // Where others have names of it, too, the count can be right with a stray: one of theirs is gone.
+    let is_shared = sides.links_without > 0;
     let has_strays = || Stamp::of(sides.new).is_ok_and(|now| now.link_count > sides.links_without);
     let owner = match &belongs {
         Ok(Some(file)) if is_alone => file.as_fd(),
         _ => sides.old,
     };
+    let is_doubtful = is_shared || !gone.is_empty();
     let mut walks = 0;
     // Where other guests add names meanwhile the count stays high, and there is nothing to find.
-    while walks < MOST_WALKS && (has_strays() || (walks == 0 && !gone.is_empty())) {
+    while walks < MOST_WALKS && (has_strays() || (walks == 0 && is_doubtful)) {
         for guest in &sides.guests {
-            lead_back(guest, new.inode, owner, sides.purpose)?;
+            lead(guest, new.inode, owner, sides.purpose)?;
         }
         walks += 1;
     }
     // Not before: the old inode could have had no other name.
     gone.into_iter().for_each(Exchanged::forget);
-    Ok(())
+    if !is_shared {
+        // Without a name it cannot get one any more (`vfs_link`, fs/namei.c).
+        return Ok(None);
+    }
+    let late = LateNames::new(sides.new, owner, sides.guests, sides.purpose)?;
+    Ok(Some(late))
 }
 
 /// The name that could not be undone because the guest has moved it, with errors put into `result`.
@@ -105,7 +113,11 @@ fn stays(
 
 /// Puts what `name` holds in the place of our link, which the guest has moved. `is_only_one` says
 /// that no other name of the file is missing, so that the one that is found must be it.
-fn put_in_place(mut name: Exchanged, is_only_one: bool, sides: &Sides<'_>) -> Result<(), Stuck> {
+fn put_in_place(
+    mut name: Exchanged,
+    is_only_one: bool,
+    sides: &Sides<'_, '_>,
+) -> Result<(), Stuck> {
     let new = Stamp::of(sides.new)?.inode;
     for _ in 0..MOST_WALKS {
         let mut strays = Vec::new();
@@ -135,58 +147,4 @@ fn put_in_place(mut name: Exchanged, is_only_one: bool, sides: &Sides<'_>) -> Re
     }
     name.forget();
     Ok(())
-}
-
-/// Leads every name by which the guest has the inode `new` to the one behind `old`. A name that the
-/// guest moves during the walk may be missed.
-fn lead_back(guest: &Guest, new: u64, old: BorrowedFd<'_>, purpose: Purpose) -> Result<(), Stuck> {
-    let inode = Stamp::of(old)?.inode;
-    for _ in 0..MOST_WALKS {
-        let strays = names_of(guest, new)?;
-        if strays.is_empty() {
-            return Ok(());
-        }
-        for stray in strays {
-            let opened = beneath::open_directory(guest.root.as_fd(), &stray.directory);
-            let Ok(directory) = opened else {
-                continue;
-            };
-            let directory: Rc<OwnedFd> = directory.into();
-            match Exchanged::new(directory, &stray.name, purpose, old, inode) {
-                Ok(exchanged) if exchanged.holds(new) => exchanged.finish()?,
-                // Another file stood there by then: back with it, and the next walk finds the name.
-                Ok(exchanged) => {
-                    if let Some(moved) = exchanged.undo()? {
-                        return Err(moved.keep());
-                    }
-                }
-                // Moved on: the next walk finds it.
-                Err(Refused::Changed | Refused::NameTaken) => {}
-                Err(Refused::SourceGone) => return Err(Errno::NOENT.into()),
-                Err(Refused::Failed(_, errno)) => return Err(errno.into()),
-            }
-        }
-    }
-    Err(Stuck::Restless)
-}
-
-/// A name in a guest.
-struct Name {
-    /// The path of its directory, below the vdir.
-    directory: Vec<u8>,
-    name: Vec<u8>,
-}
-
-/// The names of an inode in a guest.
-fn names_of(guest: &Guest, inode: u64) -> Result<Vec<Name>, Errno> {
-    let mut found = Vec::new();
-    each_name(guest, |directory, name, of| {
-        if of == inode && !temporary::is_one(name) {
-            found.push(Name {
-                directory: directory.to_vec(),
-                name: name.to_vec(),
-            });
-        }
-    })?;
-    Ok(found)
 }

@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::late_names::{LateNames, MOST_WALKS};
 use super::object;
 use super::prove::{Change, look_again};
 use super::replace::{Exchanged, Stuck};
@@ -84,6 +85,15 @@ pub struct Replacement {
 }
 
 impl Transaction {
+    /// Takes an object in: its position among the transaction's.
+    ///
+    /// # Errors
+    /// Why there is none, as it was given.
+    pub fn add(&mut self, object: Result<Object, Skip>) -> Result<usize, Skip> {
+        self.objects.push(object?);
+        Ok(self.objects.len() - 1)
+    }
+
     /// Objects, old files and directories.
     #[must_use]
     pub fn descriptors(&self) -> usize {
@@ -103,7 +113,14 @@ impl Transaction {
     /// came before the object was protected, so by a name that it had before: the object is
     /// withdrawn. Where nothing is enforced, it may just as well have come by a name that leads to
     /// the object since the exchange, and what it writes must be found there: the links stand.
-    pub fn finish(mut self, shared: &Shared<'_>, tally: &mut Tally) {
+    ///
+    /// What was taken back comes with a name of each file: to be looked at once more, a little later.
+    pub fn finish<'a>(
+        mut self,
+        shared: &'a Shared<'a>,
+        tally: &mut Tally,
+    ) -> Vec<(FileRecord, LateNames<'a>)> {
+        let mut late = Vec::new();
         let withdrawn: Vec<bool> = self
             .objects
             .iter()
@@ -130,17 +147,28 @@ impl Transaction {
                 let object = &mut self.objects[replacement.object];
                 let Replacement { names, old, .. } = replacement;
                 object.links -= u32::try_from(names.len()).unwrap_or(0);
-                if let Err(stuck) = object.take_back(names, &old, &replacement.guests, shared) {
-                    object.stuck(stuck, shared.host_path(&replacement.file), tally);
+                match object.take_back(names, &old, &replacement.guests, shared) {
+                    Ok(names) => late.extend(names.map(|names| (replacement.file, names))),
+                    Err(stuck) => {
+                        object.stuck(stuck, shared.host_path(&replacement.file), tally);
+                    }
                 }
                 tally.skip(skip, files, replacement.file.size());
                 continue;
             }
+            let path = || shared.host_path(&replacement.file);
+            let mut is_finished = true;
             for name in replacement.names {
                 if let Err(errno) = name.finish() {
-                    let path = shared.host_path(&replacement.file);
-                    let error = FileError::call("unlinkat", path, &errno.into());
-                    tally.failed(error, errno);
+                    is_finished = false;
+                    tally.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
+                }
+            }
+            if is_finished {
+                let object = &mut self.objects[replacement.object];
+                let led = object.lead_late(&replacement.old, &replacement.guests, shared);
+                if let Err(stuck) = led {
+                    object.stuck(stuck, path(), tally);
                 }
             }
             // A file that gave way to its own copy saved nothing.
@@ -162,6 +190,7 @@ impl Transaction {
                 object.keep(links, shared, tally);
             }
         }
+        late
     }
 }
 
@@ -183,24 +212,42 @@ impl Object {
     ///
     /// # Errors
     /// [`Stuck`].
-    pub fn take_back(
+    pub fn take_back<'a>(
         &self,
         names: Vec<Exchanged>,
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
-        shared: &Shared<'_>,
-    ) -> Result<(), Stuck> {
+        shared: &'a Shared<'a>,
+    ) -> Result<Option<LateNames<'a>>, Stuck> {
         let sides = Sides {
             old: old.as_fd(),
             new: self.file.as_fd(),
             links_without: self.links,
-            guests: guests
-                .iter()
-                .map(|&(guest, _)| shared.guest(guest))
-                .collect(),
+            guests: shared.guests(guests),
             purpose: Purpose::Share,
         };
-        take_back(names, &sides)
+        take_back(names, sides)
+    }
+
+    /// Leads names that `guests` still gave `old`, the file that this object has replaced, to the object. An
+    /// inode without a name cannot get one any more (`vfs_link`, fs/namei.c), so that this ends.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    fn lead_late(
+        &self,
+        old: &LeasedFile,
+        guests: &[(GuestId, u32)],
+        shared: &Shared<'_>,
+    ) -> Result<(), Stuck> {
+        for _ in 0..MOST_WALKS {
+            if Stamp::of(old.as_fd())?.link_count == 0 {
+                return Ok(());
+            }
+            let guests = shared.guests(guests);
+            LateNames::new(old.as_fd(), self.file.as_fd(), guests, Purpose::Share)?.lead()?;
+        }
+        Err(Stuck::Restless)
     }
 
     /// Says that a replacement by it could not be taken back.
