@@ -14,8 +14,11 @@ mod write;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use thiserror::Error;
 
 use crate::display::Shown;
@@ -39,6 +42,10 @@ const FORMAT: u32 = 2;
 
 /// Memory for pages of the index file.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// How long another process is waited for that has the file open. One that reads it, for a report, is done
+/// after a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many runs are remembered.
 const RUNS_KEPT: u64 = 1000;
@@ -300,7 +307,7 @@ impl Index {
     }
 
     fn open_existing(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
-        let database = builder().open(path).map_err(redb::Error::from)?;
+        let database = once_free(|| builder().open(path))?;
         let transaction = database.begin_read().map_err(redb::Error::from)?;
         check_meta(&transaction, mark)?;
         drop(transaction);
@@ -308,7 +315,7 @@ impl Index {
     }
 
     fn begin(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
-        let database = builder().create(path).map_err(redb::Error::from)?;
+        let database = once_free(|| builder().create(path))?;
         let transaction = database.begin_write().map_err(redb::Error::from)?;
         {
             let mut meta = transaction.open_table(META).map_err(redb::Error::from)?;
@@ -345,6 +352,19 @@ fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder
+}
+
+/// Opens the file for writing, which is this process's alone then, once no other has it open.
+fn once_free(open: impl Fn() -> Result<Database, DatabaseError>) -> Result<Database, redb::Error> {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(DatabaseError::DatabaseAlreadyOpen) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.map_err(redb::Error::from),
+        }
+    }
 }
 
 /// What tells this store from any other: its path and the inode of its directory.

@@ -224,7 +224,8 @@ impl<'a> Applier<'a> {
     fn lead_late(&mut self, tally: &mut Tally) {
         let shared = self.shared;
         let all = std::mem::take(&mut self.taken_back);
-        for (which, stuck) in LateNames::lead_all(all.iter().map(|(_, names)| names)) {
+        let names: Vec<&LateNames<'_>> = all.iter().map(|(_, names)| names).collect();
+        for (which, stuck) in LateNames::lead_all(&names) {
             tally.errors.push(stuck.at(shared.host_path(&all[which].0)));
         }
     }

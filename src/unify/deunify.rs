@@ -359,7 +359,8 @@ impl<'a> Work<'a> {
             let now = one.late.parted();
             now.map(|stamp| (stamp.link_count, stamp.ctime)) != Ok(one.as_left)
         });
-        for (which, stuck) in LateNames::lead_all(parted.iter().map(|one| &one.late)) {
+        let late: Vec<&LateNames<'_>> = parted.iter().map(|one| &one.late).collect();
+        for (which, stuck) in LateNames::lead_all(&late) {
             let path = self.host_path(parted[which].file);
             self.report.errors.push(stuck.at(path));
         }

@@ -80,15 +80,12 @@ impl<'a> LateNames<'a> {
     }
 
     /// As [`lead`](Self::lead), for many files with one walk of each guest. Those that could not be led, by
-    /// their positions.
+    /// their positions in `all`.
     #[must_use]
-    pub fn lead_all<'b>(all: impl Iterator<Item = &'b Self>) -> Vec<(usize, Stuck)>
-    where
-        'a: 'b,
-    {
+    pub fn lead_all(all: &[&Self]) -> Vec<(usize, Stuck)> {
         let mut failed = Vec::new();
-        let mut of_guests: Vec<(&Guest, HashMap<u64, (usize, &'b Self)>)> = Vec::new();
-        for (position, one) in all.enumerate() {
+        let mut of_guests: Vec<(&Guest, HashMap<u64, usize>)> = Vec::new();
+        for (position, one) in all.iter().enumerate() {
             let inode = match one.parted() {
                 Ok(stamp) => stamp.inode,
                 Err(errno) => {
@@ -97,31 +94,31 @@ impl<'a> LateNames<'a> {
                 }
             };
             for &guest in &one.guests {
-                let known = of_guests
-                    .iter_mut()
-                    .find(|(known, _)| std::ptr::eq(*known, guest));
-                if let Some((_, inodes)) = known {
-                    inodes.insert(inode, (position, one));
+                let known = of_guests.iter_mut();
+                let mut known = known.filter(|(known, _)| std::ptr::eq(*known, guest));
+                if let Some((_, inodes)) = known.next() {
+                    inodes.insert(inode, position);
                 } else {
-                    of_guests.push((guest, HashMap::from([(inode, (position, one))])));
+                    of_guests.push((guest, HashMap::from([(inode, position)])));
                 }
             }
         }
         for (guest, inodes) in of_guests {
             let mut late = HashMap::new();
             let walked = each_name(guest, |_, name, inode| {
-                if let Some(&one) = inodes.get(&inode)
+                if let Some(&position) = inodes.get(&inode)
                     && !temporary::is_one(name)
                 {
-                    late.insert(inode, one);
+                    late.insert(inode, position);
                 }
             });
             if walked.is_err() {
                 // Each then tells its own error.
                 late = inodes;
             }
-            for (inode, (position, one)) in late {
-                let led = lead(guest, inode, one.owner.as_fd(), one.purpose);
+            for (inode, position) in late {
+                let LateNames { owner, purpose, .. } = all[position];
+                let led = lead(guest, inode, owner.as_fd(), *purpose);
                 failed.extend(led.err().map(|stuck| (position, stuck)));
             }
         }

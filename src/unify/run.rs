@@ -92,18 +92,17 @@ pub fn unify(
         Some(index) => index.load(),
         None => Index::peek(state_directory, &store),
     };
-    let _announced = (!options.dry_run).then(|| lock.announce());
     let mut objects = Objects::look(&mut store, &loaded.objects)?;
     report.seconds.load = began_at.elapsed().as_secs_f64();
 
     let scanning = Instant::now();
     progress.stage("scan", None);
+    // Not where no name is replaced: brokers would have to walk their guests anew.
+    let mut announced = None;
     let mut scan = walk(location, sources, options, &objects, progress);
     if !options.dry_run && !scan.leftovers.is_empty() {
-        let guests: Vec<&Guest> = sources.iter().map(|source| &source.guest).collect();
-        let all = objects.by_inode.iter();
-        let all = all.map(|(inode, state)| (*inode, state.name));
-        report.errors.extend(recover(&guests, &scan, all));
+        announced = Some(lock.announce());
+        report.errors.extend(mend(sources, &scan, &objects));
         objects = Objects::look(&mut store, &loaded.objects)?;
         scan = walk(location, sources, options, &objects, progress);
     }
@@ -145,6 +144,7 @@ pub fn unify(
         // guests wrote so far goes to the disk before the first name is replaced.
         shared.synchronised = Timestamp::now();
         store.synchronise()?;
+        announced.get_or_insert_with(|| lock.announce());
     }
     let bytes = groups
         .iter()
@@ -155,6 +155,7 @@ pub fn unify(
         tally.merge(learn_unknown(&shared, &tally));
     }
     tally.tell(progress);
+    drop(announced);
     report.seconds.unify = unifying.elapsed().as_secs_f64();
 
     fill(&mut report, &scan, &tally);
@@ -199,6 +200,17 @@ fn record(
         let reason = error.to_string();
         report.errors.push(FileError { path, reason });
     }
+}
+
+/// Finishes or undoes what an interrupted run left.
+fn mend(sources: &[Source], scan: &Scan, objects: &Objects) -> Vec<FileError> {
+    let guests: Vec<&Guest> = sources.iter().map(|source| &source.guest).collect();
+    let all = objects.by_inode.iter();
+    recover(
+        &guests,
+        scan,
+        all.map(|(inode, state)| (*inode, state.name)),
+    )
 }
 
 fn walk(

@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::still::refused_untouched;
 use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::support::program::{Host, output};
+use crate::support::program::{Host, output, spawn};
 use crate::support::snapshot::{Snapshot, check_store};
 use crate::tree::{files, is_shared, write};
 
@@ -324,4 +325,17 @@ fn a_full_disk_under_the_index_costs_the_index_and_nothing_else() {
         before.assert_same(&Snapshot::of(guest), "the index has no room");
     }
     host.run(&[]);
+}
+
+/// A report, a dry run or another program's look at it takes a moment, for which a run must not fail.
+#[test]
+fn inv7_an_index_that_somebody_reads_is_waited_for() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let (host, index) = indexed(&filesystem);
+    let reader = Database::builder().open_read_only(&index).unwrap();
+    let run = spawn(&mut host.run_command(&[]));
+    std::thread::sleep(Duration::from_millis(500));
+    drop(reader);
+    let run = run.wait_with_output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
 }
