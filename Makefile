@@ -72,7 +72,7 @@ bench: toolchain clang ## each stage, and runs beside other tools (root); VHASHI
 	@fixtures/install.sh debootstrap jdupes rdfind rmlint duperemove ostree runc b3sum /usr/bin/time:time
 	@command -v fclones >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" fclones || \
 		echo "bench: fclones cannot be built here; it is left out" >&2
-	$(CARGO) bench --locked --bench stages --bench peers --bench guests
+	$(CARGO) bench --locked --bench stages --bench peers --bench guests --bench broker
 	$(CARGO) bench --locked --bench drawing
 
 bench-vm: toolchain clang ## what the guard costs, under the kernels of Debian 12 and 13 (root); nothing is asserted
