@@ -158,8 +158,7 @@ fn in_guest(vdir: &Path, work: impl FnOnce() -> Result<()> + Send) -> Result<()>
                 "syscalls": [],
             } } });
             notify::add(&mut spec, "/none");
-            let filter: LinuxSeccomp =
-                serde_json::from_value(spec["linux"]["seccomp"].take())?;
+            let filter: LinuxSeccomp = serde_json::from_value(spec["linux"]["seccomp"].take())?;
             let listener = load_filter(&filter)?.context("no listener")?;
             listeners.send(listener)?;
             go.recv()?;
@@ -206,7 +205,10 @@ fn one_guest(without: Option<Opens>) -> Result<()> {
     let without = without.context("nothing to compare with")?;
     let with = opens(Path::new("/private"))?;
     for ((what, goal), (with, without)) in [
-        ("an open for writing of a private file", "at most 15 µs dearer"),
+        (
+            "an open for writing of a private file",
+            "at most 15 µs dearer",
+        ),
         ("an open for reading", "no dearer"),
     ]
     .into_iter()
@@ -222,7 +224,11 @@ fn one_guest(without: Option<Opens>) -> Result<()> {
     let mut times = Vec::new();
     for number in 0..LARGE.0 {
         let begun = Instant::now();
-        drop(OpenOptions::new().write(true).open(format!("/shared{number}"))?);
+        drop(
+            OpenOptions::new()
+                .write(true)
+                .open(format!("/shared{number}"))?,
+        );
         times.push(begun.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
@@ -243,7 +249,9 @@ fn one_of_many(_without: Option<Opens>) -> Result<()> {
     io::stdin().read_exact(&mut [0])?;
     let begun = Instant::now();
     for number in 0..MANY.1 {
-        let mut file = OpenOptions::new().write(true).open(format!("/shared{number}"))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(format!("/shared{number}"))?;
         file.write_all(b"WRITTEN")?;
     }
     say(&begun.elapsed().as_nanos().to_string())
@@ -276,11 +284,17 @@ fn many() -> Result<()> {
     for guest in 0..=guests {
         for number in 0..files {
             let mut file = File::open(host.at(guest).join(format!("shared{number}")))?;
-            ensure!(inodes.insert(file.metadata()?.ino()), "two guests share a file");
+            ensure!(
+                inodes.insert(file.metadata()?.ino()),
+                "two guests share a file"
+            );
             let mut text = Vec::new();
             file.read_to_end(&mut text)?;
             let expected: &[u8] = if guest < guests { b"WRITTEN" } else { b"file " };
-            ensure!(text.len() == bytes && text.starts_with(expected), "a write was lost");
+            ensure!(
+                text.len() == bytes && text.starts_with(expected),
+                "a write was lost"
+            );
         }
     }
     let breaks = u32::try_from(guests * files)?;

@@ -64,6 +64,13 @@ pub const ATTEMPTS: &[Attempt] = &[
     ("removexattr", libc::EPERM, |path| {
         Ok(rustix::fs::removexattr(path, "user.kept")?)
     }),
+    // Of `security.*` the kernel does not ask who may write (`xattr_permission`, fs/xattr.c).
+    ("set-capability", libc::EPERM, |path| {
+        set_attribute(path, "security.capability", &capability(1 << 10))
+    }),
+    ("remove-capability", libc::EPERM, |path| {
+        Ok(rustix::fs::removexattr(path, "security.capability")?)
+    }),
     ("set-acl", libc::EPERM, |path| {
         set_attribute(
             path,
@@ -135,13 +142,14 @@ pub const ATTEMPTS: &[Attempt] = &[
     }),
 ];
 
-/// What a file has before it is marked: bytes, an attribute and an ACL.
+/// What a file has before it is marked: bytes, an attribute, an ACL and a capability.
 pub fn prepare(path: &Path) {
     fs::write(path, b"original").unwrap();
     set_attribute(path, "user.kept", b"value").unwrap();
     let mut entries = acl(&[(1, 6), (2, 4), (4, 4), (0x10, 4), (0x20, 4)]);
     entries[4 + 8 + 4..4 + 16].copy_from_slice(&5_u32.to_le_bytes());
     set_attribute(path, "system.posix_acl_access", &entries).unwrap();
+    set_attribute(path, "security.capability", &capability(1)).unwrap();
 }
 
 /// Sets the mark, as `chattr +SA` does.
@@ -161,6 +169,13 @@ pub fn try_all(directory: &Path) {
             .map_or(0, |error| error.raw_os_error().unwrap_or(-1));
         println!("\nattempt {name} {error}");
     }
+}
+
+/// `security.capability` as of `include/uapi/linux/capability.h`: version 2, then the low and high halves of
+/// what is permitted and of what is inheritable.
+fn capability(permitted: u32) -> Vec<u8> {
+    let words = [0x0200_0000, permitted, 0, 0, 0];
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
 /// `system.posix_acl_access` as of `include/uapi/linux/posix_acl_xattr.h`: version 2, then tag,
