@@ -171,6 +171,16 @@ pub enum GuestError {
         /// The stores that there are, on other filesystems.
         stores: Vec<PathBuf>,
     },
+    /// A guest and one of its reference guests are on two filesystems.
+    #[error("the reference guest {} ({}) is on another filesystem than {}, and files can be shared on one only; move one of the two, or remove the link to it (apps/vunify/refserver.*)", Shown::bytes(name.as_bytes()), Shown::path(vdir), Shown::path(of))]
+    ReferenceElsewhere {
+        /// The reference guest.
+        name: OsString,
+        /// Its vdir.
+        vdir: PathBuf,
+        /// The vdir of the guest that has it.
+        of: PathBuf,
+    },
     /// A vdir and the store of its filesystem are reached through two mounts.
     #[error(
         "the vdir {} and the store {} are on one filesystem but on two mounts, and no file can be linked from one to the other; name both by paths below the same mount",
@@ -294,6 +304,24 @@ pub fn check_layout(guests: &[Guest], stores: &[StoreLocation]) -> Result<Vec<us
         }
     }
     Ok(chosen)
+}
+
+/// Checks that a guest, the first of `guests`, is on one filesystem with its reference guests, the others.
+///
+/// # Errors
+/// [`GuestError::ReferenceElsewhere`].
+pub fn check_references(guests: &[Guest]) -> Result<(), GuestError> {
+    let [first, references @ ..] = guests else {
+        return Ok(());
+    };
+    match references.iter().find(|one| one.device != first.device) {
+        None => Ok(()),
+        Some(one) => Err(GuestError::ReferenceElsewhere {
+            name: one.name.clone(),
+            vdir: one.vdir.clone(),
+            of: first.vdir.clone(),
+        }),
+    }
 }
 
 /// Where a directory is: the inode, and the mount through which it is seen.

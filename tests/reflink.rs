@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use support::filesystem::{Filesystem, Kind, command, on_each_of};
 use support::moments::{equal_guests, snapshots};
-use support::program::{Host, output, spawn};
+use support::program::{Host, json, output, spawn};
 use support::snapshot::{Content as Found, Snapshot, check_store, paths};
 use support::tree::{self, Content, Item, Metadata, PLAIN, SIZE_WITH_HOLE, inode, make_file};
 
@@ -160,6 +160,53 @@ fn inv1_inv2_inv3_inv4_random_guests_stay_as_they_are_and_lie_in_one_place() {
     on_each(|filesystem| {
         for are_linked in [false, true] {
             tree::check_random(filesystem.path(), are_linked, 8, 50, check_everything);
+        }
+    });
+}
+
+#[test]
+fn path_by_path_only_files_at_the_same_path_lie_in_one_place() {
+    on_each(|filesystem| {
+        let place = filesystem.path();
+        let at = |below: &str| place.join(below);
+        for name in ["web", "base", "mail"] {
+            let conf = at("conf").join(name);
+            fs::create_dir_all(conf.join("apps/vunify")).unwrap();
+            fs::create_dir_all(at(name).join("usr")).unwrap();
+            symlink(at(name), conf.join("vdir")).unwrap();
+        }
+        for (number, name) in [("00", "base"), ("01", "mail")] {
+            let link = at("conf/web/apps/vunify").join(format!("refserver.{number}"));
+            symlink(Path::new("../../..").join(name), link).unwrap();
+        }
+        let stores = at("conf/.defaults/apps/vunify/hash");
+        fs::create_dir_all(&stores).unwrap();
+        fs::create_dir(at("hash")).unwrap();
+        symlink(at("hash"), stores.join("root")).unwrap();
+        let files = [
+            "web/usr/x",
+            "base/usr/x",
+            "base/usr/other",
+            "web/usr/alone",
+            "mail/usr/x",
+        ]
+        .map(at);
+        for file in &files {
+            make_file(file, LARGE, PLAIN);
+        }
+        rustix::fs::syncfs(File::open(place).unwrap()).unwrap();
+        let inodes = files.each_ref().map(|file| inode(file));
+
+        let mut run = Command::new(env!("CARGO_BIN_EXE_vserver"));
+        run.arg("--config-dir").arg(at("conf"));
+        run.args(["web", "unify", "--protect", "reflink", "--state-dir"]);
+        run.arg(at("state"));
+        let report = json(run);
+        assert_eq!(report["files_unified"], 1, "{report}");
+        assert_eq!(files.each_ref().map(|file| inode(file)), inodes);
+        assert_in_one_place(&files[..2]);
+        for other in &files[2..] {
+            assert_ne!(blocks(other), blocks(&files[0]), "{}", other.display());
         }
     });
 }

@@ -84,13 +84,15 @@ pub struct Common {
 }
 
 /// Options of a run.
-#[derive(Debug, Args, PartialEq, Eq)]
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Run options")]
-#[allow(clippy::struct_excessive_bools)] // Each is a switch of its own on the command line.
 pub struct RunArguments {
     /// Guests to unify, by name; with --manually, their root directories
     #[arg(value_name = "GUEST")]
     pub guests: Vec<OsString>,
+    /// Path by path against reference guests, of these paths (`vserver NAME unify`); never typed
+    #[arg(skip)]
+    pub by_path: Option<Vec<PathBuf>>,
     /// Unify every guest of the configuration that is marked for it
     #[arg(long, conflicts_with = "manually")]
     pub all: bool,
@@ -100,6 +102,15 @@ pub struct RunArguments {
     /// With --manually: a file of patterns that are left out (none, by default)
     #[arg(long, value_name = "FILE", requires = "manually")]
     pub exclude_from: Option<PathBuf>,
+    /// How it is done.
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Options of a run that do not say of what.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Run options")]
+pub struct How {
     /// Change nothing, say what would be done
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -145,6 +156,9 @@ pub enum Command {
         /// Name a root directory instead of a guest; needs --destination
         #[arg(long)]
         manually: bool,
+        /// Change nothing, say what would be done
+        #[arg(short = 'n', long)]
+        dry_run: bool,
         /// The guest; with --manually, its root directory
         guest: OsString,
         /// Files or directories, as the guest sees them [default: all of it]

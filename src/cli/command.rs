@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::args::{Arguments, Command, Common, Format, Protect, RunArguments};
+use super::args::{Arguments, Command, Common, Format, How, Protect, RunArguments};
 #[cfg(feature = "guard")]
 use super::guard;
 use super::output::Text;
@@ -23,7 +23,7 @@ use crate::report::page::{Origin, page};
 use crate::report::{FileError, Progress, RunReport, StoreReport, store_report};
 use crate::store::{Check, GcReport, Store, StoreLock, VerifyReport, Wait, collect, verify};
 use crate::sys::stamp::Timestamp;
-use crate::unify::{Options, deunify, unify};
+use crate::unify::{DeunifyOptions, Options, deunify, unify};
 use crate::{Error, sys};
 
 const DONE: u8 = 0;
@@ -59,12 +59,17 @@ pub fn status(arguments: &Arguments) -> u8 {
         ),
         Some(Command::Deunify {
             manually,
+            dry_run,
             guest,
             paths,
         }) => {
             let selected = selection::one_guest(common, guest, *manually)?;
             let source = &selected.sources[0];
-            let report = deunify(&selected.store, source, paths, wait(common), &bar)?;
+            let options = DeunifyOptions {
+                dry_run: *dry_run,
+                wait: wait(common),
+            };
+            let report = deunify(&selected.store, source, paths, options, &bar)?;
             bar.clear();
             Ok(print(common, &report, &report))
         }
@@ -112,16 +117,17 @@ impl Failure {
 
 fn prepare(arguments: &Arguments) -> Result<(), Failure> {
     let run = &arguments.run;
+    let how = &run.how;
     let is_report = matches!(arguments.command, Some(Command::Report { .. }));
     if arguments.common.format == Format::Html && !is_report {
         return Err(Failure::Usage("--format html goes with report alone"));
     }
     if arguments.command.is_some() {
         let is_plain = run.guests.is_empty()
-            && !(run.all || run.manually || run.dry_run || run.refresh || run.ignore_mtime)
+            && !(run.all || run.manually || how.dry_run || how.refresh || how.ignore_mtime)
             && run.exclude_from.is_none()
-            && run.min_size == 0
-            && run.protect == Protect::Auto;
+            && how.min_size == 0
+            && how.protect == Protect::Auto;
         if !is_plain {
             return Err(Failure::Usage(
                 "options of a run do not go with a command; put the command's own after its name",
@@ -140,7 +146,7 @@ fn prepare(arguments: &Arguments) -> Result<(), Failure> {
         ));
     }
     selection::raise_descriptor_limit()?;
-    let jobs = jobs(run);
+    let jobs = jobs(how);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs)
         .build_global();
@@ -149,9 +155,9 @@ fn prepare(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn jobs(run: &RunArguments) -> usize {
+fn jobs(how: &How) -> usize {
     let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    run.jobs.map_or_else(processors, usize::from)
+    how.jobs.map_or_else(processors, usize::from)
 }
 
 fn wait(common: &Common) -> Wait {
@@ -163,18 +169,21 @@ fn wait(common: &Common) -> Wait {
 }
 
 fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Failure> {
+    let how = &run.how;
+    let chosen = selection::for_run(common, run, bar)?;
     let options = Options {
-        dry_run: run.dry_run,
-        mtime: if run.ignore_mtime {
+        dry_run: how.dry_run,
+        partners: chosen.partners,
+        mtime: if how.ignore_mtime {
             Mtime::Ignored
         } else {
             Mtime::Kept
         },
-        refresh: run.refresh,
-        smallest: run.min_size,
-        jobs: jobs(run),
+        refresh: how.refresh,
+        smallest: how.min_size,
+        jobs: jobs(how),
         wait: wait(common),
-        protect: match run.protect {
+        protect: match how.protect {
             Protect::Auto => Mode::Auto,
             Protect::Lsm => Mode::Lsm,
             Protect::Reflink => Mode::Reflink,
@@ -183,7 +192,7 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
         },
     };
     let mut report = RunReport::default();
-    for selected in selection::for_run(common, run, bar)? {
+    for selected in chosen.selections {
         let part = unify(
             &selected.store,
             &selected.sources,
@@ -196,7 +205,7 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
     bar.clear();
     // Files that share only extents keep theirs.
     let shares_inodes = report.protection.iter().any(|&mode| mode != "reflink");
-    if run.ignore_mtime && report.files_unified > 0 && shares_inodes {
+    if how.ignore_mtime && report.files_unified > 0 && shares_inodes {
         bar.note("--ignore-mtime: unified files have the mtime of one of them");
     }
     Ok(print(common, &report, &report))

@@ -111,8 +111,13 @@ impl Text for VerifyReport {
 
 impl Text for DeunifyReport {
     fn text(&self, _is_verbose: bool) -> String {
+        let (have, copied) = if self.dry_run {
+            ("would get", "to be copied")
+        } else {
+            ("have", "copied")
+        };
         format!(
-            "{} files have their own copies, {} copied",
+            "{} files {have} their own copies, {} {copied}",
             grouped(self.files_deunified),
             bytes(self.bytes_copied)
         )

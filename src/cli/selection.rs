@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use super::args::{Common, RunArguments};
 use crate::Error;
 use crate::config::{ConfigTree, GuestConfig, PackageFilePolicy};
+use crate::display::Shown;
 use crate::error::Call as _;
 use crate::exclude::{Rules, configuration_files};
-use crate::guest::{Guest, StoreLocation, check_layout};
+use crate::guest::{Guest, StoreLocation, check_layout, check_references};
 use crate::index::Index;
 use crate::report::Progress;
 use crate::store::Store;
-use crate::unify::Source;
+use crate::unify::{Partners, Source};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// A store and the guests on its filesystem.
 #[derive(Debug)]
@@ -26,12 +27,25 @@ pub struct Selection {
     pub sources: Vec<Source>,
 }
 
+/// Of what a run is.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The guests, by store.
+    pub selections: Vec<Selection>,
+    /// Which of their files may be shared with which.
+    pub partners: Partners,
+}
+
 /// The guests of a run.
 pub fn for_run(
     common: &Common,
     run: &RunArguments,
     progress: &dyn Progress,
-) -> Result<Vec<Selection>, Error> {
+) -> Result<Chosen, Error> {
+    let chosen = |selections| Chosen {
+        selections,
+        partners: Partners::All,
+    };
     if run.manually {
         let rules = || {
             run.exclude_from
@@ -40,7 +54,7 @@ pub fn for_run(
         };
         // Before any root is opened: a bad line is found first, and found once.
         rules()?;
-        return manual(common, &run.guests, rules);
+        return manual(common, &run.guests, rules).map(chosen);
     }
     let tree = ConfigTree::open(&common.config_dir)?;
     let names = if run.all {
@@ -48,8 +62,50 @@ pub fn for_run(
     } else {
         without_repeats(&run.guests)
     };
-    configured(common, &tree, &names, |config, guest| {
-        rules_of(config, guest, progress)
+    if let (Some(paths), [guest]) = (&run.by_path, names.as_slice()) {
+        return by_path(common, &tree, guest, paths, progress);
+    }
+    let rules = |config: &GuestConfig, guest: &Guest| rules_of(config, guest, progress);
+    configured(common, &tree, &names, rules).map(chosen)
+}
+
+/// A guest and, after it, its reference guests in their order; the guest alone where it has none.
+fn by_path(
+    common: &Common,
+    tree: &ConfigTree,
+    guest: &OsStr,
+    paths: &[PathBuf],
+    progress: &dyn Progress,
+) -> Result<Chosen, Error> {
+    let mut names = vec![guest.to_os_string()];
+    names.extend(tree.references(guest)?);
+    let has_references = names.len() > 1;
+    if let (false, Some(path)) = (has_references, paths.first()) {
+        return Err(Error::Argument {
+            path: path.clone(),
+            reason: "needs a reference guest to be compared with; link the directory of one \
+                     (ln -s ../../../GUEST NAME/apps/vunify/refserver.00), or name no path",
+        });
+    }
+    let configs = read(tree, &names)?;
+    let guests = opened(&configs)?;
+    check_references(&guests)?;
+    let rules = |config: &GuestConfig, guest: &Guest| rules_of(config, guest, progress);
+    // One filesystem has one store, and they are all on one.
+    let selections = placed(common, &configs, guests, rules)?;
+    if has_references {
+        return Ok(Chosen {
+            selections,
+            partners: Partners::AtSamePath(paths.to_vec()),
+        });
+    }
+    progress.note(&format!(
+        "{} has no reference guest (apps/vunify/refserver.*): all of it is unified, as hashify does",
+        Shown::bytes(guest.as_bytes())
+    ));
+    Ok(Chosen {
+        selections,
+        partners: Partners::All,
     })
 }
 
@@ -165,14 +221,31 @@ fn configured(
     names: &[OsString],
     rules: impl Fn(&GuestConfig, &Guest) -> Result<Rules, Error>,
 ) -> Result<Vec<Selection>, Error> {
-    let configs = names
-        .iter()
-        .map(|name| tree.guest(name))
-        .collect::<Result<Vec<GuestConfig>, _>>()?;
+    let configs = read(tree, names)?;
+    let guests = opened(&configs)?;
+    placed(common, &configs, guests, rules)
+}
+
+/// What the tree says of each guest.
+fn read(tree: &ConfigTree, names: &[OsString]) -> Result<Vec<GuestConfig>, Error> {
+    let configs = names.iter().map(|name| tree.guest(name));
+    Ok(configs.collect::<Result<_, _>>()?)
+}
+
+fn opened(configs: &[GuestConfig]) -> Result<Vec<Guest>, Error> {
     let guests = configs
         .iter()
-        .map(|config| Guest::open(&config.name, &config.vdir))
-        .collect::<Result<Vec<Guest>, _>>()?;
+        .map(|config| Guest::open(&config.name, &config.vdir));
+    Ok(guests.collect::<Result<_, _>>()?)
+}
+
+/// Gives each guest, of the configuration at the same position, to the store of its filesystem.
+fn placed(
+    common: &Common,
+    configs: &[GuestConfig],
+    guests: Vec<Guest>,
+    rules: impl Fn(&GuestConfig, &Guest) -> Result<Rules, Error>,
+) -> Result<Vec<Selection>, Error> {
     let mut stores: Vec<StoreLocation> = Vec::new();
     if let Some(destination) = &common.destination {
         stores.push(StoreLocation::open(destination)?);
@@ -193,7 +266,7 @@ fn configured(
             sources: Vec::new(),
         })
         .collect();
-    for ((guest, config), place) in guests.into_iter().zip(&configs).zip(places) {
+    for ((guest, config), place) in guests.into_iter().zip(configs).zip(places) {
         let rules = rules(config, &guest)?;
         selections[place].sources.push(Source { guest, rules });
     }

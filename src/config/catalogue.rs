@@ -163,6 +163,11 @@ pub const CATALOGUE: &[Setting] = &[
         "apps/vunify/broker",
         "copy on write while it runs: before it changes a file that it shares, it gets its own copy",
     ),
+    honoured(
+        "apps/vunify/refserver.*",
+        "links to the directories of its reference guests, in the order of their names: `vserver NAME \
+              unify` shares with them what is the same at the same path",
+    ),
     honoured("apps/vunify/", "unification: see the README"),
     ignored(
         "ccapabilities",

@@ -124,6 +124,25 @@ pub enum ConfigError {
         /// The directory that would mark it.
         path: PathBuf,
     },
+    /// A `refserver.*` leads to what is no guest of this tree.
+    #[error("the reference guest {} leads to {}, which is no guest of {tree}; link the directory of one (ln -sfn {tree}/GUEST {})", Shown::path(entry), Shown::path(directory), Shown::path(entry), tree = Shown::path(tree))]
+    NoReference {
+        /// The link.
+        entry: PathBuf,
+        /// Where it leads, an absolute path without symbolic links.
+        directory: PathBuf,
+        /// The top of the tree.
+        tree: PathBuf,
+    },
+    /// A `refserver.*` leads to the guest itself.
+    #[error(
+        "the reference guest {0} is the guest itself; remove it (rm {0}), or link the directory of another guest (ln -sfn DIRECTORY {0})",
+        Shown::path(entry)
+    )]
+    ReferenceItself {
+        /// The link.
+        entry: PathBuf,
+    },
     /// A value that means nothing.
     #[error("{}: {reason}", Shown::path(path))]
     Value {

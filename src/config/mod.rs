@@ -15,6 +15,7 @@
 //!     vdir -> /vservers/GUEST          the guest's root directory
 //!     apps/vunify/                     its existence marks the guest for unification
 //!       hash/, exclude, pkgmgmt-*      in place of the defaults, each on its own
+//!       refserver.XX -> ../../../GUEST its reference guests, in the order of these names
 //! ```
 //!
 //! What running a guest reads besides stands in [`CATALOGUE`], which also says what has no effect here.
@@ -29,6 +30,7 @@ mod fstab;
 mod init;
 mod interfaces;
 mod old_style;
+mod references;
 mod resources;
 mod settings;
 mod tree;

@@ -210,7 +210,7 @@ impl ConfigTree {
         self.vunify(OsStr::new(DEFAULTS))
     }
 
-    fn vunify(&self, name: &OsStr) -> PathBuf {
+    pub(super) fn vunify(&self, name: &OsStr) -> PathBuf {
         self.top.join(name).join(VUNIFY)
     }
 
@@ -348,7 +348,7 @@ fn list(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
 
 /// The directory at `path`, or behind the link there, by its canonical path; `None` where there is
 /// neither.
-fn directory(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
+pub(super) fn directory(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
     match resolved(path)? {
         None => Ok(None),
         Some(of) if of.is_dir() => {
@@ -393,7 +393,7 @@ fn leads_nowhere(error: &io::Error) -> bool {
 }
 
 /// The names in a directory that do not begin with a dot, sorted.
-fn visible_names(directory: &Path) -> Result<Vec<OsString>, ConfigError> {
+pub(super) fn visible_names(directory: &Path) -> Result<Vec<OsString>, ConfigError> {
     let list = || -> io::Result<Vec<OsString>> {
         let names = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name()));
         let mut names = names.collect::<io::Result<Vec<_>>>()?;

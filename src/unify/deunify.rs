@@ -9,14 +9,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::below::Below;
 use super::directory_times::DirectoryTimes;
 use super::group::inodes;
 use super::late_names::LateNames;
@@ -25,7 +24,7 @@ use super::recover::recover;
 use super::replace::{Exchanged, Refused, Stuck};
 use super::shared::Source;
 use super::take_back::{Sides, take_back};
-use super::temporary::{self, Purpose};
+use super::temporary::Purpose;
 use super::transaction::GRACE;
 use crate::cow::{origin, private_copy};
 use crate::display::Shown;
@@ -43,9 +42,20 @@ const BATCH: usize = 256;
 
 const CHANGED: &str = "its names changed meanwhile; run it again";
 
-/// What was given back.
+/// How it is to be done.
+#[derive(Debug, Clone, Copy)]
+pub struct DeunifyOptions {
+    /// Change nothing and say what would be done.
+    pub dry_run: bool,
+    /// What to do while another run holds the store.
+    pub wait: Wait,
+}
+
+/// What was given back, or with `--dry-run` would be.
 #[derive(Debug, Default, Serialize)]
 pub struct DeunifyReport {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
     /// Names that lead to private copies now.
     pub files_deunified: u64,
     /// Bytes of content that were copied.
@@ -62,21 +72,19 @@ pub fn deunify(
     location: &StoreLocation,
     source: &Source,
     paths: &[PathBuf],
-    wait: Wait,
+    options: DeunifyOptions,
     progress: &dyn Progress,
 ) -> Result<DeunifyReport, Error> {
     ignore_break_signal();
     let guest = &source.guest;
-    let wanted = paths
-        .iter()
-        .map(|path| below(guest, path))
-        .collect::<Result<Vec<_>, _>>()?;
+    let wanted = Below::new(guest, paths)?;
     let mut store = Store::open(location)?;
-    let lock = StoreLock::acquire(&store, wait, || {
+    let lock = StoreLock::acquire(&store, options.wait, || {
         let path = Shown::path(store.path()).to_string();
         progress.note(&format!("waiting for another run on {path}"));
     })?;
-    let _announced = lock.announce();
+    // Brokers need not look where no name is replaced.
+    let _announced = (!options.dry_run).then(|| lock.announce());
     let (listed, _) = store.list()?;
     let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
 
@@ -87,8 +95,11 @@ pub fn deunify(
     };
     let mut began = wait_for_next_tick();
     let mut found = walk();
-    let mut report = DeunifyReport::default();
-    if !found.leftovers.is_empty() {
+    let mut report = DeunifyReport {
+        dry_run: options.dry_run,
+        ..DeunifyReport::default()
+    };
+    if !options.dry_run && !found.leftovers.is_empty() {
         let all = listed.iter().map(|object| (object.inode, object.name));
         report.errors = recover(&[guest], &found, all);
         began = wait_for_next_tick();
@@ -105,12 +116,13 @@ pub fn deunify(
         return Ok(report);
     }
     let groups: Vec<&[FileRecord]> = inodes(&found.files)
-        .filter(|names| {
-            names
-                .iter()
-                .any(|file| is_wanted(&found.path_of(file), &wanted))
-        })
+        .filter(|names| names.iter().any(|file| wanted.holds(&found.path_of(file))))
         .collect();
+    if options.dry_run {
+        report.files_deunified = groups.iter().map(|names| names.len() as u64).sum();
+        report.bytes_copied = groups.iter().map(|names| names[0].size()).sum();
+        return Ok(report);
+    }
 
     progress.stage(
         "deunify",
@@ -408,39 +420,4 @@ impl<'a> Work<'a> {
         self.directories.insert(directory, Rc::clone(&open));
         Ok(open)
     }
-}
-
-/// A path of the guest as bytes below the vdir, after making sure that it is there.
-fn below(guest: &Guest, path: &Path) -> Result<Vec<u8>, Error> {
-    let refused = |reason| Error::Argument {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let mut components: Vec<&[u8]> = Vec::new();
-    for component in path.as_os_str().as_bytes().split(|&byte| byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => return Err(refused("leads upwards; name a path below the guest's root")),
-            name => components.push(name),
-        }
-    }
-    let Some((name, parents)) = components.split_last() else {
-        return Ok(Vec::new());
-    };
-    if temporary::is_one(name) {
-        return Err(refused("is a name that is reserved for runs"));
-    }
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    beneath::open_directory(guest.root.as_fd(), &parents.join(b"/".as_slice()))
-        .and_then(|parent| rustix::fs::statx(parent, *name, flags, StatxFlags::TYPE))
-        .map_err(|_| refused("is not in the guest; name a path as the guest sees it"))?;
-    Ok(components.join(b"/".as_slice()))
-}
-
-fn is_wanted(path: &[u8], wanted: &[Vec<u8>]) -> bool {
-    let is_at_or_below = |top: &Vec<u8>| {
-        path.strip_prefix(top.as_slice())
-            .is_some_and(|rest| top.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
-    };
-    wanted.is_empty() || wanted.iter().any(is_at_or_below)
 }

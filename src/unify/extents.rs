@@ -25,6 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::apply::Applier;
+use super::by_path;
 use super::group::inodes;
 use super::prove::Unproven;
 use super::shared::Shared;
@@ -43,6 +44,9 @@ const MOST_HELD: usize = 256;
 /// Whether two guests have a file each that could be the same.
 #[must_use]
 pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord]) -> bool {
+    if let Some(pairing) = &shared.pairing {
+        return pairing.paired(shared.scan, files).len() > 1;
+    }
     let (first, last) = (files.first(), files.last());
     let inode = |file: Option<&FileRecord>| file.map(FileRecord::inode);
     // Sorted by inode.
@@ -58,8 +62,15 @@ pub fn share(
     tally: &mut Tally,
 ) {
     let mut classes: BTreeMap<Identity, Vec<Candidate<'_>>> = BTreeMap::new();
+    let pairing = shared.pairing.as_ref();
+    let paired = pairing.map(|pairing| pairing.paired(shared.scan, files));
     let mut held = 0;
     for names in inodes(files) {
+        if let Some(paired) = &paired
+            && !paired.contains(&names[0].inode())
+        {
+            continue;
+        }
         if let Some((identity, file)) = identify(shared, names, applier, tally) {
             let file = file.filter(|_| held < MOST_HELD);
             held += usize::from(file.is_some());
@@ -67,7 +78,7 @@ pub fn share(
             classes.entry(identity).or_default().push(candidate);
         }
     }
-    for (identity, mut candidates) in classes {
+    for (identity, candidates) in classes {
         if tally.fatal.is_some() {
             return;
         }
@@ -77,21 +88,40 @@ pub fn share(
                 tally.read.push((stamp, identity));
             }
         }
-        let names = candidates.iter().flat_map(|candidate| candidate.names);
-        if candidates.len() < 2 || !are_of_several_guests(shared, names) {
-            continue;
+        for mut candidates in apart(shared, candidates) {
+            let names = candidates.iter().flat_map(|candidate| candidate.names);
+            if candidates.len() < 2 || !are_of_several_guests(shared, names) {
+                continue;
+            }
+            let mut class = Class {
+                shared,
+                // Of one identity, so of one size.
+                size: candidates[0].names[0].size(),
+                block_size,
+                candidates: &mut candidates,
+                applier,
+                tally,
+            };
+            class.share();
         }
-        let mut class = Class {
-            shared,
-            // Of one identity, so of one size.
-            size: candidates[0].names[0].size(),
-            block_size,
-            candidates: &mut candidates,
-            applier,
-            tally,
-        };
-        class.share();
     }
+}
+
+/// Files of one identity, parted into those that may share with one another.
+fn apart<'f>(shared: &Shared<'_>, candidates: Vec<Candidate<'f>>) -> Vec<Vec<Candidate<'f>>> {
+    let Some(pairing) = &shared.pairing else {
+        return vec![candidates];
+    };
+    let files = candidates.iter().map(|candidate| candidate.names);
+    let names = pairing.names(shared.scan, files);
+    let mut candidates: Vec<Option<Candidate<'f>>> = candidates.into_iter().map(Some).collect();
+    let classes = by_path::classes(&names).into_iter();
+    classes
+        .map(|class| {
+            let members = class.into_iter();
+            members.filter_map(|one| candidates[one].take()).collect()
+        })
+        .collect()
 }
 
 fn are_of_several_guests<'f>(

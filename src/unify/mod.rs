@@ -8,11 +8,13 @@
 //!  ├ share     one group: prove, plan, apply
 //!  │  ├ prove    open, lease, read
 //!  │  ├ plan     who links what; pure
+//!  │  ├ by_path  the same, for one guest against reference guests; pure
 //!  │  └ apply    do it
 //!  │     └ transaction  what can be undone until it is certain
 //!  │        ├ replace   one name
 //!  │        ├ take_back the names of one file, also those that the guest has moved meanwhile
 //!  │        └ late_names  names that a call under way gives to the wrong inode
+//!  ├ pairing   which files of a group are at the same path
 //!  ├ names     every name of a guest and its inode number
 //!  ├ extents   one group where guests share extents and no inodes: prove, compare, share
 //!  ├ object    an object, proven and marked
@@ -21,9 +23,12 @@
 //!  ├ tally     what was done
 //!  └ learn     what the index is told of it
 //! deunify    the reverse, for a guest or for paths of it
+//! below      the paths of a guest to which a command is confined
 //! ```
 
 mod apply;
+mod below;
+pub mod by_path;
 mod census;
 mod deunify;
 pub(crate) mod directory_times;
@@ -33,6 +38,7 @@ mod late_names;
 mod learn;
 pub(crate) mod names;
 mod object;
+mod pairing;
 pub mod plan;
 mod prove;
 mod recover;
@@ -45,7 +51,8 @@ mod tally;
 pub mod temporary;
 mod transaction;
 
-pub use deunify::{DeunifyReport, deunify};
+pub use deunify::{DeunifyOptions, DeunifyReport, deunify};
+pub use pairing::Partners;
 pub use prove::{Leased, Unproven};
 pub use run::{Options, unify};
 pub use shared::Source;

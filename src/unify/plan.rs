@@ -35,7 +35,8 @@ pub struct Member {
 }
 
 impl Member {
-    fn names(&self) -> u64 {
+    /// How many names it has.
+    pub(super) fn names(&self) -> u64 {
         self.guests.iter().map(|&(_, names)| u64::from(names)).sum()
     }
 }

@@ -15,6 +15,7 @@ use super::extents;
 use super::group::{self, Key};
 use super::learn::learn;
 use super::object::learn_unknown;
+use super::pairing::{Pairing, Partners};
 use super::recover::recover;
 use super::share::{has_candidates, share};
 use super::shared::{ObjectState, Objects, Shared, Source, most_links};
@@ -32,10 +33,12 @@ use crate::sys::lease::ignore_break_signal;
 use crate::sys::stamp::Timestamp;
 
 /// How a run is to be done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Change nothing and say what would be done.
     pub dry_run: bool,
+    /// Which files may be shared with which.
+    pub partners: Partners,
     /// Whether files that differ in mtime alone are the same.
     pub mtime: Mtime,
     /// Read every candidate and object again, whatever the index remembers.
@@ -63,6 +66,7 @@ pub fn unify(
 ) -> Result<RunReport, Error> {
     let began_at = Instant::now();
     ignore_break_signal();
+    let pairing = Pairing::new(&options.partners, sources)?;
     let (mode, sharing) = if options.dry_run {
         protect::foresee(options.protect, &location.path)?
     } else {
@@ -74,16 +78,7 @@ pub fn unify(
         progress.note(&format!("waiting for another run on {path}"));
     })?;
     let began = Timestamp::now();
-    let mut report = RunReport {
-        began: began.seconds,
-        dry_run: options.dry_run,
-        protection: vec![mode.name()],
-        ..RunReport::default()
-    };
-    report.guests = sources
-        .iter()
-        .map(|one| Shown::bytes(one.guest.name.as_bytes()).to_string())
-        .collect();
+    let mut report = report_of(sources, options, mode, began);
 
     progress.stage("load", None);
     let index = open_index(state_directory, &store, options, progress)?;
@@ -119,6 +114,7 @@ pub fn unify(
         protection: sharing.protection(),
         reflink: sharing.reflink(),
         scan: &scan,
+        pairing,
         mtime: options.mtime,
         dry_run: options.dry_run,
         most_links: most_links(&store)?,
@@ -169,6 +165,18 @@ pub fn unify(
     }
     report.seconds.total = began_at.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// The account of a run that has not done anything yet.
+fn report_of(sources: &[Source], options: &Options, mode: Mode, began: Timestamp) -> RunReport {
+    let name = |one: &Source| Shown::bytes(one.guest.name.as_bytes()).to_string();
+    RunReport {
+        began: began.seconds,
+        dry_run: options.dry_run,
+        protection: vec![mode.name()],
+        guests: sources.iter().map(name).collect(),
+        ..RunReport::default()
+    }
 }
 
 /// The index; none for a dry run, which writes none.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::apply::{Applier, Participant};
+use super::by_path;
 use super::group::inodes;
 use super::plan::{Instance, Member, Step, plan};
 use super::prove::Proven;
@@ -20,6 +21,12 @@ const MOST_HELD: usize = 256;
 /// and an object, or a second guest, for it.
 #[must_use]
 pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord], has_unseen: bool) -> bool {
+    if let Some(pairing) = &shared.pairing {
+        let paired = pairing.paired(shared.scan, files);
+        return paired
+            .into_iter()
+            .any(|inode| shared.object_of(inode).is_none());
+    }
     let mut first_guest = None;
     let (mut private, mut several, mut objects) = (false, false, has_unseen);
     for inode in inodes(files) {
@@ -50,6 +57,8 @@ pub fn share(
         .map(|&state| Candidate { state, files: &[] })
         .collect();
     let mut classes: BTreeMap<Identity, Vec<Participant<'_>>> = BTreeMap::new();
+    let pairing = shared.pairing.as_ref();
+    let paired = pairing.map(|pairing| pairing.paired(shared.scan, files));
     let mut held = 0;
     for inode in inodes(files) {
         if let Some(state) = shared.object_of(inode[0].inode()) {
@@ -57,6 +66,11 @@ pub fn share(
                 state,
                 files: inode,
             });
+            continue;
+        }
+        if let Some(paired) = &paired
+            && !paired.contains(&inode[0].inode())
+        {
             continue;
         }
         let Some((identity, proven)) = identify(shared, inode, applier, tally) else {
@@ -85,7 +99,15 @@ pub fn share(
                 guests: participant.guests.clone(),
             })
             .collect();
-        let steps = plan(&instances, &members, shared.most_links);
+        let steps = match pairing {
+            None => plan(&instances, &members, shared.most_links),
+            Some(pairing) => {
+                let of_objects = of_identity.clone().map(|object| object.files);
+                let of_members = participants.iter().map(|participant| participant.files);
+                let names = pairing.names(shared.scan, of_objects.chain(of_members));
+                by_path::plan(&instances, &members, &names, shared.most_links)
+            }
+        };
         remember_private(shared, &steps, identity, &participants, tally);
         if steps.is_empty() {
             continue;

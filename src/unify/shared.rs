@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use rustix::io::Errno;
 
 use super::census::Census;
+use super::pairing::Pairing;
 use crate::error::{Call as _, Error};
 use crate::exclude::Rules;
 use crate::guest::Guest;
@@ -53,6 +54,8 @@ pub struct Shared<'a> {
     pub reflink: Option<Reflink>,
     /// What was found in the guests.
     pub scan: &'a Scan,
+    /// Set where only files at the same path are shared.
+    pub pairing: Option<Pairing>,
     /// Whether mtime is part of the identity.
     pub mtime: Mtime,
     /// Whether nothing is to be changed.

@@ -4,6 +4,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`configuration`] | guests, stores and exclusions as the tree names them |
+//! | [`by_path`] | `vserver NAME unify` and its reference guests |
 //! | [`output`] | JSON, text, progress, colours, closed pipes |
 //! | [`status`] | the exit status, and who waits for whom |
 //! | [`usage`] | what can be typed wrongly |
@@ -22,6 +23,7 @@ mod bad_files;
 mod bad_index;
 mod bad_layout;
 mod bad_tree;
+mod by_path;
 mod configuration;
 mod output;
 mod status;

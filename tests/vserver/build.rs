@@ -191,7 +191,7 @@ fn inv3_a_clone_shares_what_is_unified_and_nothing_else() {
     let state = host.at("index");
     let state = state.to_str().unwrap();
     let run = ["--protect", "none", "--state-dir", state];
-    let mut both = vec!["web", "unify"];
+    let mut both = vec!["web", "hashify"];
     both.extend(run);
     both.extend(["mail"]);
     host.ok(&both);

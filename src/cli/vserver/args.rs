@@ -96,13 +96,23 @@ pub enum Command {
     /// Remove it, its configuration and all its files
     Delete,
     /// Unify it: vhashify NAME, with the options of vhashify
-    #[command(visible_alias = "unify")]
     Hashify {
         /// Options of vhashify
         #[arg(
             trailing_var_arg = true,
             allow_hyphen_values = true,
             value_name = "OPTION"
+        )]
+        options: Vec<OsString>,
+    },
+    /// Unify it path by path against its reference guests, or with -R undo that
+    #[command(disable_help_flag = true)]
+    Unify {
+        /// Options, and paths as the guest sees them; --help lists them
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "OPTION|PATH"
         )]
         options: Vec<OsString>,
     },

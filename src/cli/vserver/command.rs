@@ -30,7 +30,10 @@ const RESCUE: [&str; 2] = ["sleep", "infinity"];
 #[must_use]
 pub fn run(arguments: &Arguments) -> ExitCode {
     // vhashify sets up its own.
-    if !matches!(arguments.command, Command::Hashify { .. }) {
+    if !matches!(
+        arguments.command,
+        Command::Hashify { .. } | Command::Unify { .. }
+    ) {
         start_tracing(&arguments.common);
     }
     ExitCode::from(match carry_out(arguments) {
@@ -79,6 +82,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
         }
         Command::Delete => remove(&tree, &settings()?, &state, common),
         Command::Hashify { options } => Ok(hashify(arguments, options)),
+        Command::Unify { options } => Ok(unify(arguments, options)),
         Command::Start { rescue } => begin(&tree, &settings()?, &state, *rescue, common),
         Command::Stop => end(&settings()?, &state, common),
         Command::Restart => {
@@ -250,6 +254,21 @@ fn hashify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
     typed.push("--".into());
     typed.push(arguments.name.clone());
     let parsed = <crate::cli::Arguments as clap::Parser>::parse_from(typed);
+    crate::cli::command::status(&parsed)
+}
+
+/// Runs `vhashify` in this process's place, path by path or backwards.
+fn unify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
+    let common = &arguments.common;
+    let mut typed = vec![
+        "vserver NAME unify".into(),
+        "--config-dir".into(),
+        common.config_dir.clone().into_os_string(),
+    ];
+    typed.extend((0..common.verbose).map(|_| "-v".into()));
+    typed.extend(common.silent.then(|| "--quiet".into()));
+    typed.extend(options.iter().cloned());
+    let parsed = super::unify::parse(arguments.name.clone(), typed);
     crate::cli::command::status(&parsed)
 }
 

@@ -5,6 +5,7 @@ mod change;
 mod command;
 mod many;
 mod method;
+mod unify;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
