@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -214,19 +214,38 @@ impl Guest {
             path: vdir.to_path_buf(),
             source,
         })?;
+        Ok(Self::new(name, vdir, root, place))
+    }
+
+    /// The guest `name` whose root directory is open already, for reading.
+    ///
+    /// # Errors
+    /// [`GuestError::Vdir`] when it cannot be looked at.
+    pub fn at(name: &OsStr, root: OwnedFd) -> Result<Self, GuestError> {
+        let link = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        let look = || -> io::Result<(PathBuf, Place)> {
+            Ok((fs::read_link(&link)?, Place::of(root.as_fd())?))
+        };
+        match look() {
+            Ok((vdir, place)) => Ok(Self::new(name, vdir, root, place)),
+            Err(source) => Err(GuestError::Vdir { path: link, source }),
+        }
+    }
+
+    fn new(name: &OsStr, vdir: PathBuf, root: OwnedFd, place: Place) -> Self {
         let Place {
             device,
             inode,
             mount_id,
         } = place;
-        Ok(Self {
+        Self {
             name: name.to_os_string(),
             vdir,
             root,
             device,
             inode,
             mount_id,
-        })
+        }
     }
 
     /// The host's path of something below the vdir; for messages.

@@ -16,6 +16,9 @@
 //!
 //! Calls that the host's libseccomp does not know by name (`fchmodat2` before 2.5.5; `setxattrat`,
 //! `file_setattr`) cannot be made to wait. The guard refuses them.
+//!
+//! One table, written in two ways: for a guest of `vserver` ([`add`]), and for a container of any OCI runtime
+//! ([`oci_profile`]).
 
 use serde_json::{Value, json};
 
@@ -68,37 +71,45 @@ const REQUESTS: [u32; 6] = [
     0x4080_6685,
 ];
 
-/// Adds to a specification that these calls wait, and where their listener is handed over.
-pub fn add(spec: &mut Value, socket: &str) {
-    let seccomp = &mut spec["linux"]["seccomp"];
-    if let Some(rules) = seccomp["syscalls"].as_array_mut() {
-        rules.extend(rules_of_broker());
-    }
-    seccomp["listenerPath"] = json!(socket);
-    if can_wait_killably() {
-        seccomp["flags"] = json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]);
-    }
+/// Calls that wait, all of them or those that have an argument.
+struct Rule {
+    names: &'static [&'static str],
+    only: Option<Masked>,
 }
 
-/// Whether a caller can be made to wait so that only its death ends that (Linux 5.19, libseccomp 2.6).
-/// Without it any signal does, and the call is made again.
-fn can_wait_killably() -> bool {
-    const LEVEL: u32 = 7;
-    libseccomp::get_api() >= LEVEL
+/// An argument of which these bits are these: its low half, which is all that the kernel takes of it.
+#[derive(Clone, Copy)]
+struct Masked {
+    argument: u32,
+    mask: u32,
+    value: u32,
 }
 
-fn rules_of_broker() -> Vec<Value> {
-    let mut rules = vec![waits(ALWAYS, &json!([]))];
-    for (call, at) in [("open", 1), ("openat", 2)] {
-        for flags in conditions_of_open() {
-            rules.push(waits(&[call], &masked(at, flags.0, flags.1)));
+fn rules() -> Vec<Rule> {
+    let mut rules = vec![Rule {
+        names: ALWAYS,
+        only: None,
+    }];
+    let mut add = |names: &'static [&'static str], argument, mask, value| {
+        rules.push(Rule {
+            names,
+            only: Some(Masked {
+                argument,
+                mask,
+                value,
+            }),
+        });
+    };
+    for (call, argument) in [(&["open"], 1), (&["openat"], 2)] {
+        for (mask, value) in conditions_of_open() {
+            add(call, argument, mask, value);
         }
     }
     for command in LOCKS {
-        rules.push(waits(&["fcntl", "fcntl64"], &masked(1, u32::MAX, command)));
+        add(&["fcntl", "fcntl64"], 1, u32::MAX, command);
     }
     for request in REQUESTS {
-        rules.push(waits(&["ioctl"], &masked(1, u32::MAX, request)));
+        add(&["ioctl"], 1, u32::MAX, request);
     }
     rules
 }
@@ -118,18 +129,82 @@ fn conditions_of_open() -> Vec<(u32, u32)> {
     conditions
 }
 
-fn waits(names: &[&str], arguments: &Value) -> Value {
-    json!({ "names": names, "action": "SCMP_ACT_NOTIFY", "args": arguments })
+/// Adds to a specification for `libcontainer` that these calls wait, and where their listener is handed
+/// over.
+pub fn add(spec: &mut Value, socket: &str) {
+    let seccomp = &mut spec["linux"]["seccomp"];
+    if let Some(listed) = seccomp["syscalls"].as_array_mut() {
+        // It takes the mask from the second value.
+        listed.extend(rules().iter().map(|rule| {
+            let only = rule.only.map(|only| {
+                json!({ "index": only.argument, "value": only.value, "valueTwo": only.mask,
+                        "op": "SCMP_CMP_MASKED_EQ" })
+            });
+            waits(rule.names, only)
+        }));
+    }
+    seccomp["listenerPath"] = json!(socket);
+    if can_wait_killably() {
+        seccomp["flags"] = json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]);
+    }
 }
 
-/// `libcontainer` takes the mask from the second value.
-fn masked(index: u32, mask: u32, value: u32) -> Value {
-    json!([{ "index": index, "value": value, "valueTwo": mask, "op": "SCMP_CMP_MASKED_EQ" }])
+/// Whether a caller can be made to wait so that only its death ends that (Linux 5.19, libseccomp 2.6).
+/// Without it any signal does, and the call is made again.
+fn can_wait_killably() -> bool {
+    const LEVEL: u32 = 7;
+    libseccomp::get_api() >= LEVEL
+}
+
+/// The `linux.seccomp` of a container that denies nothing and lets these calls wait for the broker at
+/// `socket`.
+///
+/// Runtimes differ in which value of `SCMP_CMP_MASKED_EQ` is the mask: for runc and crun it is the first
+/// one, for youki the second. So both are the same here, the bits that must be set. This lets more calls
+/// wait than need to (those with `O_CREAT` and `O_EXCL`), and never fewer.
+#[must_use]
+pub fn oci_profile(socket: &str) -> Value {
+    let rules = rules();
+    let listed: Vec<Value> = rules
+        .iter()
+        .filter(|rule| !rules.iter().any(|other| covers(other, rule)))
+        .map(|rule| waits(rule.names, rule.only.map(portable)))
+        .collect();
+    json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": super::seccomp::ARCHITECTURES,
+        "listenerPath": socket,
+        "syscalls": listed,
+    })
+}
+
+fn portable(only: Masked) -> Value {
+    match only.mask {
+        u32::MAX => json!({ "index": only.argument, "value": only.value, "op": "SCMP_CMP_EQ" }),
+        _ => json!({ "index": only.argument, "value": only.value, "valueTwo": only.value,
+                     "op": "SCMP_CMP_MASKED_EQ" }),
+    }
+}
+
+/// Whether `other` asks for fewer of the same bits than `rule`, both as [`portable`] writes them.
+fn covers(other: &Rule, rule: &Rule) -> bool {
+    let (Some(fewer), Some(more)) = (other.only, rule.only) else {
+        return false;
+    };
+    other.names == rule.names
+        && fewer.mask != u32::MAX
+        && fewer.value != more.value
+        && fewer.value & more.value == fewer.value
+}
+
+fn waits(names: &[&str], only: Option<Value>) -> Value {
+    let arguments: Vec<Value> = only.into_iter().collect();
+    json!({ "names": names, "action": "SCMP_ACT_NOTIFY", "args": arguments })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::conditions_of_open;
+    use super::{conditions_of_open, oci_profile, rules};
     use crate::cow::broker::call::{Asked, opened};
 
     #[test]
@@ -144,6 +219,60 @@ mod tests {
             if mode == 0 && flags & 0o1000 == 0 {
                 assert!(!waits, "a read: {flags:o}");
             }
+        }
+    }
+
+    /// Whether a call with this argument waits by the profile, for a runtime that has the mask first, or
+    /// second.
+    fn waits(profile: &serde_json::Value, call: &str, index: u64, given: u64, first: bool) -> bool {
+        let listed = profile["syscalls"].as_array().unwrap();
+        listed.iter().any(|rule| {
+            let is_named = rule["names"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|name| name == call);
+            is_named
+                && rule["args"].as_array().unwrap().iter().all(|condition| {
+                    let value = condition["value"].as_u64().unwrap();
+                    assert_eq!(condition["index"], index);
+                    if condition["op"] == "SCMP_CMP_EQ" {
+                        return given == value;
+                    }
+                    let two = condition["valueTwo"].as_u64().unwrap();
+                    let (mask, wanted) = if first { (value, two) } else { (two, value) };
+                    given & mask == wanted
+                })
+        })
+    }
+
+    #[test]
+    fn an_oci_profile_means_the_same_to_every_runtime_and_misses_no_call() {
+        let profile = oci_profile("/run/x");
+        assert_eq!(profile["listenerPath"], "/run/x");
+        for first in [true, false] {
+            for flags in 0..0o2000_u32 {
+                let needs = conditions_of_open()
+                    .iter()
+                    .any(|&(mask, value)| flags & mask == value);
+                for (call, index) in [("open", 1), ("openat", 2)] {
+                    let has = waits(&profile, call, index, flags.into(), first);
+                    assert!(has || !needs, "{call} {flags:o}");
+                    if flags & 0o1003 == 0 {
+                        assert!(!has, "a read: {flags:o}");
+                    }
+                }
+            }
+            for rule in rules() {
+                for name in rule.names {
+                    let (index, given) =
+                        rule.only.map_or((0, 0), |only| (only.argument, only.value));
+                    let has = waits(&profile, name, index.into(), given.into(), first);
+                    assert!(has, "{name} {given:x}");
+                }
+            }
+            assert!(!waits(&profile, "fcntl", 1, 1030, first));
+            assert!(!waits(&profile, "ioctl", 1, 0x5413, first));
         }
     }
 }

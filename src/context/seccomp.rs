@@ -113,9 +113,9 @@ pub fn profile(capabilities: CapabilitySet) -> Value {
 
 /// Every way of calling the kernel that a program of the guest may have.
 #[cfg(target_arch = "x86_64")]
-const ARCHITECTURES: &[&str] = &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
+pub(super) const ARCHITECTURES: &[&str] = &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
 #[cfg(target_arch = "aarch64")]
-const ARCHITECTURES: &[&str] = &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"];
+pub(super) const ARCHITECTURES: &[&str] = &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"];
 
 fn denied(names: &[&str], errno: i32, arguments: &Value) -> Value {
     json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": arguments })

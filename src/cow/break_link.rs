@@ -46,7 +46,7 @@ use crate::sys::fault::{self, Point};
 use crate::sys::flags::{self, Flags};
 use crate::sys::lease::LeasedFile;
 use crate::sys::stamp::{Stamp, Timestamp};
-use crate::sys::{beneath, nameless, writeback};
+use crate::sys::{beneath, handle, nameless, writeback};
 use crate::unify::directory_times::DirectoryTimes;
 use crate::unify::replace::{Exchanged, Refused, Stuck, exchange, keep};
 use crate::unify::take_back::{Sides, take_back};
@@ -183,6 +183,8 @@ impl Breaker {
         hint: Option<&Name>,
     ) -> Result<OwnedFd, CopyError> {
         let begun = Instant::now();
+        let own = self.own(object).map_err(failed("open_by_handle_at"))?;
+        let object = own.as_fd();
         let mut tries = 0;
         loop {
             if let Some(private) = self.attempt(turn, object, hint, begun.elapsed(), tries)? {
@@ -201,6 +203,17 @@ impl Breaker {
             if tries > QUICK_TRIES {
                 std::thread::sleep(Duration::from_millis(2));
             }
+        }
+    }
+
+    /// The object through the mount of the guest's root directory. The caller came to it through a mount
+    /// of its own, which may show it with other owners than it has, and the copy is to have the same.
+    fn own(&self, object: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        let readable = OFlags::RDONLY | OFlags::NOATIME;
+        match handle::through(object, self.guest.root.as_fd(), readable) {
+            // A filesystem without handles; none that shows other owners is one.
+            Err(Errno::OPNOTSUPP) => nameless::open_again(object, readable),
+            opened => opened,
         }
     }
 

@@ -10,9 +10,11 @@
 //! | [`link_group`] | which names those are |
 //! | [`origin`] | which file is a copy, as long as not all names lead to it |
 //! | [`broker`] | does it for a running guest, before each call that would change a shared file |
+//! | [`containers`] | the same for containers that others start |
 
 pub mod break_link;
 pub mod broker;
+pub mod containers;
 pub mod link_group;
 pub mod origin;
 

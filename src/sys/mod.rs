@@ -13,6 +13,7 @@ pub mod dedupe;
 pub mod extent_map;
 pub mod fault;
 pub mod flags;
+pub mod handle;
 pub mod idmap;
 pub mod lease;
 pub mod mapping;

@@ -3,6 +3,7 @@
 //! See `seccomp_unotify(2)` and `Documentation/userspace-api/seccomp_filter.rst` in the kernel's tree.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -73,6 +74,13 @@ impl AsFd for Listener {
 }
 
 impl Listener {
+    /// Whether a descriptor that somebody sent is one. Everything else would be polled in vain.
+    #[must_use]
+    pub fn is_one(descriptor: BorrowedFd<'_>) -> bool {
+        let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        std::fs::read_link(link).is_ok_and(|what| what == Path::new("anon_inode:seccomp notify"))
+    }
+
     /// Lets the thread that answers and the one that waits take turns on one processor, where the
     /// kernel can (6.6 and later); a hint.
     pub fn prefer_one_processor(&self) {

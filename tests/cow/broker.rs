@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{FlockOperation, Timespec, Timestamps, flock, futimens};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use serde_json::json;
+use serde_json::{Value, json};
 use vhashify::context::notify;
 use vhashify::cow::broker::Broker;
 use vhashify::cow::broker::serve::serve;
@@ -60,6 +60,17 @@ fn alone(test: &str, kinds: &[Kind], body: impl Fn(&Filesystem)) {
 
 /// Does `work` in the first guest: its root is that guest's, and its calls wait for the broker.
 fn in_guest<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
+    let mut spec = json!({ "linux": { "seccomp": {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": [],
+    } } });
+    notify::add(&mut spec, "/none");
+    in_guest_under(host, spec["linux"]["seccomp"].take(), work)
+}
+
+/// The same under this filter.
+fn in_guest_under<T: Send>(host: &Host, filter: Value, work: impl FnOnce() -> T + Send) -> T {
     let permit = is_guarded().then(|| vhashify::protect::guard::Permit::acquire().unwrap());
     let broker = Arc::new(Broker::new(breaker(host, 0), Box::new(Vec::new)));
     let (listeners, listener) = channel();
@@ -71,14 +82,7 @@ fn in_guest<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
             unsafe { unshare_unsafe(UnshareFlags::FS) }.unwrap();
             rustix::process::chroot(&root).unwrap();
             rustix::process::chdir("/").unwrap();
-            let mut spec = json!({ "linux": { "seccomp": {
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-                "syscalls": [],
-            } } });
-            notify::add(&mut spec, "/none");
-            let filter: LinuxSeccomp =
-                serde_json::from_value(spec["linux"]["seccomp"].take()).unwrap();
+            let filter: LinuxSeccomp = serde_json::from_value(filter).unwrap();
             listeners
                 .send(load_filter(&filter).unwrap().unwrap())
                 .unwrap();
@@ -203,6 +207,34 @@ fn a_descriptor_for_reading_leads_to_the_copy_after_a_change_through_it() {
                     let group = File::open("e/group2").unwrap();
                     flock(&group, FlockOperation::LockShared).unwrap();
                 });
+            });
+        },
+    );
+}
+
+#[test]
+fn the_profile_for_any_oci_runtime_is_good_for_youki() {
+    // Its `libcontainer` reads conditions in another order than runc and crun: see tests/containers.
+    alone(
+        "the_profile_for_any_oci_runtime_is_good_for_youki",
+        &[Kind::Ext4],
+        |filesystem| {
+            let host = shared_guests(&place_in(filesystem));
+            others(&host, || {
+                in_guest_under(&host, notify::oci_profile("/none"), || {
+                    writable("d/single").write_all(b"written").unwrap();
+                    let group = File::options().append(true).open("e/group2");
+                    group.unwrap().write_all(b"more").unwrap();
+                    let odd = File::open("d/odd").unwrap();
+                    flock(&odd, FlockOperation::NonBlockingLockExclusive).unwrap();
+                    File::create_new("d/new")
+                        .unwrap()
+                        .write_all(b"new")
+                        .unwrap();
+                });
+                for name in ["d/single", "d/group0", "d/odd"] {
+                    assert_ne!(ino(&host, 0, name), ino(&host, 1, name), "{name}");
+                }
             });
         },
     );

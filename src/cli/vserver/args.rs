@@ -20,6 +20,8 @@ About many guests, each also under its own name by a link to this program:
   vserver vserver-stat | vps | vkill | start-vservers | stop-vservers   (each with --help)
 About a guest that runs, likewise:
   vserver vlimit | vsched | vattribute
+For containers of runc, crun and youki that share files:
+  vserver broker   (with --help)
 
 Exit status: 0 done; 1 it could not be done, or (running) the guest does not run; 2 usage or
 configuration; 3 (status) the guest does not run. exec, suexec and enter exit as their command did,

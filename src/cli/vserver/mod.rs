@@ -1,6 +1,7 @@
 //! `vserver`: what was typed (`args`), what is done for it (`command`).
 
 mod args;
+mod broker;
 mod change;
 mod command;
 mod many;
@@ -32,11 +33,16 @@ pub fn vserver() -> ExitCode {
         Some((first, _)) if first == monitor::MAKE => return monitor::make(),
         _ => {}
     }
-    if let Some(place) = first_word(&arguments)
-        && let Some(run) = of_tool(&arguments[place])
-    {
-        let name = arguments.remove(place);
-        return run(name, &mut arguments.into_iter());
+    if let Some(place) = first_word(&arguments) {
+        let run = if broker::is_meant(&arguments[place], arguments.get(place + 1)) {
+            Some((|name, arguments| broker::run(name, arguments)) as Tool)
+        } else {
+            of_tool(&arguments[place])
+        };
+        if let Some(run) = run {
+            let name = arguments.remove(place);
+            return run(name, &mut arguments.into_iter());
+        }
     }
     command::run(&args::Arguments::parse())
 }

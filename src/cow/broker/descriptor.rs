@@ -16,8 +16,8 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::caller::Caller;
-use crate::sys::nameless;
 use crate::sys::other_process::is_one_open_file;
+use crate::sys::{handle, nameless};
 
 /// Flags of an open file that a new one is opened with.
 const KEPT: OFlags = OFlags::APPEND
@@ -27,26 +27,33 @@ const KEPT: OFlags = OFlags::APPEND
     .union(OFlags::SYNC)
     .union(OFlags::DSYNC);
 
-/// Replaces the caller's descriptor `number` of the object `inode`, and its others of the same open
-/// file, by one of `private`.
+/// Replaces the caller's descriptor `number` of `object`, whose inode number is `inode`, and its others of
+/// the same open file, by one of `private`. `object` is open through the caller's mount, and so is what it
+/// gets: it sees the owners that it saw, and nothing of the host's mounts.
 ///
 /// # Errors
 /// `EPERM` for one that could write to the object; what the calls list.
 pub fn replace(
     caller: &Caller<'_>,
     number: i32,
+    object: BorrowedFd<'_>,
     inode: u64,
     private: BorrowedFd<'_>,
 ) -> Result<(), Errno> {
     let number = u32::try_from(number).map_err(|_| Errno::BADF)?;
     let (flags, position) = open_file(caller, number).ok_or(Errno::BADF)?;
+    let private = match handle::through(private, object, OFlags::RDONLY) {
+        // No handles; or none of a copy without a name.
+        Err(Errno::OPNOTSUPP | Errno::STALE) => nameless::open_again(private, OFlags::RDONLY)?,
+        opened => opened?,
+    };
     let new = if flags.contains(OFlags::PATH) {
-        nameless::open_again(private, OFlags::PATH)?
+        nameless::open_again(&private, OFlags::PATH)?
     } else {
         if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
             return Err(Errno::PERM);
         }
-        let new = nameless::open_again(private, OFlags::RDONLY | flags.intersection(KEPT))?;
+        let new = nameless::open_again(&private, OFlags::RDONLY | flags.intersection(KEPT))?;
         rustix::fs::seek(&new, SeekFrom::Start(position))?;
         new
     };

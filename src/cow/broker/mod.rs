@@ -54,6 +54,7 @@ use rustix::io::Errno;
 
 use self::call::{Asked, asked, opened};
 use self::caller::{Caller, Place, path_of};
+use self::serve::Judge;
 use super::break_link::Breaker;
 use super::link_group::Name;
 use crate::sys::notification::{Listener, Notification, Verdict};
@@ -86,49 +87,6 @@ impl Broker {
     #[must_use]
     pub fn new(breaker: Breaker, processes: Processes) -> Self {
         Self { breaker, processes }
-    }
-
-    /// Breaks what is to be broken for a call, and says what becomes of it.
-    #[must_use]
-    pub fn judge(&self, listener: &Listener, notification: &Notification) -> Verdict {
-        let caller = Caller {
-            listener,
-            notification,
-        };
-        let mut asked = asked(notification);
-        if let Asked::Open2 {
-            directory,
-            path,
-            how,
-        } = asked
-        {
-            // Flags, mode, resolve: eight bytes each.
-            let told = (caller.number(how), caller.number(how.wrapping_add(16)));
-            let (Ok(flags), Ok(resolve)) = told else {
-                return Verdict::Continue;
-            };
-            asked = opened(flags, directory, path);
-            if resolve & RESOLVE_IN_ROOT != 0 && asked != Asked::Nothing {
-                // The directory is the root of the path: nothing that is served calls so. The guard
-                // refuses it where it matters.
-                return Verdict::Continue;
-            }
-        }
-        match asked {
-            Asked::Nothing | Asked::Open2 { .. } => Verdict::Continue,
-            Asked::Unknown => Verdict::Fail(Errno::NOSYS),
-            Asked::Descriptor { number, is_lock } => self.descriptor(&caller, number, is_lock),
-            Asked::Path {
-                directory,
-                path,
-                follows,
-                may_be_empty,
-                is_linked,
-            } => {
-                let resolve = || caller.resolve(directory, path, follows, may_be_empty);
-                self.path(&caller, is_linked, resolve)
-            }
-        }
     }
 
     fn path(
@@ -206,7 +164,10 @@ impl Broker {
         );
         let replaced = private
             .map_err(|(_, error)| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            .and_then(|private| descriptor::replace(caller, number, inode, private.as_fd()));
+            .and_then(|private| {
+                let (object, private) = (object.as_fd(), private.as_fd());
+                descriptor::replace(caller, number, object, inode, private)
+            });
         match replaced {
             Ok(()) => Verdict::Continue,
             Err(errno) => Verdict::Fail(errno),
@@ -235,6 +196,50 @@ impl Broker {
         }
         let object = self.breaker.object(place.as_fd())?;
         Some((object, found.stx_ino))
+    }
+}
+
+impl Judge for Broker {
+    /// Breaks what is to be broken for a call, and says what becomes of it.
+    fn judge(&self, listener: &Listener, notification: &Notification) -> Verdict {
+        let caller = Caller {
+            listener,
+            notification,
+        };
+        let mut asked = asked(notification);
+        if let Asked::Open2 {
+            directory,
+            path,
+            how,
+        } = asked
+        {
+            // Flags, mode, resolve: eight bytes each.
+            let told = (caller.number(how), caller.number(how.wrapping_add(16)));
+            let (Ok(flags), Ok(resolve)) = told else {
+                return Verdict::Continue;
+            };
+            asked = opened(flags, directory, path);
+            if resolve & RESOLVE_IN_ROOT != 0 && asked != Asked::Nothing {
+                // The directory is the root of the path: nothing that is served calls so. The guard
+                // refuses it where it matters.
+                return Verdict::Continue;
+            }
+        }
+        match asked {
+            Asked::Nothing | Asked::Open2 { .. } => Verdict::Continue,
+            Asked::Unknown => Verdict::Fail(Errno::NOSYS),
+            Asked::Descriptor { number, is_lock } => self.descriptor(&caller, number, is_lock),
+            Asked::Path {
+                directory,
+                path,
+                follows,
+                may_be_empty,
+                is_linked,
+            } => {
+                let resolve = || caller.resolve(directory, path, follows, may_be_empty);
+                self.path(&caller, is_linked, resolve)
+            }
+        }
     }
 }
 

@@ -12,9 +12,8 @@ use std::thread::{self, JoinHandle};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-use super::Broker;
 use crate::sys::lease::ignore_break_signal;
-use crate::sys::notification::{Listener, Verdict};
+use crate::sys::notification::{Listener, Notification, Verdict};
 
 /// Threads for the calls of a guest's init and all that comes of it.
 pub const THREADS_OF_INIT: usize = 4;
@@ -22,14 +21,30 @@ pub const THREADS_OF_INIT: usize = 4;
 pub const THREADS_OF_COMMAND: usize = 2;
 
 /// Memory of a thread's stack: a path, a copy's buffers and the walk of a guest.
-const STACK: usize = 512 << 10;
+pub const STACK: usize = 512 << 10;
+
+/// Whoever says what becomes of the calls of a guest.
+pub trait Judge: Send + Sync {
+    /// Does what is to be done before a call goes on, and says whether it does.
+    fn judge(&self, listener: &Listener, notification: &Notification) -> Verdict;
+}
+
+/// Lets every call go on: for a guest in which nothing can be broken.
+#[derive(Debug, Clone, Copy)]
+pub struct LetGo;
+
+impl Judge for LetGo {
+    fn judge(&self, _listener: &Listener, _notification: &Notification) -> Verdict {
+        Verdict::Continue
+    }
+}
 
 /// Serves the calls of `listener` until nobody has its filter any more.
 ///
 /// # Errors
 /// No thread can be made; then the listener is closed, and its calls fail with `ENOSYS`.
-pub fn serve(
-    broker: &Arc<Broker>,
+pub fn serve<J: Judge + ?Sized + 'static>(
+    broker: &Arc<J>,
     listener: Listener,
     threads: usize,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
@@ -42,12 +57,12 @@ pub fn serve(
             thread::Builder::new()
                 .name("broker".to_owned())
                 .stack_size(STACK)
-                .spawn(move || work(&broker, &listener.0, &listener.1))
+                .spawn(move || work(&*broker, &listener.0, &listener.1))
         })
         .collect()
 }
 
-fn work(broker: &Broker, listener: &Listener, first: &Mutex<()>) {
+fn work<J: Judge + ?Sized>(broker: &J, listener: &Listener, first: &Mutex<()>) {
     obey_quotas();
     loop {
         let received = {
@@ -62,16 +77,24 @@ fn work(broker: &Broker, listener: &Listener, first: &Mutex<()>) {
                 return;
             }
         };
-        // A caller must never wait for a thread that is gone.
-        let judged = catch_unwind(AssertUnwindSafe(|| broker.judge(listener, &notification)));
-        let verdict = judged.unwrap_or(Verdict::Fail(Errno::IO));
+        let verdict = judge(broker, listener, &notification);
         if let Err(errno) = listener.answer(&notification, verdict) {
             tracing::error!(%errno, "the broker cannot answer");
         }
     }
 }
 
-/// Gives up what lets root write over a quota: the copy is the guest's.
+/// What becomes of a call, whatever happens here: a caller must never wait for a thread that is gone.
+fn judge<J: Judge + ?Sized>(
+    broker: &J,
+    listener: &Listener,
+    notification: &Notification,
+) -> Verdict {
+    let judged = catch_unwind(AssertUnwindSafe(|| broker.judge(listener, notification)));
+    judged.unwrap_or(Verdict::Fail(Errno::IO))
+}
+
+/// Gives up, for this thread, what lets root write over a quota: the copy is the guest's.
 fn obey_quotas() {
     if let Ok(had) = capabilities(None) {
         let sets = CapabilitySets {

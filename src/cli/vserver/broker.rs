@@ -1,0 +1,183 @@
+//! `vserver broker`: copy on write for containers that others start.
+//!
+//! It has options and no guest, so that a guest may be called `broker`, too: its commands are words.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use super::args::Common;
+use super::command::{FAILED, complain, say, start_tracing};
+use crate::config::ConfigTree;
+use crate::context::notify;
+use crate::cow::containers::Containers;
+use crate::cow::containers::attend::attend;
+use crate::cow::containers::socket::Socket;
+use crate::guest::{StoreLocation, check_layout};
+use crate::sys::lease::ignore_break_signal;
+use crate::sys::process::signals_as_descriptor;
+
+/// The name under which it is run.
+const NAME: &str = "broker";
+
+const DONE: u8 = 0;
+const USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  vserver broker --socket /run/vhashify/oci --destination /vservers/.hash
+  vserver broker --socket /run/vhashify/oci --print-profile
+
+Exit status: 0 ended by SIGTERM or SIGINT; 1 the socket cannot be made;
+2 usage or configuration.";
+
+#[derive(Debug, Parser)]
+#[command(name = "vserver", version, max_term_width = 80)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Give containers that others start their own copy of what they change
+    ///
+    /// For guests of runc, crun and youki that were unified, with vhashify
+    /// --manually for example: before one of them changes a shared file, it gets
+    /// its own copy, as guests of vserver do. Runs until SIGTERM or SIGINT.
+    #[command(name = NAME, after_help = EXAMPLES)]
+    Broker(Box<Options>),
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Serve OCI runtimes here: the listenerPath of a container's linux.seccomp
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// A store of what containers share; once for each filesystem [default: those of
+    /// the configuration]
+    #[arg(long, value_name = "STORE")]
+    destination: Vec<PathBuf>,
+    /// Print the linux.seccomp that a container's config.json needs, and end
+    #[arg(long, conflicts_with = "destination")]
+    print_profile: bool,
+}
+
+/// Why it ends without having served.
+struct Failure(String, u8);
+
+/// Whether a word, and the one after it, are this command and no guest of its name.
+pub fn is_meant(word: &OsStr, next: Option<&OsString>) -> bool {
+    let is_option = |next: &OsString| next.as_encoded_bytes().starts_with(b"-");
+    word == NAME && next.is_none_or(is_option)
+}
+
+/// Does what the arguments say.
+pub fn run(name: OsString, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let typed = [OsString::from("vserver"), name];
+    let Command::Broker(options) =
+        Arguments::parse_from(typed.into_iter().chain(arguments)).command;
+    start_tracing(&options.common);
+    let done = if options.print_profile {
+        let profile = notify::oci_profile(&options.socket.to_string_lossy());
+        say(&serde_json::to_string_pretty(&profile).unwrap_or_default());
+        Ok(())
+    } else {
+        serve(&options)
+    };
+    ExitCode::from(match done {
+        Ok(()) => DONE,
+        Err(Failure(line, status)) => {
+            complain(&line);
+            status
+        }
+    })
+}
+
+fn serve(options: &Options) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        let line = "only root can do that; run it as root";
+        return Err(Failure(line.to_owned(), FAILED));
+    }
+    let stores = stores(options)?;
+    if let Err(error) = crate::cli::selection::raise_descriptor_limit() {
+        tracing::warn!("{error}");
+    }
+    // Before there are threads: they are to have the same signals.
+    ignore_break_signal();
+    let signals = signals_as_descriptor(&[libc::SIGTERM, libc::SIGINT])
+        .map_err(|error| Failure(format!("signals cannot be received: {error}"), FAILED))?;
+    let socket = Socket::listen(&options.socket);
+    let socket = socket.map_err(|error| Failure(error.to_string(), FAILED))?;
+    if !options.common.silent {
+        let path = crate::display::Shown::path(socket.path());
+        say(&format!("containers are served at {path}"));
+    }
+    attend(&socket, &Arc::new(Containers::new(stores)), &signals);
+    Ok(())
+}
+
+/// The stores, open.
+fn stores(options: &Options) -> Result<Vec<StoreLocation>, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure(error.to_string(), USAGE);
+    let paths = if options.destination.is_empty() {
+        let stores =
+            ConfigTree::open(&options.common.config_dir).and_then(|tree| tree.all_stores());
+        let stores = stores.map_err(|error| {
+            let line = format!("{error}; or name the store of the containers with --destination");
+            Failure(line, USAGE)
+        })?;
+        stores.into_iter().map(|store| store.directory).collect()
+    } else {
+        options.destination.clone()
+    };
+    let opened = paths.iter().map(|path| StoreLocation::open(path));
+    let stores: Vec<StoreLocation> = opened
+        .collect::<Result<_, _>>()
+        .map_err(|error| wrong(&error))?;
+    check_layout(&[], &stores).map_err(|error| wrong(&error))?;
+    Ok(stores)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{OsStr, OsString};
+
+    use clap::CommandFactory;
+
+    use super::{Arguments, NAME, is_meant};
+
+    #[test]
+    fn the_flag_table_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_guest_may_have_the_same_name() {
+        for (next, meant) in [
+            (None, true),
+            (Some("--socket"), true),
+            (Some("start"), false),
+        ] {
+            let next = next.map(OsString::from);
+            assert_eq!(is_meant(OsStr::new(NAME), next.as_ref()), meant, "{next:?}");
+        }
+        assert!(!is_meant(OsStr::new("web"), None));
+    }
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        let mut command = Arguments::command();
+        command.build();
+        let broker = command.find_subcommand_mut(NAME).unwrap();
+        *broker = std::mem::take(broker).term_width(80);
+        for line in broker.render_long_help().to_string().lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Bytes that come over a socket, and the descriptors that come with them.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+
+/// Descriptors that are taken at once. The kernel closes those beyond.
+pub const MOST_DESCRIPTORS: usize = 16;
+
+/// What one call received.
+#[derive(Debug)]
+pub struct Piece {
+    /// How many bytes; 0 at the end.
+    pub length: usize,
+    /// Whether there were more descriptors than could be taken.
+    pub lacks_descriptors: bool,
+    /// The descriptors, closed when they are dropped.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Waits for bytes and takes what is there.
+///
+/// # Errors
+/// What `recvmsg(2)` lists.
+pub fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Piece, Errno> {
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(into)];
+        let received = match recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => continue,
+            received => received?,
+        };
+        let mut descriptors = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(sent) = message {
+                descriptors.extend(sent);
+            }
+        }
+        return Ok(Piece {
+            length: received.bytes,
+            lacks_descriptors: received.flags.contains(ReturnFlags::CTRUNC),
+            descriptors,
+        });
+    }
+}

@@ -1,0 +1,73 @@
+//! The same inode through another mount (`name_to_handle_at(2)`, `open_by_handle_at(2)`).
+//!
+//! A container sees its files through mounts of its own: with others over parts of them, read-only, or with
+//! other users' numbers (`mount_setattr(2)`). What is to become of a file is decided and done through the
+//! mount of the host that its store lies on.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// `MAX_HANDLE_SZ` (`linux/exportfs.h`).
+const LARGEST: u32 = 128;
+
+/// A `struct file_handle` with room for any filesystem's.
+#[repr(C)]
+struct Handle {
+    size: u32,
+    kind: i32,
+    bytes: [u8; LARGEST as usize],
+}
+
+/// Opens the inode of `file`, which may be a place (`O_PATH`), through the mount that `mount` was opened
+/// through, with `flags`.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the filesystem has no handles, `ESTALE` where `mount` is of another filesystem, and
+/// what `open_by_handle_at(2)` lists.
+pub fn through(
+    file: BorrowedFd<'_>,
+    mount: BorrowedFd<'_>,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let mut handle = Handle {
+        size: LARGEST,
+        kind: 0,
+        bytes: [0; LARGEST as usize],
+    };
+    let mut mount_id = 0;
+    // SAFETY: the path is an empty C string; the structure is a `struct file_handle` with as many bytes
+    // behind it as it says, and both it and the number live until the call returns.
+    let done = unsafe {
+        libc::name_to_handle_at(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            (&raw mut handle).cast(),
+            &raw mut mount_id,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if done != 0 {
+        return Err(last_error());
+    }
+    let flags = i32::from_ne_bytes((flags | OFlags::CLOEXEC).bits().to_ne_bytes());
+    // SAFETY: the structure is the one that the kernel has filled, and lives until the call returns.
+    let opened =
+        unsafe { libc::open_by_handle_at(mount.as_raw_fd(), (&raw mut handle).cast(), flags) };
+    if opened < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the descriptor is new, so that nobody else owns it.
+    let opened = unsafe { OwnedFd::from_raw_fd(opened) };
+    let (asked, found) = (rustix::fs::fstat(file)?, rustix::fs::fstat(&opened)?);
+    if (asked.st_dev, asked.st_ino) == (found.st_dev, found.st_ino) {
+        Ok(opened)
+    } else {
+        Err(Errno::STALE)
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
