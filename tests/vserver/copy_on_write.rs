@@ -219,6 +219,28 @@ fn one_who_may_not_change_a_file_does_not_break_its_link() {
 }
 
 #[test]
+fn inv2_copies_of_a_guest_with_users_of_its_own_keep_their_owners() {
+    let host = host_of(&["web", "mail"]);
+    host.set("web", "context", "1283\n");
+    host.set("web", "spaces/user", "own\n");
+    let mail = start(&host);
+    // By a path, and by a descriptor for reading, which is replaced.
+    run(
+        &host,
+        "echo x >> /usr/bin/expand; test $(stat -c %u /usr/bin/expand) = 0; \
+         perl -e 'open(F, q(<), q(/usr/bin/tac)); chmod(0711, *F) or die; my @s = stat(F); \
+           die $s[4] if $s[4]; my $l = readlink(q(/proc/self/fd/) . fileno(F)); \
+           die $l if $l ne q(/usr/bin/tac)'",
+    );
+    for path in ["usr/bin/expand", "usr/bin/tac"] {
+        assert_ne!(ino(&host, "web", path), ino(&host, "mail", path));
+        let found = fs::metadata(host.vdir("web").join(path)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (0, 0), "{path}");
+    }
+    assert_untouched(&host, &mail, "with users of its own");
+}
+
+#[test]
 fn inv3_link_groups_of_2_to_50_names_are_one_file_through_each_of_them() {
     let host = host_of(&["web", "mail"]);
     for name in ["web", "mail"] {
