@@ -10,13 +10,18 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::io::Errno;
 
 /// This program, as the kernel names it.
 const PROGRAM: &str = "/proc/self/exe";
 /// Where a copy finds the program that it was copied from.
 const ORIGIN: &str = "VSERVER_ORIGIN";
+
+/// How long pages of a copy may be held by others.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A copy that can be run as long as this value lives.
 #[derive(Debug)]
@@ -32,8 +37,7 @@ impl Sealed {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut copy = File::from(memfd_create("vserver", flags)?);
         io::copy(&mut program, &mut copy)?;
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        fcntl_add_seals(&copy, seals)?;
+        seal(&copy)?;
         Ok(Self(copy))
     }
 
@@ -43,6 +47,23 @@ impl Sealed {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
         command.arg0("vserver").env(ORIGIN, origin());
         command
+    }
+}
+
+/// Seals a copy, against everybody and for good.
+///
+/// The kernel refuses with `EBUSY` while anybody but the page cache holds one of its pages
+/// (`memfd_wait_for_pins`, mm/memfd.c), which it may do itself for a moment: to move them, say.
+fn seal(copy: &File) -> io::Result<()> {
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    let begun = Instant::now();
+    loop {
+        match fcntl_add_seals(copy, seals) {
+            Err(Errno::BUSY) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            sealed => return Ok(sealed?),
+        }
     }
 }
 
@@ -73,4 +94,34 @@ pub fn origin() -> PathBuf {
         return origin;
     }
     std::fs::read_link(PROGRAM).unwrap_or_else(|_| Path::new(PROGRAM).to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::time::Duration;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use rustix::pipe::{SpliceFlags, splice};
+
+    use super::seal;
+
+    #[test]
+    fn a_copy_whose_pages_are_held_for_a_moment_is_sealed_all_the_same() {
+        let mut copy = File::from(memfd_create("copy", MemfdFlags::ALLOW_SEALING).unwrap());
+        copy.write_all(&[7; 4096]).unwrap();
+        let (held, holds) = rustix::pipe::pipe().unwrap();
+        // A page that waits in a pipe is held.
+        let from = &mut 0;
+        let count = splice(&copy, Some(from), &holds, None, 4096, SpliceFlags::empty()).unwrap();
+        assert_eq!(count, 4096);
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(400));
+            drop((held, holds));
+        });
+        seal(&copy).unwrap();
+        holder.join().unwrap();
+        copy.write_all(b"x").unwrap_err();
+    }
 }
