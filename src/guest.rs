@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags};
@@ -25,6 +25,7 @@ use thiserror::Error;
 
 use crate::display::Shown;
 use crate::error::{advice, reason};
+use crate::sys::beneath;
 
 /// A guest whose root directory is open.
 #[derive(Debug)]
@@ -222,13 +223,16 @@ impl Guest {
     /// # Errors
     /// [`GuestError::Vdir`] when it cannot be looked at.
     pub fn at(name: &OsStr, root: OwnedFd) -> Result<Self, GuestError> {
-        let link = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         let look = || -> io::Result<(PathBuf, Place)> {
-            Ok((fs::read_link(&link)?, Place::of(root.as_fd())?))
+            let vdir = OsString::from_vec(beneath::path_of(root.as_fd())?);
+            Ok((vdir.into(), Place::of(root.as_fd())?))
         };
         match look() {
             Ok((vdir, place)) => Ok(Self::new(name, vdir, root, place)),
-            Err(source) => Err(GuestError::Vdir { path: link, source }),
+            Err(source) => Err(GuestError::Vdir {
+                path: name.into(),
+                source,
+            }),
         }
     }
 

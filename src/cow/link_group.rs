@@ -19,47 +19,15 @@
 //! Somebody on the host who makes hard links in the guest by hand is as unseen.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
 use crate::guest::Guest;
 use crate::store::Run;
-use crate::sys::beneath;
+pub use crate::unify::names::Name;
 use crate::unify::names::each_name;
-
-/// A name in a guest.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name {
-    /// The path of its directory below the vdir.
-    pub directory: Vec<u8>,
-    /// The name.
-    pub name: Vec<u8>,
-}
-
-impl Name {
-    /// Of a path below the vdir.
-    #[must_use]
-    pub fn of(path: &[u8]) -> Self {
-        let (directory, name) = match path.iter().rposition(|&byte| byte == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&b""[..], path),
-        };
-        Self {
-            directory: directory.to_vec(),
-            name: name.to_vec(),
-        }
-    }
-
-    /// Whether it leads to `inode`.
-    #[must_use]
-    pub fn leads_to(&self, guest: &Guest, inode: u64) -> bool {
-        beneath::open_directory(guest.root.as_fd(), &self.directory)
-            .and_then(|directory| beneath::inode_of(directory.as_fd(), &self.name))
-            == Ok(inode)
-    }
-}
 
 /// What is known of a guest's names.
 #[derive(Debug)]
@@ -157,21 +125,5 @@ impl LinkGroups {
             *known = Some(Known { run, several });
         }
         Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Name;
-
-    #[test]
-    fn a_path_is_a_directory_and_a_name() {
-        for (path, directory, name) in [
-            (&b"file"[..], &b""[..], &b"file"[..]),
-            (b"usr/bin/sed", b"usr/bin", b"sed"),
-        ] {
-            let of = Name::of(path);
-            assert_eq!((&*of.directory, &*of.name), (directory, name));
-        }
     }
 }

@@ -11,25 +11,22 @@
 //! ("function not implemented"). A successor watches the guest and cannot serve it; `status` says so,
 //! and a restart mends it.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 
 use super::error::Doing;
 use super::{LifecycleError, Running, StateDirectory};
 use crate::config::ConfigTree;
 use crate::context::cgroup;
 use crate::cow::break_link::Breaker;
-use crate::cow::broker::Broker;
 use crate::cow::broker::serve::{THREADS_OF_COMMAND, THREADS_OF_INIT, serve};
+use crate::cow::broker::{Broker, message};
 use crate::guest::{Guest, StoreLocation};
 
 /// The socket's name in the state directory.
@@ -136,19 +133,6 @@ pub fn hand_over(stream: &UnixStream, listener: BorrowedFd<'_>) -> std::io::Resu
 
 /// The descriptor that comes with the first bytes.
 fn receive(stream: &UnixStream) -> Option<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut text = [0; 4096];
-    let mut parts = [IoSliceMut::new(&mut text)];
-    recvmsg(
-        stream.as_fd(),
-        &mut parts,
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )
-    .ok()?;
-    control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    })
+    let piece = message::receive(stream.as_fd(), &mut [0; 4096]).ok()?;
+    piece.descriptors.into_iter().next()
 }

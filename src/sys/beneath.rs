@@ -5,8 +5,8 @@
 //! with symbolic links, `..` past the top and other mounts refused by the kernel during the
 //! resolution itself: there is no check that could be outrun.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -108,6 +108,16 @@ pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
 pub fn open_host_directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// The path of an open file or place, from the root of the mounts that it is in; of what lies in no
+/// directory, the kernel's words for it.
+///
+/// # Errors
+/// What `readlink(2)` lists.
+pub fn path_of(file: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::readlink(link, Vec::new()).map(CString::into_bytes)
 }
 
 fn open_strict(top: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {

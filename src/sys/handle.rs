@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::last_error;
+
 /// `MAX_HANDLE_SZ` (`linux/exportfs.h`).
 const LARGEST: u32 = 128;
 
@@ -66,8 +68,4 @@ pub fn through(
     } else {
         Err(Errno::STALE)
     }
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::fault::{self, Point};
+use super::last_error;
 
 /// An open file on which this process holds a read lease. Dropping it gives the lease back.
 ///
@@ -112,8 +113,4 @@ fn take(file: &OwnedFd) -> Result<(), Errno> {
 pub fn ignore_break_signal() {
     // SAFETY: SIG_IGN is a valid disposition for SIGIO, and installing it runs no handler.
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -25,3 +25,10 @@ pub mod process;
 pub mod stamp;
 pub mod verity;
 pub mod writeback;
+
+use rustix::io::Errno;
+
+/// Why the last raw call of this thread failed.
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

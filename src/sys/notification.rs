@@ -3,11 +3,12 @@
 //! See `seccomp_unotify(2)` and `Documentation/userspace-api/seccomp_filter.rst` in the kernel's tree.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl, opcode};
+
+use super::beneath::path_of;
 
 /// A call that waits (`struct seccomp_notif`).
 #[repr(C)]
@@ -77,8 +78,7 @@ impl Listener {
     /// Whether a descriptor that somebody sent is one. Everything else would be polled in vain.
     #[must_use]
     pub fn is_one(descriptor: BorrowedFd<'_>) -> bool {
-        let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
-        std::fs::read_link(link).is_ok_and(|what| what == Path::new("anon_inode:seccomp notify"))
+        path_of(descriptor).is_ok_and(|what| what == b"anon_inode:seccomp notify")
     }
 
     /// Lets the thread that answers and the one that waits take turns on one processor, where the

@@ -2,6 +2,8 @@
 
 use rustix::io::Errno;
 
+use super::last_error;
+
 /// Copies memory of a thread's process, from `address` on. Returns how many bytes there were: fewer
 /// than asked for where its memory ends.
 ///
@@ -48,8 +50,4 @@ pub fn is_one_open_file(first: (u32, u32), second: (u32, u32)) -> Result<bool, E
         1..=3 => Ok(false),
         _ => Err(last_error()),
     }
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -190,10 +190,7 @@ impl<'a> Applier<'a> {
         while let Some((begun, transaction)) = self.waiting.pop_front() {
             self.finish(begun, transaction, tally);
         }
-        if !self.taken_back.is_empty() {
-            std::thread::sleep(GRACE);
-            self.lead_late(tally);
-        }
+        self.lead_late(tally);
     }
 
     fn finish_due(&mut self, tally: &mut Tally) {
@@ -215,13 +212,16 @@ impl<'a> Applier<'a> {
         self.taken_back
             .extend(transaction.finish(self.shared, tally));
         if self.taken_back.len() >= MOST_TAKEN_BACK {
-            std::thread::sleep(GRACE);
             self.lead_late(tally);
         }
     }
 
-    /// Looks once more at what was taken back.
+    /// Looks once more at what was taken back, a little later.
     fn lead_late(&mut self, tally: &mut Tally) {
+        if self.taken_back.is_empty() {
+            return;
+        }
+        std::thread::sleep(GRACE);
         let shared = self.shared;
         let all = std::mem::take(&mut self.taken_back);
         let names: Vec<&LateNames<'_>> = all.iter().map(|(_, names)| names).collect();

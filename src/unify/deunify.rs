@@ -177,8 +177,7 @@ impl Copy<'_> {
     /// Whether somebody changed a name of the object. Another guest's change counts, too: it cannot
     /// be told apart.
     fn is_touched(&self) -> bool {
-        let now = Stamp::of(self.object.as_fd());
-        now.map(|stamp| (stamp.link_count, stamp.ctime)) != Ok(self.as_left)
+        is_touched(Stamp::of(self.object.as_fd()), self.as_left)
     }
 
     /// After a change of our own, which took `names` of the object. The count stays as we reckon it: a name
@@ -188,6 +187,11 @@ impl Copy<'_> {
             self.as_left = (self.as_left.0.saturating_sub(names), stamp.ctime);
         }
     }
+}
+
+/// Whether an object has another link count or ctime by now than it was left with.
+fn is_touched(now: Result<Stamp, Errno>, as_left: (u32, Timestamp)) -> bool {
+    now.map(|stamp| (stamp.link_count, stamp.ctime)) != Ok(as_left)
 }
 
 /// A copy that is in place, not final yet.
@@ -367,10 +371,7 @@ impl<'a> Work<'a> {
     /// Leads names to the copies that calls gave the objects which were under way when these were given up.
     fn lead_late(&mut self) {
         let mut parted = std::mem::take(&mut self.parted);
-        parted.retain(|one| {
-            let now = one.late.parted();
-            now.map(|stamp| (stamp.link_count, stamp.ctime)) != Ok(one.as_left)
-        });
+        parted.retain(|one| is_touched(one.late.parted(), one.as_left));
         let late: Vec<&LateNames<'_>> = parted.iter().map(|one| &one.late).collect();
         for (which, stuck) in LateNames::lead_all(&late) {
             let path = self.host_path(parted[which].file);

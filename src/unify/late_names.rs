@@ -20,7 +20,7 @@ use std::rc::Rc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::names::each_name;
+use super::names::{Name, each_name};
 use super::replace::{Exchanged, Refused, Stuck};
 use super::temporary::{self, Purpose};
 use crate::guest::Guest;
@@ -165,15 +165,6 @@ pub fn lead(
         }
     }
     Err(Stuck::Restless)
-}
-
-/// A name in a guest.
-#[derive(Debug)]
-pub struct Name {
-    /// The path of its directory, below the vdir.
-    pub directory: Vec<u8>,
-    /// The name.
-    pub name: Vec<u8>,
 }
 
 /// The names of an inode in a guest, but for those of replacements.

@@ -9,6 +9,38 @@ use crate::guest::Guest;
 use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
 
+/// A name in a guest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// The path of its directory below the vdir.
+    pub directory: Vec<u8>,
+    /// The name.
+    pub name: Vec<u8>,
+}
+
+impl Name {
+    /// Of a path below the vdir.
+    #[must_use]
+    pub fn of(path: &[u8]) -> Self {
+        let (directory, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b""[..], path),
+        };
+        Self {
+            directory: directory.to_vec(),
+            name: name.to_vec(),
+        }
+    }
+
+    /// Whether it leads to `inode`.
+    #[must_use]
+    pub fn leads_to(&self, guest: &Guest, inode: u64) -> bool {
+        beneath::open_directory(guest.root.as_fd(), &self.directory)
+            .and_then(|directory| beneath::inode_of(directory.as_fd(), &self.name))
+            == Ok(inode)
+    }
+}
+
 /// Calls `visit` with each name of the guest: the path of its directory below the vdir, the name,
 /// and the inode number. What is mounted in the guest is not entered.
 ///
@@ -44,4 +76,20 @@ fn walk(guest: &Guest, mut visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), E
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn a_path_is_a_directory_and_a_name() {
+        for (path, directory, name) in [
+            (&b"file"[..], &b""[..], &b"file"[..]),
+            (b"usr/bin/sed", b"usr/bin", b"sed"),
+        ] {
+            let of = Name::of(path);
+            assert_eq!((&*of.directory, &*of.name), (directory, name));
+        }
+    }
 }

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::late_names::{LateNames, MOST_WALKS};
+use super::late_names::{LateNames, MOST_WALKS, lead};
 use super::object;
 use super::prove::{Change, look_again};
 use super::replace::{Exchanged, Stuck};
@@ -241,11 +241,13 @@ impl Object {
         shared: &Shared<'_>,
     ) -> Result<(), Stuck> {
         for _ in 0..MOST_WALKS {
-            if Stamp::of(old.as_fd())?.link_count == 0 {
+            let old = Stamp::of(old.as_fd())?;
+            if old.link_count == 0 {
                 return Ok(());
             }
-            let guests = shared.guests(guests);
-            LateNames::new(old.as_fd(), self.file.as_fd(), guests, Purpose::Share)?.lead()?;
+            for guest in shared.guests(guests) {
+                lead(guest, old.inode, self.file.as_fd(), Purpose::Share)?;
+            }
         }
         Err(Stuck::Restless)
     }

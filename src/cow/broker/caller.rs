@@ -14,12 +14,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification};
 use crate::sys::other_process::read_memory;
 
@@ -163,18 +164,6 @@ impl Caller<'_> {
             found.extend(part);
         }
         Err(Errno::NAMETOOLONG)
-    }
-}
-
-/// The path of an open file or place, from the root of the mounts that it is in.
-///
-/// # Errors
-/// What `readlink(2)` lists.
-pub fn path_of(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    match fs::read_link(link) {
-        Ok(path) => Ok(path.into_os_string().into_vec()),
-        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`permission`] | whether it could change the file at all |
 //! | [`descriptor`] | descriptors that were opened before |
 //! | [`serve`] | the threads that serve a guest |
+//! | [`message`] | bytes and descriptors that come together: listeners are handed over so |
 //!
 //! # What it promises, and what it does not
 //!
@@ -43,6 +44,7 @@
 pub mod call;
 pub mod caller;
 pub mod descriptor;
+pub mod message;
 pub mod permission;
 pub mod serve;
 
@@ -53,10 +55,11 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use self::call::{Asked, asked, opened};
-use self::caller::{Caller, Place, path_of};
+use self::caller::{Caller, Place};
 use self::serve::Judge;
 use super::break_link::Breaker;
 use super::link_group::Name;
+use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification, Verdict};
 use crate::sys::stamp::Stamp;
 

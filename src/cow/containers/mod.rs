@@ -9,7 +9,6 @@
 //! | --- | --- |
 //! | [`socket`] | the socket: made at once, nobody else's, gone afterwards |
 //! | [`attend`] | accepts connections until it is told to end |
-//! | [`message`] | bytes and descriptors that come together |
 //! | [`oci`] | what an OCI runtime sends (`config-linux.md` of the runtime specification, *seccomp*) |
 //! | [`root`] | the root directory of a container's process |
 //! | [`error`] | why a message is refused |
@@ -32,7 +31,6 @@
 
 pub mod attend;
 pub mod error;
-pub mod message;
 pub mod oci;
 pub mod root;
 pub mod socket;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::Containers;
 use super::error::Unserved;
-use super::message::{MOST_DESCRIPTORS, receive};
+use crate::cow::broker::message::{MOST_DESCRIPTORS, receive};
 use crate::cow::broker::serve::{THREADS_OF_COMMAND, THREADS_OF_INIT, serve};
 use crate::sys::notification::Listener;
 
