@@ -70,6 +70,8 @@ impl Progress for Bar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
+        // Here, and not first by the ticking thread: a short stage is over before that one runs.
+        bar.tick();
         bar.enable_steady_tick(Duration::from_millis(100));
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = bar;
     }
