@@ -23,7 +23,7 @@ demo: toolchain clang ## two real Debian guests, unified, all in target/demo
 test: toolchain clang ## every test, on real guests and real ext4, XFS and Btrfs (root)
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
 		mkfs.btrfs:btrfs-progs losetup:mount c++:g++ chromium \
-		ip:iproute2 rsync script:bsdutils ps:procps setfacl:acl sqlite3 \
+		ip:iproute2 rsync git ed script:bsdutils ps:procps setfacl:acl sqlite3 \
 		crun runc busybox:busybox-static
 	$(CARGO) test --locked --features fault-injection
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
@@ -70,7 +70,8 @@ doc: toolchain clang ## the documentation, in target/doc
 	$(CARGO) doc --no-deps --locked
 
 bench: toolchain clang ## each stage, and runs beside other tools (root); VHASHIFY_BENCH=full for hours
-	@fixtures/install.sh debootstrap jdupes rdfind rmlint duperemove ostree runc b3sum /usr/bin/time:time
+	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs losetup:mount jdupes rdfind rmlint duperemove ostree \
+		runc b3sum /usr/bin/time:time
 	@command -v fclones >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" fclones || \
 		echo "bench: fclones cannot be built here; it is left out" >&2
 	$(CARGO) bench --locked --bench stages --bench peers --bench guests --bench broker

@@ -8,6 +8,9 @@
 //! Needs root: `cargo bench --bench broker`. Nothing is asserted but that no break was lost.
 #![allow(unsafe_code)] // A thread with a root directory of its own.
 
+#[path = "support/place.rs"]
+mod place;
+
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,9 +23,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
+use place::Workplace;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::json;
-use tempfile::TempDir;
 use vhashify::context::notify;
 use vhashify::cow::break_link::Breaker;
 use vhashify::cow::broker::Broker;
@@ -65,14 +68,12 @@ fn say(line: &str) -> Result<()> {
 
 /// Guests that share all their files, in one directory.
 struct Host {
-    place: TempDir,
+    place: Workplace,
 }
 
 impl Host {
     fn new(guests: usize, files: usize, bytes: usize) -> Result<Self> {
-        let top = std::env::var_os("VHASHIFY_BENCH_PLACE");
-        let top = top.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
-        let place = TempDir::with_prefix_in("bench-broker-", top)?;
+        let place = Workplace::new("broker")?;
         fs::create_dir(place.path().join("store"))?;
         let first = place.path().join("guest0");
         fs::create_dir(&first)?;

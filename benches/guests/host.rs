@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use crate::place::Workplace;
 
 /// What is process 1: it says when its first instruction ran, on the clock that all processes of the
 /// host share, and stays.
@@ -27,14 +28,12 @@ const INIT: &str = r#"
 
 /// Everything is in one directory; guests that run are stopped when it goes.
 pub struct Host {
-    place: TempDir,
+    place: Workplace,
 }
 
 impl Host {
     pub fn new() -> Result<Self> {
-        let top = std::env::var_os("VHASHIFY_BENCH_PLACE");
-        let top = top.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
-        let place = TempDir::with_prefix_in("bench-guests-", top)?;
+        let place = Workplace::new("guests")?;
         for below in ["conf", "vdirs", "bundles"] {
             fs::create_dir(place.path().join(below))?;
         }

@@ -11,6 +11,8 @@
 
 mod clone;
 mod host;
+#[path = "../support/place.rs"]
+mod place;
 mod start;
 
 use std::io::{self, Write};

@@ -1,73 +1,18 @@
-//! The place that everything happens in, and real guests that differ a little.
-//!
-//! ```text
-//! target/bench/peers/        made anew, removed at the end, also after a panic
-//!   pristine/00 01 …         guests: several userlands, two copies of each
-//!   fresh/guests/00 01 …     a copy of pristine for one tool in one round
-//!   fresh/hash, fresh/state  what vhashify keeps beside its guests
-//! ```
+//! Real guests that differ a little, and what they amount to.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use walkdir::WalkDir;
 
 use crate::note;
-
-/// The directory that everything happens in; dropping it removes it.
-pub struct Workplace(PathBuf);
-
-impl Workplace {
-    /// Makes it, on the filesystem of the build directory if no other is given. On a filesystem
-    /// that others write to, too, vhashify waits for what they wrote when it synchronises; there
-    /// its figures say little.
-    pub fn new() -> Result<Self> {
-        let place = match std::env::var_os("VHASHIFY_BENCH_PLACE") {
-            Some(place) => Path::new(&place).join("vhashify-bench"),
-            None => target()?.join("bench/peers"),
-        };
-        // A killed run could not tidy up.
-        remove(&place)?;
-        fs::create_dir_all(&place)?;
-        Ok(Self(place))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Workplace {
-    fn drop(&mut self) {
-        if let Err(error) = remove(&self.0) {
-            note(&format!("{error:#}"));
-        }
-    }
-}
-
-/// The build directory.
-pub fn target() -> Result<&'static Path> {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .context("the build directory")
-}
-
-/// Removes a directory with all that is in it, if it is there.
-pub fn remove(place: &Path) -> Result<()> {
-    match fs::remove_dir_all(place) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("{} cannot be removed", place.display()))
-        }
-        _ => Ok(()),
-    }
-}
+use crate::place::{succeed, target};
 
 /// Makes `count` guests in `pristine`: each userland twice, or once where the number is odd. The
 /// first two are the real guests; later ones are these with one file in 32 changed.
@@ -120,13 +65,6 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
             .args(["-a", "--reflink=never", "--"])
             .args([from, to]),
     )
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status();
-    let status = status.with_context(|| format!("{command:?}"))?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
 }
 
 /// What guests amount to.

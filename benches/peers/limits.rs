@@ -116,7 +116,8 @@ fn link_to_store(store: &Path, guest: &Path) -> Result<()> {
 }
 
 fn replace(by: &Path, path: &Path) -> Result<()> {
-    let temporary = path.with_extension("bench-temporary");
+    // Beside the extension, not in its place: two threads replace `a.so` and `a.h` at once.
+    let temporary = path.with_added_extension("bench-temporary");
     fs::hard_link(by, &temporary)?;
     fs::rename(&temporary, path)?;
     Ok(())

@@ -5,7 +5,8 @@
 //! | --- | --- |
 //! | [`tools`] | what is run, as an administrator would type it |
 //! | [`limits`] | the least that any tool has to do, done by this program itself |
-//! | [`guests`], [`generated`] | the place for all of it, real guests that differ a little, many small files |
+//! | [`place`] | the filesystem that all of it happens on |
+//! | [`guests`], [`generated`] | real guests that differ a little, many small files |
 //! | [`measure`] | one command: seconds, processor time, memory |
 //! | [`metadata`] | what a tool changed in the guests |
 //! | [`real`], [`small`] | the rows of the table |
@@ -22,6 +23,8 @@ mod guests;
 mod limits;
 mod measure;
 mod metadata;
+#[path = "../support/place.rs"]
+mod place;
 mod real;
 mod results;
 mod small;
@@ -34,7 +37,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use guests::Workplace;
+use place::{Workplace, target};
 use results::{FORMAT, Machine, Results};
 use tools::{PEERS, Tool, VHASHIFY};
 
@@ -106,7 +109,7 @@ fn compare() -> Result<()> {
         "needs {} for processor time and memory; `make bench` installs it",
         measure::TIME
     );
-    let place = Workplace::new()?;
+    let place = Workplace::new("peers")?;
     let (present, absent): (Vec<&Tool>, Vec<&Tool>) = PEERS
         .iter()
         .partition(|tool| tools::is_installed(tool.name));
@@ -140,7 +143,7 @@ fn compare() -> Result<()> {
     // The text is the last thing to be seen, after any complaint of the removal.
     drop(place);
     let text = text::text(&results);
-    let directory = guests::target()?.join("bench");
+    let directory = target()?.join("bench");
     fs::write(
         directory.join("results.json"),
         serde_json::to_string_pretty(&results)?,

@@ -10,6 +10,7 @@ use crate::guests::{self, Extent};
 use crate::limits::drop_caches;
 use crate::measure::{Fresh, Measure};
 use crate::metadata::Metadata;
+use crate::place::remove;
 use crate::results::{Role, Row};
 use crate::tools::{ALL_BUT_NEWEST, B3SUM, FIND, HASH, LINK, LINK_ONE, Tool, VERIFY, VHASHIFY};
 use crate::{Settings, note};
@@ -82,7 +83,7 @@ pub fn measure(settings: &Settings, tools: &[&'static Tool], place: &Path) -> Re
         }
         real.limits(round)?;
     }
-    guests::remove(&pristine)?;
+    remove(&pristine)?;
     Ok(real.rows(tools, &extent))
 }
 

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use walkdir::WalkDir;
 
 use crate::generated;
-use crate::guests::remove;
 use crate::measure::Fresh;
+use crate::place::remove;
 use crate::results::{Growth, Role, Row};
 use crate::tools::{FIND, FIND_ORPHANS, GC, Tool, VHASHIFY};
 use crate::{Settings, note};
