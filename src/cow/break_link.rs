@@ -138,15 +138,33 @@ impl Breaker {
     /// `found` is a place (`O_PATH`).
     #[must_use]
     pub fn object(&self, found: BorrowedFd<'_>) -> Option<OwnedFd> {
-        let looked = rustix::fs::statx(found, c"", AtFlags::EMPTY_PATH, Stamp::MASK).ok()?;
-        let device = rustix::fs::makedev(looked.stx_dev_major, looked.stx_dev_minor);
-        let is_regular = u32::from(looked.stx_mode) & libc::S_IFMT == libc::S_IFREG;
-        if !is_regular || device != self.guest.device {
+        if !self.may_be_object(found) {
             return None;
         }
         // It is a regular file for good: an inode does not change its type.
         let file = nameless::open_again(found, OFlags::RDONLY | OFlags::NOATIME).ok()?;
         (flags::read(file.as_fd()) == Ok(Flags::Marked)).then_some(file)
+    }
+
+    /// Whether `found`, a place, is a regular file of the guest's filesystem; nothing else is an object.
+    #[must_use]
+    pub fn may_be_object(&self, found: BorrowedFd<'_>) -> bool {
+        self.looked_at(found).is_some()
+    }
+
+    /// The same of what was found by a name: an object has another one in the store.
+    #[must_use]
+    pub fn may_have_two_names(&self, found: BorrowedFd<'_>) -> bool {
+        self.looked_at(found).is_some_and(|links| links > 1)
+    }
+
+    /// The link count of a regular file of the guest's filesystem. No server is asked for it.
+    fn looked_at(&self, found: BorrowedFd<'_>) -> Option<u32> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let looked = rustix::fs::statx(found, c"", flags, Stamp::MASK).ok()?;
+        let device = rustix::fs::makedev(looked.stx_dev_major, looked.stx_dev_minor);
+        let is_regular = u32::from(looked.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+        (is_regular && device == self.guest.device).then_some(looked.stx_nlink)
     }
 
     /// The private file that took the place of the object, where a descriptor was opened before.

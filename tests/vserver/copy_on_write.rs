@@ -16,6 +16,11 @@ use vhashify::unify::temporary::{self, Purpose};
 
 /// Guests with files of their own that are alike in all, a store, and brokers; not unified yet.
 fn host_of(names: &[&str]) -> Host {
+    host_of_copies("alpha", names)
+}
+
+/// The same, of this template.
+fn host_of_copies(of: &str, names: &[&str]) -> Host {
     let host = Host::new();
     fs::create_dir_all(host.at("hash")).unwrap();
     fs::create_dir_all(host.at("conf/.defaults/apps/vunify/hash")).unwrap();
@@ -39,7 +44,7 @@ fn host_of(names: &[&str]) -> Host {
             "--exclude=gconv",
             "--exclude=/usr/lib/systemd",
         ]);
-        copy.arg(template("alpha").join("")).arg(&vdir);
+        copy.arg(template(of).join("")).arg(&vdir);
         command(&mut copy);
         for (program, libraries) in [("/usr/bin/rsync", true), ("/usr/bin/sqlite3", true)] {
             bring(program, libraries, &vdir);
@@ -392,6 +397,67 @@ fn a_database_in_each_of_two_guests_is_its_own() {
         ]);
         assert_eq!(all.trim(), (2000 + count).to_string(), "{who}");
     }
+}
+
+#[test]
+fn git_python_and_an_editor_work_on_shared_files_as_on_their_own() {
+    let host = host_of_copies("beta", &["web", "mail"]);
+    let mut which = Command::new("sh");
+    let git = command(which.args(["-c", "command -v git"]));
+    let [web, mail] = ["web", "mail"].map(|name| host.vdir(name));
+    for vdir in [&web, &mail] {
+        bring("/usr/bin/ed", true, vdir);
+        fs::create_dir_all(vdir.join("usr/local/bin")).unwrap();
+        bring(git.trim_end(), true, vdir);
+    }
+    // A repository with its history, and a copy of it with all of its times.
+    let history = "set -e; mkdir \"$1\"; cd \"$1\"; git init -q .; git config user.name a; git config user.email a@b; \
+        for i in $(seq 20); do for f in $(seq 9); do echo $f $i >> file$f; done; git add .; git commit -qm $i; done";
+    let at = web.join("usr/local/repository");
+    command(Command::new("sh").args(["-c", history, "sh"]).arg(&at));
+    command(
+        Command::new("cp")
+            .arg("-a")
+            .arg(&at)
+            .arg(mail.join("usr/local")),
+    );
+    let before = start(&host);
+    let shared = |path: &str| ino(&host, "web", path) == ino(&host, "mail", path);
+    assert!(shared("usr/local/repository/file1") && shared("usr/local/repository/.git/index"));
+
+    let git = format!(
+        "export HOME=/root; cd /usr/local/repository; git() {{ {} \"$@\"; }}; git status --porcelain > /tmp/s; test ! -s /tmp/s;",
+        git.trim_end()
+    );
+    run(
+        &host,
+        &format!(
+            "{git} echo more >> file1; git commit -qam more; git checkout -q HEAD~9; git checkout -q -"
+        ),
+    );
+    assert_untouched(&host, &before, "git commit, git checkout");
+    run(
+        &host,
+        &format!(
+            "{git} git repack -qadf; git prune; git fsck --strict; test $(git log --oneline | wc -l) = 21"
+        ),
+    );
+    assert_untouched(&host, &before, "git repack, git prune");
+
+    assert!(shared("usr/lib/python3.11/json/decoder.py"));
+    run(
+        &host,
+        "python3 -m compileall -q -f /usr/lib/python3.11/json; python3 -c 'import json; json.loads(\"[1]\")'",
+    );
+    assert_untouched(&host, &before, "python3 -m compileall");
+
+    assert!(shared("usr/local/repository/file5"));
+    run(
+        &host,
+        "printf '1s/^/x/\\nw\\nq\\n' | ed -s /usr/local/repository/file5; test \"$(head -n1 /usr/local/repository/file5)\" = 'x5 1'",
+    );
+    assert!(!shared("usr/local/repository/file5"));
+    assert_untouched(&host, &before, "ed");
 }
 
 /// Compiles the hostile program into a guest.

@@ -26,7 +26,9 @@ use crate::sys::other_process::read_memory;
 
 /// The longest path with its end (`PATH_MAX`).
 const LONGEST_PATH: usize = 4096;
-const PAGE: u64 = 4096;
+/// Bytes of it that are read at once. Most paths are shorter; and it divides a page, so that no part goes on
+/// where the caller's memory may have ended.
+const PART: u64 = 256;
 
 /// A thread that waits.
 #[derive(Debug, Clone, Copy)]
@@ -46,17 +48,28 @@ pub enum Place {
     Descriptor(i32),
 }
 
+/// How a path is resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By what the kernel has in memory alone (`RESOLVE_CACHED`): no disk and no server is waited for.
+    Cached,
+    /// To its end.
+    Thorough,
+}
+
 impl Caller<'_> {
-    /// The file at a path of the caller's.
+    /// The file at a path of the caller's, resolved in this `way`.
     ///
     /// # Errors
-    /// Whatever keeps it from being found. The call itself will meet the same, or knows better.
+    /// Whatever keeps it from being found. The call itself will meet the same, or knows better;
+    /// `EAGAIN` where it cannot be told in this way.
     pub fn resolve(
         &self,
         directory: i32,
         path: u64,
         follows: bool,
         may_be_empty: bool,
+        way: Way,
     ) -> Result<Place, Errno> {
         let path = if path == 0 && may_be_empty {
             Vec::new()
@@ -89,18 +102,24 @@ impl Caller<'_> {
                 .ok_or(Errno::XDEV)?;
             [below, path.as_slice()].join(b"/".as_slice())
         };
-        if !self.listener.still_waits(self.notification) {
+        // What is found at a glance is answered at once or not at all: the kernel takes no answer to a call
+        // that has ended.
+        if way == Way::Thorough && !self.listener.still_waits(self.notification) {
             return Err(Errno::SRCH);
         }
         let mut flags = OFlags::PATH | OFlags::CLOEXEC;
         if !follows {
             flags |= OFlags::NOFOLLOW;
         }
+        let resolve = match way {
+            Way::Cached => ResolveFlags::IN_ROOT | ResolveFlags::CACHED,
+            Way::Thorough => ResolveFlags::IN_ROOT,
+        };
+        let path = OsStr::from_bytes(&path);
         loop {
-            let path = OsStr::from_bytes(&path);
-            match openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            match openat2(&root, path, flags, Mode::empty(), resolve) {
                 // A rename elsewhere made the kernel's check of `..` uncertain.
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::INTR) if way == Way::Thorough => {}
                 other => return other.map(Place::File),
             }
         }
@@ -142,18 +161,17 @@ impl Caller<'_> {
         openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
     }
 
-    /// A string of its memory. It is read page by page, since it may end where its memory does.
+    /// A string of its memory. It is read part by part, since it may end where its memory does.
     fn string(&self, address: u64) -> Result<Vec<u8>, Errno> {
         let mut found = Vec::new();
-        let mut buffer = [0; LONGEST_PATH];
         while found.len() < LONGEST_PATH {
             let at = address
                 .checked_add(found.len() as u64)
                 .ok_or(Errno::FAULT)?;
-            let rest = usize::try_from(PAGE - at % PAGE).unwrap_or(LONGEST_PATH);
-            let part = &mut buffer[..rest.min(LONGEST_PATH - found.len())];
-            let count = read_memory(self.notification.thread, at, part)?;
-            let part = &part[..count];
+            let mut buffer = [0; PART as usize];
+            let rest = usize::try_from(PART - at % PART).unwrap_or(buffer.len());
+            let count = read_memory(self.notification.thread, at, &mut buffer[..rest])?;
+            let part = &buffer[..count];
             if let Some(end) = part.iter().position(|&byte| byte == 0) {
                 found.extend(&part[..end]);
                 return Ok(found);

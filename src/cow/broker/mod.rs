@@ -51,11 +51,10 @@ pub mod serve;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use self::call::{Asked, asked, opened};
-use self::caller::{Caller, Place};
+use self::caller::{Caller, Place, Way};
 use self::serve::Judge;
 use super::break_link::Breaker;
 use super::link_group::Name;
@@ -189,46 +188,54 @@ impl Broker {
         Name::of(path.strip_prefix(b"/").unwrap_or(path))
     }
 
-    /// What is at a path, open, and its inode, where it is shared. A file with one name is not: the
-    /// store has another one of each object.
+    /// What is at a path, open, and its inode, where it is shared.
     fn shared(&self, place: &OwnedFd) -> Option<(OwnedFd, u64)> {
-        let flags = AtFlags::EMPTY_PATH;
-        let found = rustix::fs::statx(place, c"", flags, Stamp::MASK).ok()?;
-        if found.stx_nlink < 2 {
+        if !self.breaker.may_have_two_names(place.as_fd()) {
             return None;
         }
         let object = self.breaker.object(place.as_fd())?;
-        Some((object, found.stx_ino))
+        let inode = inode_of(&object)?;
+        Some((object, inode))
     }
 }
 
 impl Judge for Broker {
+    fn glance(&self, listener: &Listener, notification: &Notification) -> Option<Verdict> {
+        let caller = Caller {
+            listener,
+            notification,
+        };
+        let found = match told(&caller) {
+            Asked::Nothing | Asked::Open2 { .. } => return Some(Verdict::Continue),
+            Asked::Unknown => return Some(Verdict::Fail(Errno::NOSYS)),
+            Asked::Descriptor { number, .. } => Ok(Place::Descriptor(number)),
+            Asked::Path {
+                directory,
+                path,
+                follows,
+                may_be_empty,
+                ..
+            } => caller.resolve(directory, path, follows, may_be_empty, Way::Cached),
+        };
+        let is_private = match found {
+            Ok(Place::File(place)) => !self.breaker.may_have_two_names(place.as_fd()),
+            Ok(Place::Descriptor(number)) => match caller.descriptor(number) {
+                // Also with one name, which the store has: the guest may have removed its own.
+                Ok(place) => !self.breaker.may_be_object(place.as_fd()),
+                Err(_) => true,
+            },
+            Err(errno) => !matches!(errno, Errno::AGAIN | Errno::INTR),
+        };
+        is_private.then_some(Verdict::Continue)
+    }
+
     /// Breaks what is to be broken for a call, and says what becomes of it.
     fn judge(&self, listener: &Listener, notification: &Notification) -> Verdict {
         let caller = Caller {
             listener,
             notification,
         };
-        let mut asked = asked(notification);
-        if let Asked::Open2 {
-            directory,
-            path,
-            how,
-        } = asked
-        {
-            // Flags, mode, resolve: eight bytes each.
-            let told = (caller.number(how), caller.number(how.wrapping_add(16)));
-            let (Ok(flags), Ok(resolve)) = told else {
-                return Verdict::Continue;
-            };
-            asked = opened(flags, directory, path);
-            if resolve & RESOLVE_IN_ROOT != 0 && asked != Asked::Nothing {
-                // The directory is the root of the path: nothing that is served calls so. The guard
-                // refuses it where it matters.
-                return Verdict::Continue;
-            }
-        }
-        match asked {
+        match told(&caller) {
             Asked::Nothing | Asked::Open2 { .. } => Verdict::Continue,
             Asked::Unknown => Verdict::Fail(Errno::NOSYS),
             Asked::Descriptor { number, is_lock } => self.descriptor(&caller, number, is_lock),
@@ -239,11 +246,36 @@ impl Judge for Broker {
                 may_be_empty,
                 is_linked,
             } => {
-                let resolve = || caller.resolve(directory, path, follows, may_be_empty);
+                let resolve =
+                    || caller.resolve(directory, path, follows, may_be_empty, Way::Thorough);
                 self.path(&caller, is_linked, resolve)
             }
         }
     }
+}
+
+/// What a call asks, with what stands in its caller's memory.
+fn told(caller: &Caller<'_>) -> Asked {
+    let asked = asked(caller.notification);
+    let Asked::Open2 {
+        directory,
+        path,
+        how,
+    } = asked
+    else {
+        return asked;
+    };
+    // Flags, mode, resolve: eight bytes each.
+    let told = (caller.number(how), caller.number(how.wrapping_add(16)));
+    let (Ok(flags), Ok(resolve)) = told else {
+        return Asked::Nothing;
+    };
+    if resolve & RESOLVE_IN_ROOT != 0 {
+        // The directory is the root of the path: nothing that is served calls so. The guard
+        // refuses it where it matters.
+        return Asked::Nothing;
+    }
+    opened(flags, directory, path)
 }
 
 fn inode_of(file: &OwnedFd) -> Option<u64> {
