@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use super::apply::Applier;
@@ -67,11 +68,12 @@ pub fn unify(
     let began_at = Instant::now();
     ignore_break_signal();
     let pairing = Pairing::new(&options.partners, sources)?;
-    let (mode, sharing) = if options.dry_run {
-        protect::foresee(options.protect, &location.path)?
+    let protection = if options.dry_run {
+        protect::foresee
     } else {
-        protect::choose(options.protect, &location.path)?
+        protect::choose
     };
+    let (mode, sharing) = protection(options.protect, &location.path)?;
     let mut store = Store::open(location)?;
     let lock = StoreLock::acquire(&store, options.wait, || {
         let path = Shown::path(store.path()).to_string();
@@ -81,9 +83,12 @@ pub fn unify(
     let mut report = report_of(sources, options, mode, began);
 
     progress.stage("load", None);
-    let index = open_index(state_directory, &store, options, progress)?;
+    let open = |store: &Store| open_index(state_directory, store, options, progress);
+    // A new one holds nothing, and to make it waits for the disk.
+    let is_new = !options.dry_run && !Index::path(state_directory, store.path()).exists();
+    let mut index = if is_new { None } else { open(&store)? };
     let mut loaded = match &index {
-        _ if options.refresh => Loaded::default(),
+        _ if options.refresh || is_new => Loaded::default(),
         Some(index) => index.load(),
         None => Index::peek(state_directory, &store),
     };
@@ -94,7 +99,17 @@ pub fn unify(
     progress.stage("scan", None);
     // Not where no name is replaced: brokers would have to walk their guests anew.
     let mut announced = None;
-    let mut scan = walk(location, sources, options, &objects, progress);
+    // Where there is no object yet, nearly every file is about to become one or to be replaced.
+    let is_first = !options.dry_run && sharing.reflink().is_none() && objects.by_inode.is_empty();
+    let (mut scan, synchronised) = std::thread::scope(|scope| {
+        let opening = is_new.then(|| scope.spawn(|| open(&store)));
+        let synchronising = is_first.then(|| scope.spawn(|| synchronise(&store)));
+        let scan = walk(location, sources, options, &objects, progress);
+        if let Some(opening) = opening {
+            index = joined(opening)?;
+        }
+        Ok::<_, Error>((scan, synchronising.map(joined).transpose()?))
+    })?;
     if !options.dry_run && !scan.leftovers.is_empty() {
         announced = Some(lock.announce());
         report.errors.extend(mend(sources, &scan, &objects));
@@ -136,16 +151,10 @@ pub fn unify(
 
     let unifying = Instant::now();
     if !options.dry_run && !groups.is_empty() && shared.reflink.is_none() {
-        // A name that leads to an object must lead to its bytes after a power cut, too: whatever
-        // guests wrote so far goes to the disk before the first name is replaced.
-        shared.synchronised = Timestamp::now();
-        store.synchronise()?;
+        shared.synchronised = synchronised.map_or_else(|| synchronise(&store), Ok)?;
         announced.get_or_insert_with(|| lock.announce());
     }
-    let bytes = groups
-        .iter()
-        .flat_map(|group| &scan.files[group.files.clone()]);
-    progress.stage("unify", Some(bytes.map(FileRecord::size).sum()));
+    progress.stage("unify", Some(bytes_of(&scan, &groups)));
     let mut tally = work(&shared, &groups, options.jobs);
     if !options.dry_run && tally.fatal.is_none() && shared.reflink.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
@@ -177,6 +186,20 @@ fn report_of(sources: &[Source], options: &Options, mode: Mode, began: Timestamp
         guests: sources.iter().map(name).collect(),
         ..RunReport::default()
     }
+}
+
+/// Writes to the disk what guests wrote so far, before the first name is replaced: a name that leads to an
+/// object must lead to its bytes after a power cut, too. What is changed from the returned time on may not be there.
+fn synchronise(store: &Store) -> Result<Timestamp, Error> {
+    let begun = Timestamp::now();
+    store.synchronise().map(|()| begun)
+}
+
+/// What a thread came to; its panic goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The index; none for a dry run, which writes none.
@@ -283,6 +306,13 @@ fn candidates<'a>(
     // By directory, so that a worker finds the directories of the next group open.
     groups.sort_by_key(|group| files[group.files.start].directory);
     groups
+}
+
+fn bytes_of(scan: &Scan, groups: &[Group<'_>]) -> u64 {
+    let files = groups
+        .iter()
+        .flat_map(|group| &scan.files[group.files.clone()]);
+    files.map(FileRecord::size).sum()
 }
 
 /// Says that guests share inodes, where an earlier run in another mode has let them.

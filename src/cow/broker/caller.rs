@@ -28,7 +28,7 @@ use crate::sys::other_process::read_memory;
 const LONGEST_PATH: usize = 4096;
 /// Bytes of it that are read at once. Most paths are shorter; and it divides a page, so that no part goes on
 /// where the caller's memory may have ended.
-const PART: u64 = 256;
+const PART: usize = 256;
 
 /// A thread that waits.
 #[derive(Debug, Clone, Copy)]
@@ -168,8 +168,8 @@ impl Caller<'_> {
             let at = address
                 .checked_add(found.len() as u64)
                 .ok_or(Errno::FAULT)?;
-            let mut buffer = [0; PART as usize];
-            let rest = usize::try_from(PART - at % PART).unwrap_or(buffer.len());
+            let mut buffer = [0; PART];
+            let rest = PART - usize::try_from(at % PART as u64).unwrap_or(0);
             let count = read_memory(self.notification.thread, at, &mut buffer[..rest])?;
             let part = &buffer[..count];
             if let Some(end) = part.iter().position(|&byte| byte == 0) {
