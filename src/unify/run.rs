@@ -99,8 +99,9 @@ pub fn unify(
     progress.stage("scan", None);
     // Not where no name is replaced: brokers would have to walk their guests anew.
     let mut announced = None;
+    let makes_objects = !options.dry_run && sharing.reflink().is_none();
     // Where there is no object yet, nearly every file is about to become one or to be replaced.
-    let is_first = !options.dry_run && sharing.reflink().is_none() && objects.by_inode.is_empty();
+    let is_first = makes_objects && objects.by_inode.is_empty();
     let (mut scan, synchronised) = std::thread::scope(|scope| {
         let opening = is_new.then(|| scope.spawn(|| open(&store)));
         let synchronising = is_first.then(|| scope.spawn(|| synchronise(&store)));
@@ -144,19 +145,17 @@ pub fn unify(
     };
     let unseen = by_key(&scan, unseen, options.mtime);
     let groups = candidates(&shared, &unseen);
-    if shared.reflink.is_some() {
-        tell_of_links(&shared);
-    }
+    tell_of_links(&shared);
     report.seconds.group = grouping.elapsed().as_secs_f64();
 
     let unifying = Instant::now();
-    if !options.dry_run && !groups.is_empty() && shared.reflink.is_none() {
+    if makes_objects && !groups.is_empty() {
         shared.synchronised = synchronised.map_or_else(|| synchronise(&store), Ok)?;
         announced.get_or_insert_with(|| lock.announce());
     }
     progress.stage("unify", Some(bytes_of(&scan, &groups)));
     let mut tally = work(&shared, &groups, options.jobs);
-    if !options.dry_run && tally.fatal.is_none() && shared.reflink.is_none() {
+    if makes_objects && tally.fatal.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
     }
     tally.tell(progress);
@@ -315,8 +314,12 @@ fn bytes_of(scan: &Scan, groups: &[Group<'_>]) -> u64 {
     files.map(FileRecord::size).sum()
 }
 
-/// Says that guests share inodes, where an earlier run in another mode has let them.
+/// Says that guests share inodes, where they are to share extents and an earlier run in another mode has let
+/// them.
 fn tell_of_links(shared: &Shared<'_>) {
+    if shared.reflink.is_none() {
+        return;
+    }
     let files = shared.scan.files.iter();
     let links = files.filter(|file| shared.object_of(file.inode()).is_some());
     match links.count() {
