@@ -123,7 +123,7 @@ pub struct How {
     /// Leave files alone that are smaller
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub min_size: u64,
-    /// Count of threads [default: one for each processor]
+    /// Count of threads [default: one for each processor, four where they read and link]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
     /// How shared files are kept from being written

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::args::{Arguments, Command, Common, Format, How, Protect, RunArguments};
+use super::args::{Arguments, Command, Common, Format, Protect, RunArguments};
 #[cfg(feature = "guard")]
 use super::guard;
 use super::output::Text;
@@ -23,7 +23,7 @@ use crate::report::page::{Origin, page};
 use crate::report::{FileError, Progress, RunReport, StoreReport, store_report};
 use crate::store::{Check, GcReport, Store, StoreLock, VerifyReport, Wait, collect, verify};
 use crate::sys::stamp::Timestamp;
-use crate::unify::{DeunifyOptions, Options, deunify, unify};
+use crate::unify::{DeunifyOptions, Options, Workers, deunify, unify};
 use crate::{Error, sys};
 
 const DONE: u8 = 0;
@@ -146,18 +146,17 @@ fn prepare(arguments: &Arguments) -> Result<(), Failure> {
         ));
     }
     selection::raise_descriptor_limit()?;
-    let jobs = jobs(how);
+    let threads = how.jobs.map_or_else(processors, usize::from);
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(jobs)
+        .num_threads(threads)
         .build_global();
     pool.map_err(|_| Failure::Usage("the threads cannot be started; try a smaller --jobs"))?;
     sys::lease::ignore_break_signal();
     Ok(())
 }
 
-fn jobs(how: &How) -> usize {
-    let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    how.jobs.map_or_else(processors, usize::from)
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn wait(common: &Common) -> Wait {
@@ -181,7 +180,9 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
         },
         refresh: how.refresh,
         smallest: how.min_size,
-        jobs: jobs(how),
+        jobs: how
+            .jobs
+            .map_or_else(|| Workers::for_processors(processors()), usize::from),
         wait: wait(common),
         protect: match how.protect {
             Protect::Auto => Mode::Auto,

@@ -29,15 +29,6 @@ use crate::sys::beneath;
 use crate::sys::fault::{self, Point};
 use crate::sys::stamp::Stamp;
 
-/// Descriptors that waiting transactions may hold, for each worker.
-const MOST_HELD: usize = 2000;
-
-/// Files that were taken back before a worker walks their guests once more. Each holds two descriptors.
-const MOST_TAKEN_BACK: usize = 128;
-
-/// Directories that a worker keeps open.
-const DIRECTORIES_KEPT: usize = 512;
-
 /// One inode of guests that takes part in a plan, with all of its names.
 #[derive(Debug)]
 pub struct Participant<'a> {
@@ -195,7 +186,7 @@ impl<'a> Applier<'a> {
 
     fn finish_due(&mut self, tally: &mut Tally) {
         while let Some((begun, _)) = self.waiting.front() {
-            if begun.elapsed() < GRACE && self.held < MOST_HELD {
+            if begun.elapsed() < GRACE && self.held < self.shared.allowance.waiting {
                 return;
             }
             if let Some((begun, transaction)) = self.waiting.pop_front() {
@@ -211,7 +202,7 @@ impl<'a> Applier<'a> {
         self.held -= transaction.descriptors();
         self.taken_back
             .extend(transaction.finish(self.shared, tally));
-        if self.taken_back.len() >= MOST_TAKEN_BACK {
+        if self.taken_back.len() >= self.shared.allowance.taken_back {
             self.lead_late(tally);
         }
     }
@@ -490,7 +481,7 @@ impl<'a> Applier<'a> {
             return Ok(Rc::clone(open));
         }
         let open = Rc::new(self.shared.open(directory)?);
-        if self.directories.len() >= DIRECTORIES_KEPT {
+        if self.directories.len() >= self.shared.allowance.directories {
             self.directories.clear();
         }
         self.directories.insert(directory, Rc::clone(&open));

@@ -127,10 +127,11 @@ impl DirectoryTimes {
     /// Takes events from the kernel's queue until `is_over`, so that it does not overflow.
     ///
     /// It looks now and then and does not wait for events: there are a few for each name that is
-    /// replaced, and to be woken by each of them costs more than all else that is done with it.
+    /// replaced, and to be woken by each of them costs more than all else that is done with it. Whoever
+    /// sets `is_over` unparks its thread.
     pub fn listen(&self, is_over: &AtomicBool) {
         while !is_over.load(Ordering::Acquire) {
-            std::thread::sleep(PAUSE);
+            std::thread::park_timeout(PAUSE);
             self.take_events();
         }
     }

@@ -38,9 +38,6 @@ use crate::sys::dedupe::{self, Outcome};
 use crate::sys::extent_map::ExtentMap;
 use crate::sys::stamp::Stamp;
 
-/// Files of a group that are kept open after they were read; the others are opened again.
-const MOST_HELD: usize = 256;
-
 /// Whether two guests have a file each that could be the same.
 #[must_use]
 pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord]) -> bool {
@@ -72,7 +69,7 @@ pub fn share(
             continue;
         }
         if let Some((identity, file)) = identify(shared, names, applier, tally) {
-            let file = file.filter(|_| held < MOST_HELD);
+            let file = file.filter(|_| held < shared.allowance.group);
             held += usize::from(file.is_some());
             let candidate = Candidate { names, file };
             classes.entry(identity).or_default().push(candidate);

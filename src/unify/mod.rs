@@ -5,6 +5,8 @@
 //!  ├ recover   what an interrupted run left behind
 //!  ├ group     files that agree in the metadata that must agree
 //!  ├ census    guests that hold an object where the scan does not look
+//!  ├ workers   the threads that share the groups among them
+//!  │  └ allowance  how many, and what each may keep open; pure
 //!  ├ share     one group: prove, plan, apply
 //!  │  ├ prove    open, lease, read
 //!  │  ├ plan     who links what; pure
@@ -26,6 +28,7 @@
 //! below      the paths of a guest to which a command is confined
 //! ```
 
+mod allowance;
 mod apply;
 mod below;
 pub mod by_path;
@@ -50,7 +53,9 @@ pub(crate) mod take_back;
 mod tally;
 pub mod temporary;
 mod transaction;
+mod workers;
 
+pub use allowance::Workers;
 pub use deunify::{DeunifyOptions, DeunifyReport, deunify};
 pub use pairing::Partners;
 pub use prove::{Leased, Unproven};

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
-use super::apply::Applier;
+use rustix::process::{Resource, getrlimit};
+
+use super::allowance::Workers;
 use super::directory_times::DirectoryTimes;
 use super::extents;
 use super::group::{self, Key};
@@ -18,14 +18,15 @@ use super::learn::learn;
 use super::object::learn_unknown;
 use super::pairing::{Pairing, Partners};
 use super::recover::recover;
-use super::share::{has_candidates, share};
+use super::share::has_candidates;
 use super::shared::{ObjectState, Objects, Shared, Source, most_links};
 use super::tally::Tally;
+use super::workers::{Group, restore, work};
 use crate::display::Shown;
 use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::Mtime;
-use crate::index::{Index, Loaded, Update};
+use crate::index::{Index, Loaded};
 use crate::protect::{self, Mode};
 use crate::report::{FileError, Progress, RunReport};
 use crate::scan::{FileRecord, Known, Request, Scan, scan};
@@ -46,7 +47,7 @@ pub struct Options {
     pub refresh: bool,
     /// Leave smaller files alone; bytes.
     pub smallest: u64,
-    /// Count of threads.
+    /// Count of threads that read and link, if the limit of open files suffices for them.
     pub jobs: usize,
     /// What to do while another run holds the store.
     pub wait: Wait,
@@ -122,6 +123,7 @@ pub fn unify(
     report.seconds.scan = scanning.elapsed().as_secs_f64();
 
     let grouping = Instant::now();
+    let workers = Workers::new(options.jobs, getrlimit(Resource::Nofile).current);
     group::sort(&mut scan.files, options.mtime);
     let unseen = objects.unseen(&scan);
     let mut shared = Shared {
@@ -133,6 +135,7 @@ pub fn unify(
         pairing,
         mtime: options.mtime,
         dry_run: options.dry_run,
+        allowance: workers.allowance,
         most_links: most_links(&store)?,
         synchronised: Timestamp::default(),
         progress,
@@ -154,23 +157,16 @@ pub fn unify(
         announced.get_or_insert_with(|| lock.announce());
     }
     progress.stage("unify", Some(bytes_of(&scan, &groups)));
-    let mut tally = work(&shared, &groups, options.jobs);
+    let (mut tally, times) = work(&shared, &groups, workers.count);
     if makes_objects && tally.fatal.is_none() {
         tally.merge(learn_unknown(&shared, &tally));
     }
-    tally.tell(progress);
     drop(announced);
     report.seconds.unify = unifying.elapsed().as_secs_f64();
 
     fill(&mut report, &scan, &tally);
-    if let Some(index) = index {
-        let indexing = Instant::now();
-        progress.stage("index", None);
-        report.seconds.total = began_at.elapsed().as_secs_f64();
-        let update = learn(&shared, tally);
-        record(index, &store, update, &mut report, progress);
-        report.seconds.index = indexing.elapsed().as_secs_f64();
-    }
+    report.seconds.total = began_at.elapsed().as_secs_f64();
+    finish(index, times, &shared, tally, &mut report);
     report.seconds.total = began_at.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -215,21 +211,39 @@ fn open_index(
     Index::open(state_directory, store, warn).map(Some)
 }
 
-/// Writes what the run learned into the index, and what it did.
-fn record(
-    index: Index,
-    store: &Store,
-    mut update: Update,
+/// Tells the index, if there is one, while the times of directories are put back: it waits for the disk.
+fn finish(
+    index: Option<Index>,
+    times: Option<DirectoryTimes>,
+    shared: &Shared<'_>,
+    tally: Tally,
     report: &mut RunReport,
-    progress: &dyn Progress,
 ) {
+    let with_new_mtime = tally.directories_with_new_mtime;
+    let rest = std::thread::scope(|scope| {
+        let restoring = times.map(|times| scope.spawn(|| restore(times, shared)));
+        if let Some(index) = index {
+            record(index, shared, tally, report);
+        }
+        restoring.map_or(0, joined)
+    });
+    tell_of_directories(with_new_mtime + rest, shared.progress);
+}
+
+/// Writes what the run learned into the index, and what it did.
+fn record(index: Index, shared: &Shared<'_>, tally: Tally, report: &mut RunReport) {
+    let begun = Instant::now();
+    let progress = shared.progress;
+    progress.stage("index", None);
+    let mut update = learn(shared, tally);
     update.run = serde_json::to_string(report).ok();
     let path = index.file().to_path_buf();
-    if let Err(error) = index.finish(store, &update, |warning| progress.note(&warning)) {
+    if let Err(error) = index.finish(shared.store, &update, |warning| progress.note(&warning)) {
         // The guests are as they should be; the next run takes longer, and that is all.
         let reason = error.to_string();
         report.errors.push(FileError { path, reason });
     }
+    report.seconds.index = begun.elapsed().as_secs_f64();
 }
 
 /// Finishes or undoes what an interrupted run left.
@@ -274,12 +288,6 @@ fn by_key(scan: &Scan, unseen: Vec<ObjectState>, mtime: Mtime) -> HashMap<Key, V
         }
     }
     keyed
-}
-
-/// A group that has to be looked into.
-struct Group<'a> {
-    files: Range<usize>,
-    unseen: &'a [ObjectState],
 }
 
 fn candidates<'a>(
@@ -331,69 +339,14 @@ fn tell_of_links(shared: &Shared<'_>) {
     }
 }
 
-/// Lets `jobs` workers share the groups among them.
-fn work(shared: &Shared<'_>, groups: &[Group<'_>], jobs: usize) -> Tally {
-    let next = AtomicUsize::new(0);
-    let mut all = Tally::default();
-    while next.load(Ordering::Relaxed) < groups.len() && all.fatal.is_none() {
-        let times = DirectoryTimes::new();
-        let (is_over, is_done) = (AtomicBool::new(false), AtomicBool::new(false));
-        let worker = || work_until_full(shared, groups, &next, &times, &is_over);
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(worker)).collect();
-            scope.spawn(|| times.listen(&is_done));
-            for worker in workers {
-                match worker.join() {
-                    Ok(tally) => all.merge(tally),
-                    Err(panic) => {
-                        is_done.store(true, Ordering::Release);
-                        std::panic::resume_unwind(panic);
-                    }
-                }
-            }
-            is_done.store(true, Ordering::Release);
-        });
-        all.directories_with_new_mtime += times.restore(|directory| shared.open(directory));
+/// Says how many directories could not be watched, if any.
+fn tell_of_directories(with_new_mtime: u64, progress: &dyn Progress) {
+    if with_new_mtime > 0 {
+        progress.note(&format!(
+            "{with_new_mtime} directories have a new mtime, because they could not be watched; raise \
+             fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)"
+        ));
     }
-    all
-}
-
-/// Does groups until there are none left, or until so many directories were changed that their
-/// times have to be put back before the next one.
-fn work_until_full(
-    shared: &Shared<'_>,
-    groups: &[Group<'_>],
-    next: &AtomicUsize,
-    times: &DirectoryTimes,
-    is_over: &AtomicBool,
-) -> Tally {
-    /// Groups that a worker takes at once: neighbours, which share directories.
-    const BATCH: usize = 64;
-    let mut tally = Tally::default();
-    let mut applier = Applier::new(shared, times);
-    while !is_over.load(Ordering::Relaxed) && !times.is_full() {
-        let start = next.fetch_add(BATCH, Ordering::Relaxed);
-        let Some(batch) = groups.get(start..groups.len().min(start + BATCH)) else {
-            break;
-        };
-        for group in batch {
-            let unseen: Vec<&ObjectState> = group.unseen.iter().collect();
-            let files = &shared.scan.files[group.files.clone()];
-            match shared.reflink {
-                Some(reflink) => {
-                    let block_size = reflink.block_size;
-                    extents::share(shared, block_size, files, &mut applier, &mut tally);
-                }
-                None => share(shared, files, &unseen, &mut applier, &mut tally),
-            }
-            if tally.fatal.is_some() {
-                is_over.store(true, Ordering::Relaxed);
-                break;
-            }
-        }
-    }
-    applier.finish_all(&mut tally);
-    tally
 }
 
 fn fill(report: &mut RunReport, scan: &Scan, tally: &Tally) {

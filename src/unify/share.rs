@@ -13,10 +13,6 @@ use crate::identity::Identity;
 use crate::report::Skip;
 use crate::scan::{FileRecord, GuestId};
 
-/// Files that a group keeps open under their leases until it has been planned. Further ones are
-/// given back and opened again when the plan names them.
-const MOST_HELD: usize = 256;
-
 /// Whether any file of the group could be linked to anything: there is a file that is no object,
 /// and an object, or a second guest, for it.
 #[must_use]
@@ -76,7 +72,7 @@ pub fn share(
         let Some((identity, proven)) = identify(shared, inode, applier, tally) else {
             continue;
         };
-        let proven = proven.filter(|_| held < MOST_HELD);
+        let proven = proven.filter(|_| held < shared.allowance.group);
         held += usize::from(proven.is_some());
         let guests = guests_of(shared, inode);
         classes.entry(identity).or_default().push(Participant {

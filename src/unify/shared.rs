@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
+use super::allowance::Allowance;
 use super::census::Census;
 use super::pairing::Pairing;
 use crate::error::{Call as _, Error};
@@ -60,6 +61,8 @@ pub struct Shared<'a> {
     pub mtime: Mtime,
     /// Whether nothing is to be changed.
     pub dry_run: bool,
+    /// What each worker may keep open.
+    pub allowance: Allowance,
     /// The most links that an inode of this filesystem can have.
     pub most_links: u64,
     /// What was written before this is on the disk.

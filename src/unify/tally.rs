@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::prove::Unproven;
 use crate::identity::Identity;
-use crate::report::{FileError, Progress, Skip, Skipped};
+use crate::report::{FileError, Skip, Skipped};
 use crate::scan::GuestId;
 use crate::store::ObjectName;
 use crate::sys::stamp::Stamp;
@@ -84,17 +84,6 @@ impl Tally {
     pub fn skip(&mut self, skip: Skip, files: u64, bytes: u64) {
         self.skipped.add(skip, files);
         self.skipped_bytes.add(skip, bytes);
-    }
-
-    /// Says what is no error of any file but should be known.
-    pub fn tell(&self, progress: &dyn Progress) {
-        if self.directories_with_new_mtime > 0 {
-            progress.note(&format!(
-                "{} directories have a new mtime, because they could not be watched; raise \
-                 fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)",
-                self.directories_with_new_mtime
-            ));
-        }
     }
 
     /// Adds what another worker did.
