@@ -19,6 +19,8 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::sys::loopback;
+
 /// The host's end of the pair, from which a guest's addresses are reached.
 fn host_device(context: u32) -> String {
     format!("vs{context}")
@@ -29,7 +31,7 @@ fn host_device(context: u32) -> String {
 /// # Errors
 /// What `ip` said, on one line.
 pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result<(), String> {
-    let inside = guests_part(addresses);
+    let inside = (!addresses.is_empty()).then(|| guests_part(addresses));
     if !addresses.is_empty() {
         let device = host_device(context);
         // Left by a host that lost power in the middle; the number is ours now.
@@ -45,7 +47,9 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
         let kind = Some(LinkNameSpaceType::Network);
         move_into_link_name_space(namespace.as_fd(), kind)
             .map_err(|error| format!("its network namespace cannot be entered: {error}"))?;
-        ip(&inside)
+        loopback::bring_up()
+            .map_err(|error| format!("its loopback device cannot be brought up: {error}"))?;
+        inside.map_or(Ok(()), |commands| ip(&commands))
     });
     inside
         .join()
@@ -80,10 +84,7 @@ fn hosts_part(device: &str, addresses: &[(IpAddr, String)]) -> String {
 }
 
 fn guests_part(addresses: &[(IpAddr, String)]) -> String {
-    let mut commands = "link set lo up\n".to_owned();
-    if addresses.is_empty() {
-        return commands;
-    }
+    let mut commands = String::new();
     for (address, _) in addresses {
         let all = if address.is_ipv4() { "32" } else { "128 nodad" };
         let _ = writeln!(commands, "addr add {address}/{all} dev eth0");
@@ -142,6 +143,5 @@ mod tests {
             guest.contains("addr add fd00::3/128 nodad dev eth0\n"),
             "{guest}"
         );
-        assert_eq!(guests_part(&[]), "link set lo up\n");
     }
 }

@@ -58,7 +58,7 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
         name: state.name().to_owned(),
         reason: format!("{what}: {error}"),
     };
-    sealed::ensure().map_err(|error| failed("no copy of this program can be run", &error))?;
+    sealed::ensure().map_err(|error| failed("this program cannot be sealed", &error))?;
     let spec = Spec::load(state.at("bundle/config.json"))
         .map_err(|error| failed("its specification cannot be read", &error))?;
     let handle = init.open().ok_or_else(|| LifecycleError::NotRunning {

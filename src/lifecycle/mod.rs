@@ -4,7 +4,7 @@
 //!   vserver NAME start                 vserver NAME exec, enter           vserver NAME stop
 //!     │ settings, checks, context        │ joins cgroup, namespaces         │ cmd.stop
 //!     ▼                                  │ takes the filter, drops          │ killseq, SIGKILL
-//!   monitor (sealed copy) ── libcontainer│ capabilities, then forks         ▼
+//!   monitor (sealed) ─────── libcontainer│ capabilities, then forks         ▼
 //!     │ own mounts, vdir nodev     │     ▼                            init ends
 //!     ▼                            └─▶ init ◀─────────────────────────────┘
 //!   monitor (watching) ◀── console, exit ┘
@@ -27,7 +27,7 @@
 //!
 //! Nobody in a guest ever meets a process with the host's powers: init is made before the guest has
 //! any process, and what enters later is confined before it is in the guest's PID namespace. The
-//! program that both run is a sealed copy in memory, so that `/proc/self/exe` leads nowhere.
+//! program that both run is sealed ([`sealed`]), so that `/proc/self/exe` leads to nothing that can be written.
 
 pub mod broker;
 pub mod build;

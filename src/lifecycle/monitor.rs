@@ -1,7 +1,7 @@
 //! Who makes a guest's init, and watches it until it ends.
 //!
 //! ```text
-//! MAKE    a sealed copy of the program: mounts, container, init; answers; becomes ↓
+//! MAKE    the sealed program: mounts, container, init; answers; becomes ↓
 //! WATCH   the program on the disk, so that guests share its memory: console, exit, tidying
 //! ```
 //!

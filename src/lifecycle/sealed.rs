@@ -1,12 +1,14 @@
-//! A sealed copy of this program in memory, for whatever becomes a process of a guest.
+//! This program as nobody can write to it, for whatever becomes a process of a guest.
 //!
 //! A guest can name the program that entered it (`/proc/PID/exe`, or a script whose interpreter is
 //! `/proc/self/exe`) and, being root, open it for writing. If that were the file on the host, the next
-//! start of `vserver` would run what the guest wrote. The copy can be written by nobody.
+//! start of `vserver` would run what the guest wrote. So it runs from a read-only mount that is in no
+//! namespace ([`read_only`]), which costs nothing; or, where the kernel cannot make one, from a copy in memory that
+//! is sealed, which takes milliseconds.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,30 +17,43 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::io::Errno;
 
+use crate::sys::read_only;
+
 /// This program, as the kernel names it.
 const PROGRAM: &str = "/proc/self/exe";
-/// Where a copy finds the program that it was copied from.
+/// Where the sealed program finds the one that it was.
 const ORIGIN: &str = "VSERVER_ORIGIN";
 
 /// How long pages of a copy may be held by others.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A copy that can be run as long as this value lives.
+/// This program, sealed. It can be begun as long as this value lives, which must end once it has been begun: only
+/// then is its mount out of everybody's reach.
 #[derive(Debug)]
-pub struct Sealed(File);
+pub struct Sealed(OwnedFd);
 
 impl Sealed {
-    /// Copies this program.
+    /// Seals this program.
     ///
     /// # Errors
     /// `/proc` is not mounted, or there is no memory.
-    pub fn copy() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
+        match read_only::show(Path::new(PROGRAM)) {
+            Ok(shown) => Ok(Self(shown)),
+            Err(error) => {
+                tracing::debug!(%error, "no mount of this program; it is copied");
+                Self::copy()
+            }
+        }
+    }
+
+    fn copy() -> io::Result<Self> {
         let mut program = File::open(PROGRAM)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut copy = File::from(memfd_create("vserver", flags)?);
         io::copy(&mut program, &mut copy)?;
         seal(&copy)?;
-        Ok(Self(copy))
+        Ok(Self(copy.into()))
     }
 
     /// A command that runs it.
@@ -67,26 +82,27 @@ fn seal(copy: &File) -> io::Result<()> {
     }
 }
 
-/// Whether this process runs a sealed copy.
+/// Whether this process was begun from [`Sealed::command`].
 #[must_use]
 pub fn is_sealed() -> bool {
     let seals = File::open(PROGRAM).and_then(|program| Ok(fcntl_get_seals(&program)?));
-    seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+    let is_copy = seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE));
+    is_copy || (std::env::var_os(ORIGIN).is_some() && read_only::is_read_only(Path::new(PROGRAM)))
 }
 
-/// Goes on in a sealed copy, with the same arguments. Returns only in that copy.
+/// Goes on in the sealed program, with the same arguments. Returns only there.
 ///
 /// # Errors
-/// As [`Sealed::copy`], or the copy cannot be run.
+/// As [`Sealed::new`], or it cannot be run.
 pub fn ensure() -> io::Result<()> {
     if is_sealed() {
         return Ok(());
     }
-    let copy = Sealed::copy()?;
-    Err(copy.command().args(std::env::args_os().skip(1)).exec())
+    let sealed = Sealed::new()?;
+    Err(sealed.command().args(std::env::args_os().skip(1)).exec())
 }
 
-/// The program on the disk that this one was copied from, or is.
+/// The program on the disk that this one was, or is.
 #[must_use]
 pub fn origin() -> PathBuf {
     let of_copy = std::env::var_os(ORIGIN).map(PathBuf::from);

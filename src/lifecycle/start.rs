@@ -408,8 +408,8 @@ fn prepare(
 /// Runs the monitor and waits for its answer.
 fn launch(state: &StateDirectory, order: &Order, vdir: OwnedFd) -> Result<(), LifecycleError> {
     let program = Path::new("/proc/self/exe");
-    let copy = Sealed::copy().doing("copy", program)?;
-    let mut command = copy.command();
+    let sealed = Sealed::new().doing("seal", program)?;
+    let mut command = sealed.command();
     command
         .arg(monitor::MAKE)
         .stdin(Stdio::piped())
@@ -418,6 +418,7 @@ fn launch(state: &StateDirectory, order: &Order, vdir: OwnedFd) -> Result<(), Li
         .stderr(Stdio::from(vdir));
     crate::sys::process::in_own_session(&mut command, false);
     let mut child = command.spawn().doing("start the monitor", program)?;
+    drop(sealed);
     if let Some(mut stdin) = child.stdin.take() {
         let text = serde_json::to_vec(order).unwrap_or_default();
         stdin

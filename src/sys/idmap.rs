@@ -12,6 +12,8 @@ use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::thread::UnshareFlags;
 
+use super::mount_attributes::{self, Which};
+
 /// Mounts `directory`, with what is mounted below it, on `at`: its numbers from 0 are those of the host
 /// from `first` on, `count` of them. No device in it works.
 ///
@@ -29,21 +31,7 @@ pub fn mount(directory: &Path, at: &Path, first: u32, count: u32) -> io::Result<
         propagation: 0,
         userns_fd: u64::try_from(users.as_raw_fd()).unwrap_or_default(),
     };
-    // SAFETY: the path is an empty C string and the structure as large as is said; both live until the
-    // call returns, and the kernel writes to neither.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if done != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    mount_attributes::set(tree.as_fd(), Which::All, &attributes)?;
     let from_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(tree.as_fd(), "", CWD, at, from_descriptor)?;
     Ok(())
