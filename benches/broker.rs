@@ -125,7 +125,7 @@ fn run(command: &mut Command) -> Result<()> {
 fn do_task(vdir: &Path) -> Result<()> {
     let what = std::env::args_os().nth(1).unwrap_or_default();
     if what == OsStr::new("one") {
-        let without = opens(&vdir.join("private"))?;
+        let without = calls(&vdir.join("private"))?;
         in_guest(vdir, || one_guest(without))
     } else {
         in_guest(vdir, one_of_many)
@@ -170,20 +170,30 @@ fn in_guest(vdir: &Path, work: impl FnOnce() -> Result<()> + Send) -> Result<()>
     })
 }
 
-/// Seconds of an open for writing and of one for reading, with its close: the median of some rounds.
-type Opens = [f64; 2];
+/// Seconds of an open for writing and of one for reading, each with its close, and of a change of the mode by a
+/// descriptor: the median of some rounds.
+type Calls = [f64; 3];
 
-fn opens(path: &Path) -> Result<Opens> {
+fn calls(path: &Path) -> Result<Calls> {
     const ROUNDS: usize = 21;
     const CALLS: u32 = 2_000;
-    let mut rounds = [Vec::new(), Vec::new()];
+    let file = File::open(path)?;
+    let permissions = file.metadata()?.permissions();
+    let open = |writes| {
+        OpenOptions::new()
+            .read(true)
+            .write(writes)
+            .open(path)
+            .map(drop)
+    };
+    let change = || file.set_permissions(permissions.clone());
+    let all: [&dyn Fn() -> io::Result<()>; 3] = [&|| open(true), &|| open(false), &change];
+    let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        for (writes, times) in [true, false].into_iter().zip(&mut rounds) {
-            let mut options = OpenOptions::new();
-            options.read(true).write(writes);
+        for (call, times) in all.iter().zip(&mut rounds) {
             let begun = Instant::now();
             for _ in 0..CALLS {
-                drop(options.open(path)?);
+                call()?;
             }
             times.push(begun.elapsed().as_secs_f64() / f64::from(CALLS));
         }
@@ -196,15 +206,16 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-fn one_guest(without: Opens) -> Result<()> {
+fn one_guest(without: Calls) -> Result<()> {
     const MICRO: f64 = 1e6;
-    let with = opens(Path::new("/private"))?;
+    let with = calls(Path::new("/private"))?;
     for ((what, goal), (with, without)) in [
         (
             "an open for writing of a private file",
             "at most 15 µs dearer",
         ),
         ("an open for reading", "no dearer"),
+        ("a chmod of an open private file", "not given"),
     ]
     .into_iter()
     .zip(with.into_iter().zip(without))

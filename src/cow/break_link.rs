@@ -152,7 +152,20 @@ impl Breaker {
         self.looked_at(found).is_some()
     }
 
-    /// The same of what was found by a name: an object has another one in the store.
+    /// Whether `found`, a place, is no object, where that can be told without waiting for whoever has a lease on it.
+    #[must_use]
+    pub fn is_private(&self, found: BorrowedFd<'_>) -> bool {
+        if !self.may_be_object(found) {
+            return true;
+        }
+        let access = OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK;
+        match nameless::open_again(found, access) {
+            Ok(file) => flags::read(file.as_fd()) != Ok(Flags::Marked),
+            Err(errno) => !matches!(errno, Errno::AGAIN | Errno::INTR),
+        }
+    }
+
+    /// As [`may_be_object`](Self::may_be_object), of what was found by a name: an object has another one in the store.
     #[must_use]
     pub fn may_have_two_names(&self, found: BorrowedFd<'_>) -> bool {
         self.looked_at(found).is_some_and(|links| links > 1)

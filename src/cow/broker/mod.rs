@@ -218,10 +218,13 @@ impl Judge for Broker {
             } => caller.resolve(directory, path, follows, may_be_empty, Way::Cached),
         };
         let is_private = match found {
-            Ok(Place::File(place)) => !self.breaker.may_have_two_names(place.as_fd()),
+            Ok(Place::File(place)) => {
+                let place = place.as_fd();
+                !self.breaker.may_have_two_names(place) || self.breaker.is_private(place)
+            }
+            // Also with one name, which the store has: the guest may have removed its own.
             Ok(Place::Descriptor(number)) => match caller.descriptor(number) {
-                // Also with one name, which the store has: the guest may have removed its own.
-                Ok(place) => !self.breaker.may_be_object(place.as_fd()),
+                Ok(place) => self.breaker.is_private(place.as_fd()),
                 Err(_) => true,
             },
             Err(errno) => !matches!(errno, Errno::AGAIN | Errno::INTR),
