@@ -29,7 +29,7 @@ fn host_device(context: u32) -> String {
 /// Brings up the loopback device of a guest whose init has been made, and gives it its addresses.
 ///
 /// # Errors
-/// What `ip` said, on one line.
+/// What failed, or what `ip` said, on one line.
 pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result<(), String> {
     let inside = (!addresses.is_empty()).then(|| guests_part(addresses));
     if !addresses.is_empty() {

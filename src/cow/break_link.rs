@@ -141,9 +141,7 @@ impl Breaker {
         if !self.may_be_object(found) {
             return None;
         }
-        // It is a regular file for good: an inode does not change its type.
-        let file = nameless::open_again(found, OFlags::RDONLY | OFlags::NOATIME).ok()?;
-        (flags::read(file.as_fd()) == Ok(Flags::Marked)).then_some(file)
+        marked(found, OFlags::empty()).ok().flatten()
     }
 
     /// Whether `found`, a place, is a regular file of the guest's filesystem; nothing else is an object.
@@ -152,15 +150,12 @@ impl Breaker {
         self.looked_at(found).is_some()
     }
 
-    /// Whether `found`, a place, is no object, where that can be told without waiting for whoever has a lease on it.
+    /// Whether `found`, which may be an object, is none: where that can be told without waiting for whoever has a
+    /// lease on it.
     #[must_use]
-    pub fn is_private(&self, found: BorrowedFd<'_>) -> bool {
-        if !self.may_be_object(found) {
-            return true;
-        }
-        let access = OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK;
-        match nameless::open_again(found, access) {
-            Ok(file) => flags::read(file.as_fd()) != Ok(Flags::Marked),
+    pub fn is_unmarked(found: BorrowedFd<'_>) -> bool {
+        match marked(found, OFlags::NONBLOCK) {
+            Ok(marked) => marked.is_none(),
             Err(errno) => !matches!(errno, Errno::AGAIN | Errno::INTR),
         }
     }
@@ -432,6 +427,13 @@ impl Breaker {
     fn watchers(&self) -> MutexGuard<'_, Vec<DirectoryTimes>> {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens a place that is a regular file, which it is for good: an inode does not change its type. `None` where
+/// it does not bear the mark of an object.
+fn marked(found: BorrowedFd<'_>, more: OFlags) -> Result<Option<OwnedFd>, Errno> {
+    let file = nameless::open_again(found, OFlags::RDONLY | OFlags::NOATIME | more)?;
+    Ok((flags::read(file.as_fd()) == Ok(Flags::Marked)).then_some(file))
 }
 
 /// Takes a killed run's replacement of `name` by the object back: the guest's own file is behind

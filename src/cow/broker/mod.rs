@@ -220,11 +220,14 @@ impl Judge for Broker {
         let is_private = match found {
             Ok(Place::File(place)) => {
                 let place = place.as_fd();
-                !self.breaker.may_have_two_names(place) || self.breaker.is_private(place)
+                !self.breaker.may_have_two_names(place) || Breaker::is_unmarked(place)
             }
-            // Also with one name, which the store has: the guest may have removed its own.
             Ok(Place::Descriptor(number)) => match caller.descriptor(number) {
-                Ok(place) => self.breaker.is_private(place.as_fd()),
+                // Also with one name, which the store has: the guest may have removed its own.
+                Ok(place) => {
+                    let place = place.as_fd();
+                    !self.breaker.may_be_object(place) || Breaker::is_unmarked(place)
+                }
                 Err(_) => true,
             },
             Err(errno) => !matches!(errno, Errno::AGAIN | Errno::INTR),
