@@ -57,5 +57,8 @@ fn nonetns_shares_the_hosts_network() {
     host.sleeper("own");
     host.ok(&["own", "start"]);
     let inside = host.ok(&["own", "exec", "readlink", "/proc/self/ns/net"]);
+    // Up, and a loopback device, though it has no address to be given.
+    let flags = host.ok(&["own", "exec", "cat", "/sys/class/net/lo/flags"]);
+    assert_eq!(flags.trim(), "0x9");
     assert_ne!(inside.trim(), outside.to_str().unwrap());
 }
