@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 use crate::support::filesystem::command;
 use crate::{accelerator, programs};
 
+/// How often a machine is started whose emulator fails.
+const MOST_BOOTS: u32 = 3;
+
 /// A machine that has not been started.
 #[derive(Debug)]
 pub struct Machine {
@@ -112,27 +115,35 @@ impl Machine {
         let scratch = File::create(place.0.join("scratch.img")).unwrap();
         scratch.set_len(16 << 30).unwrap();
 
-        let started = Instant::now();
         let has_guests = tests.contains(&programs::VSERVER);
-        let mut qemu = self.start(&place.0, has_guests);
-        let has_ended = wait(&mut qemu, started + self.time_limit);
-        let read =
-            |name| String::from_utf8_lossy(&fs::read(place.0.join(name)).unwrap()).into_owned();
-        let (console, text, status) = (read("console"), read("output"), read("status"));
-        let why = if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
-            format!("the kernel complained: {line}")
-        } else if !has_ended {
-            format!("still running after {:?}", self.time_limit)
-        } else if let Ok(status) = status.trim().parse() {
-            place.forget();
-            return Ok(Output {
-                status,
-                text,
-                kernel: console,
-            });
-        } else {
-            format!("it stopped before the command ended\n{}", read("qemu"))
+        let mut boots = 0;
+        let why = loop {
+            boots += 1;
+            let started = Instant::now();
+            let mut qemu = self.start(&place.0, has_guests);
+            let has_ended = wait(&mut qemu, started + self.time_limit);
+            let console = place.read("console");
+            if boots < MOST_BOOTS && accelerator::has_failed(accelerator(), &console) {
+                eprintln!("Debian {}: the emulator failed; again", self.debian);
+                continue;
+            }
+            if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
+                break format!("the kernel complained: {line}");
+            } else if !has_ended {
+                break format!("still running after {:?}", self.time_limit);
+            } else if let Ok(status) = place.read("status").trim().parse() {
+                let text = place.read("output");
+                place.forget();
+                return Ok(Output {
+                    status,
+                    text,
+                    kernel: console,
+                });
+            }
+            let said = place.read("qemu");
+            break format!("it stopped before the command ended\n{said}");
         };
+        let (text, console) = (place.read("output"), place.read("console"));
         Err(Failure {
             why: format!("Debian {}: {why}", self.debian),
             details: format!("--- output\n{text}\n--- kernel\n{}", end_of(&console)),
@@ -279,6 +290,10 @@ impl Place {
 }
 
 impl Place {
+    fn read(&self, name: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.0.join(name)).unwrap()).into_owned()
+    }
+
     /// There is nothing in it that anybody wants to see.
     fn forget(&self) {
         fs::remove_dir_all(&self.0).unwrap();

@@ -69,6 +69,27 @@ fn debian_13_is_not_believed_when_it_stops_early() {
 }
 
 #[test]
+fn a_breakpoint_that_nobody_set_is_the_emulators_fault() {
+    let kernel_6_12 = "[    4.327743] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI";
+    let kernel_6_1 = "[    4.327743] int3: 0000 [#1] PREEMPT SMP NOPTI";
+    let own = "[    4.327743] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI";
+    assert!(accelerator::has_failed("tcg,thread=multi", kernel_6_12));
+    assert!(accelerator::has_failed("tcg,thread=multi", kernel_6_1));
+    assert!(!accelerator::has_failed("kvm", kernel_6_12));
+    assert!(!accelerator::has_failed("tcg,thread=multi", own));
+}
+
+/// A machine whose emulator fails is started again, and believed no more than another in the end.
+#[test]
+fn debian_13_is_started_again_when_the_emulator_fails() {
+    let complain = "echo 'Oops: int3: 0000 [#1] none' >/dev/kmsg";
+    let failure = Machine::debian(13)
+        .try_run(&[], &["sh", "-c", complain])
+        .unwrap_err();
+    assert!(failure.why.contains("complained: "), "{failure}");
+}
+
+#[test]
 fn debian_13_is_stopped_at_its_time_limit() {
     let failure = Machine::debian(13)
         .time_limit(Duration::from_secs(1))
