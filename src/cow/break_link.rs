@@ -63,6 +63,10 @@ const TURNS: usize = 64;
 /// Copies that are remembered for descriptors that still lead to their objects.
 const MOST_REMEMBERED: usize = 4096;
 
+/// Links of an object to which a guest may add. An inode has 65,000 at most on ext4: one guest could use them
+/// up, and the others could not link what they believe to be theirs alone.
+const MOST_LINKS: u32 = 1000;
+
 /// Breaks the links of one guest.
 #[derive(Debug)]
 pub struct Breaker {
@@ -100,6 +104,8 @@ impl Born {
 pub struct Turn<'a> {
     _held: MutexGuard<'a, ()>,
     inode: u64,
+    /// Whose call it is for.
+    thread: u32,
 }
 
 impl Breaker {
@@ -122,16 +128,29 @@ impl Breaker {
         &self.guest
     }
 
-    /// Waits until no other thread breaks the link to this object. Whoever came by a path resolves it
-    /// again now: it may lead to the copy that the other has made.
+    /// Waits until no other call has the link to this object broken, for a call of this `thread`. Whoever came by
+    /// a path resolves it again now: it may lead to the copy that the other has made.
     #[must_use]
-    pub fn turn(&self, inode: u64) -> Turn<'_> {
+    pub fn turn(&self, inode: u64, thread: u32) -> Turn<'_> {
         let turn = usize::try_from(inode).unwrap_or(0) % TURNS;
         let held = self.turns[turn].lock();
         Turn {
             _held: held.unwrap_or_else(PoisonError::into_inner),
             inode,
+            thread,
         }
+    }
+
+    /// Whether the call `number`, for which this turn is, may go on and give the object a further name in this
+    /// guest. Else its link is to be broken first.
+    #[must_use]
+    pub fn may_be_linked(&self, turn: &Turn<'_>, object: BorrowedFd<'_>, number: i32) -> bool {
+        self.looked_at(object)
+            .is_some_and(|links| links < MOST_LINKS)
+            && self
+                .groups
+                .new_names()
+                .expect(turn.inode, turn.thread, number)
     }
 
     /// Opens for reading what is an object that guests share, and `None` for anything else.
@@ -209,6 +228,10 @@ impl Breaker {
         hint: Option<&Name>,
     ) -> Result<OwnedFd, CopyError> {
         let begun = Instant::now();
+        let new_names = self.groups.new_names();
+        new_names
+            .settle(turn.inode, turn.thread)
+            .map_err(failed("linkat"))?;
         let own = self.own(object).map_err(failed("open_by_handle_at"))?;
         let object = own.as_fd();
         let mut tries = 0;

@@ -6,13 +6,13 @@
 //! A walk tells which inodes the guest has by more than one name. From then on names may be moved and
 //! removed, which shows when they are looked at, but only two can add one:
 //!
-//! - the guest, by `link(2)`: the broker is asked before and breaks the link first, so that the new
-//!   name is one of a private file;
+//! - the guest, by `link(2)`: the broker is asked before, and remembers the object ([`NewNames`]) until a
+//!   walk has found the name;
 //! - a run of `vhashify`: it counts itself on the store ([`Run`]), and what a walk told is believed no
 //!   longer.
 //!
-//! So between two runs an object that is not among those with several names has exactly the name by
-//! which the caller came. While a run is under way every break walks. A guest that outruns the broker
+//! So between two runs an object that is neither remembered nor among those with several names has exactly
+//! the name by which the caller came. While a run is under way every break walks. A guest that outruns the broker
 //! (it changes the path between look and call) can give an object a second name unseen and so part
 //! what it has made one; it parts its own files and no one else's.
 //!
@@ -24,6 +24,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
+use super::new_names::NewNames;
 use crate::guest::Guest;
 use crate::store::Run;
 pub use crate::unify::names::Name;
@@ -35,6 +36,7 @@ pub struct LinkGroups {
     /// The store of the guest's filesystem; unknown, every question is a walk.
     store: Option<OwnedFd>,
     known: Mutex<Option<Known>>,
+    new: NewNames,
 }
 
 /// What a walk told.
@@ -53,6 +55,7 @@ impl LinkGroups {
         Self {
             store,
             known: Mutex::default(),
+            new: NewNames::default(),
         }
     }
 
@@ -60,6 +63,12 @@ impl LinkGroups {
     #[must_use]
     pub fn store(&self) -> Option<&OwnedFd> {
         self.store.as_ref()
+    }
+
+    /// Those to which the guest gives names.
+    #[must_use]
+    pub fn new_names(&self) -> &NewNames {
+        &self.new
     }
 
     /// Every name by which the guest has `inode`, the temporary ones of replacements included. `hint`
@@ -73,7 +82,8 @@ impl LinkGroups {
         inode: u64,
         hint: Option<&Name>,
     ) -> Result<Vec<Name>, Errno> {
-        if let Run::Over(run) = self.run()
+        if !self.new.may_have_come(inode)
+            && let Run::Over(run) = self.run()
             && let Some(names) = self.recall(run, inode, hint)
             && names.iter().all(|name| name.leads_to(guest, inode))
         {
@@ -96,7 +106,7 @@ impl LinkGroups {
     }
 
     fn walk(&self, guest: &Guest, wanted: u64) -> Result<Vec<Name>, Errno> {
-        let before = self.run();
+        let (before, there) = (self.run(), self.new.there());
         // Twice, so that no name of the many inodes is kept that have no other.
         let (mut seen, mut several) = (HashSet::new(), HashMap::<u64, Vec<Name>>::new());
         each_name(guest, |_, _, inode| {
@@ -123,6 +133,7 @@ impl LinkGroups {
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             *known = Some(Known { run, several });
+            self.new.were_found(&there);
         }
         Ok(found)
     }

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`break_link`] | one object, one guest: the copy in the place of every name |
 //! | [`link_group`] | which names those are |
+//! | [`new_names`] | which objects the guest gives more of them |
 //! | [`origin`] | which file is a copy, as long as not all names lead to it |
 //! | [`broker`] | does it for a running guest, before each call that would change a shared file |
 //! | [`containers`] | the same for containers that others start |
@@ -16,6 +17,7 @@ pub mod break_link;
 pub mod broker;
 pub mod containers;
 pub mod link_group;
+pub mod new_names;
 pub mod origin;
 
 use std::io;

@@ -7,9 +7,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
@@ -26,6 +26,7 @@ use crate::support::filesystem::{Filesystem, Kind};
 use crate::support::moments::snapshots;
 use crate::support::program::{Host, is_guarded, output};
 use crate::support::snapshot::check_store;
+use crate::support::tree::{Content, PLAIN, make_file};
 
 /// Says to this test program which filesystem it is to test, in a process of its own: libseccomp makes
 /// one listener for each process.
@@ -154,6 +155,113 @@ fn a_file_is_written_as_if_it_were_the_guests_alone() {
                 assert_ne!(ino(&host, 0, "d/single"), ino(&host, 1, "d/single"));
                 let single = fs::read(host.guests[0].join("d/single")).unwrap();
                 assert_eq!(&single[9..16], b"written");
+            });
+        },
+    );
+}
+
+#[test]
+fn a_new_name_of_a_shared_file_costs_no_copy_and_inv3_stays_one_of_the_same_file() {
+    alone(
+        "a_new_name_of_a_shared_file_costs_no_copy_and_inv3_stays_one_of_the_same_file",
+        &Kind::ALL,
+        |filesystem| {
+            let host = shared_guests(&place_in(filesystem));
+            let object = |name| fs::metadata(host.guests[1].join(name)).unwrap().ino();
+            let (single, odd) = (object("d/single"), object("d/odd"));
+            others(&host, || {
+                in_guest(&host, || {
+                    // From here on it is known that the others have one name each.
+                    writable("d/group0").set_len(1).unwrap();
+
+                    let inode = |name| fs::metadata(name).unwrap().ino();
+                    // What a package manager does.
+                    fs::hard_link("d/odd", "d/odd.backup").unwrap();
+                    fs::write("d/odd.new", "new").unwrap();
+                    fs::rename("d/odd.new", "d/odd").unwrap();
+                    assert_eq!(inode("d/odd.backup"), odd);
+                    fs::remove_file("d/odd.backup").unwrap();
+
+                    fs::hard_link("d/single", "e/second").unwrap();
+                    fs::hard_link("e/second", "third").unwrap();
+                    fs::rename("third", "d/moved").unwrap();
+                    assert_eq!(inode("d/moved"), single);
+                    writable("e/second").write_all(b"written").unwrap();
+                    for name in ["d/single", "e/second", "d/moved"] {
+                        assert_eq!(&fs::read(name).unwrap()[..7], b"written", "{name}");
+                        assert_eq!(fs::metadata(name).unwrap().nlink(), 3, "{name}");
+                    }
+                });
+            });
+        },
+    );
+}
+
+#[test]
+fn inv4_a_guest_does_not_use_up_the_links_that_a_shared_file_can_have() {
+    alone(
+        "inv4_a_guest_does_not_use_up_the_links_that_a_shared_file_can_have",
+        &[Kind::Ext4],
+        |filesystem| {
+            let host = shared_guests(&place_in(filesystem));
+            let object = ino(&host, 1, "d/single");
+            others(&host, || {
+                in_guest(&host, || {
+                    for number in 0..1_200 {
+                        fs::hard_link("d/single", format!("e/{number}")).unwrap();
+                    }
+                    let single = fs::metadata("d/single").unwrap();
+                    assert_eq!(single.nlink(), 1_201);
+                    for number in 0..1_200 {
+                        let other = fs::metadata(format!("e/{number}")).unwrap();
+                        assert_eq!(other.ino(), single.ino());
+                    }
+                });
+            });
+            let left = fs::metadata(host.guests[1].join("d/single")).unwrap();
+            assert_eq!((left.ino(), left.nlink()), (object, 3));
+        },
+    );
+}
+
+#[test]
+fn inv3_a_name_that_is_made_while_another_thread_writes_is_one_of_the_same_file() {
+    alone(
+        "inv3_a_name_that_is_made_while_another_thread_writes_is_one_of_the_same_file",
+        &[Kind::Ext4],
+        |filesystem| {
+            const FILES: u64 = 400;
+            let host = Host::new(&place_in(filesystem), 2);
+            for guest in &host.guests {
+                for number in 0..FILES {
+                    let content = Content {
+                        size: 5_000 + number,
+                        variant: 1,
+                    };
+                    make_file(&guest.join(format!("d/{number}")), content, PLAIN);
+                }
+            }
+            host.run(&[]);
+            others(&host, || {
+                in_guest(&host, || {
+                    for number in 0..FILES {
+                        let (name, second) = (format!("d/{number}"), format!("{number}"));
+                        let together = Barrier::new(2);
+                        std::thread::scope(|scope| {
+                            scope.spawn(|| {
+                                together.wait();
+                                fs::hard_link(&name, &second).unwrap();
+                            });
+                            together.wait();
+                            writable(&name).write_all(b"written").unwrap();
+                        });
+                        assert_eq!(
+                            fs::metadata(&name).unwrap().ino(),
+                            fs::metadata(&second).unwrap().ino(),
+                            "{name}"
+                        );
+                    }
+                });
             });
         },
     );

@@ -40,7 +40,10 @@ fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
     let Some(object) = breaker.object(found.as_fd()) else {
         return Err("it is no object".to_owned());
     };
-    let turn = breaker.turn(object.as_fd().try_clone_to_owned().map(inode).unwrap());
+    let turn = breaker.turn(
+        object.as_fd().try_clone_to_owned().map(inode).unwrap(),
+        std::process::id(),
+    );
     breaker
         .break_link(&turn, object.as_fd(), Some(&name))
         .map(drop)

@@ -157,7 +157,7 @@ fn what_changes_a_shared_file_in_place_changes_a_private_one() {
         ),
         (
             "usr/bin/tee",
-            "ln /usr/bin/tee /usr/bin/tee2; test $(stat -c %h /usr/bin/tee) = 2; echo >> /usr/bin/tee2; cmp /usr/bin/tee /usr/bin/tee2",
+            "ln /usr/bin/tee /usr/bin/tee2; echo >> /usr/bin/tee2; cmp /usr/bin/tee /usr/bin/tee2; test $(stat -c %h /usr/bin/tee) = 2",
         ),
         ("usr/bin/link", "sed -i 1s/^/x/ /usr/bin/link"),
         (

@@ -109,7 +109,7 @@ impl Broker {
             if !is_linked && !permission::may_change(caller, object.as_fd()) {
                 return Verdict::Continue;
             }
-            let turn = self.breaker.turn(inode);
+            let turn = self.breaker.turn(inode, caller.notification.thread);
             // Another thread may have broken it while this one waited for its turn.
             let name = match resolve() {
                 Ok(Place::File(again)) if inode_of(&again) == Some(inode) => {
@@ -117,6 +117,10 @@ impl Broker {
                 }
                 _ => continue,
             };
+            let number = caller.notification.number;
+            if is_linked && self.breaker.may_be_linked(&turn, object.as_fd(), number) {
+                return Verdict::Continue;
+            }
             if let Err((call, error)) =
                 self.breaker
                     .break_link(&turn, object.as_fd(), name.as_ref())
@@ -149,7 +153,7 @@ impl Broker {
         if is_lock && descriptor::is_held_elsewhere(caller, number, inode, processes()) {
             return Verdict::Fail(Errno::NOLCK);
         }
-        let turn = self.breaker.turn(inode);
+        let turn = self.breaker.turn(inode, caller.notification.thread);
         let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
         let is_named = |name: &Name| name.leads_to(self.breaker.guest(), inode);
         let has_name = name.as_ref().is_some_and(is_named);
