@@ -6,7 +6,7 @@
 //! | `open`, `openat` | for writing or with `O_TRUNC`, but for `O_CREAT` with `O_EXCL`: nothing can be there |
 //! | `creat`, `openat2`, `truncate` | all |
 //! | `chmod`, `chown`, `utimes`, `setxattr`, `removexattr` families | all |
-//! | `link`, `linkat` | all: a new name must not be one of the object |
+//! | `link`, `linkat` | all: the broker has to know of new names of an object |
 //! | `flock` | all |
 //! | `fcntl` | that set locks |
 //! | `ioctl` | that set inode flags, project, generation or fs-verity |

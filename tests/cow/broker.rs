@@ -268,6 +268,31 @@ fn inv3_a_name_that_is_made_while_another_thread_writes_is_one_of_the_same_file(
 }
 
 #[test]
+fn a_path_is_one_below_the_callers_own_root() {
+    alone(
+        "a_path_is_one_below_the_callers_own_root",
+        &[Kind::Ext4],
+        |filesystem| {
+            let host = shared_guests(&place_in(filesystem));
+            others(&host, || {
+                in_guest(&host, || {
+                    // What is known of the thread's root from here on is not so after.
+                    writable("/d/single").write_all(b"written").unwrap();
+                    rustix::process::chroot("d").unwrap();
+                    writable("/odd").write_all(b"written").unwrap();
+                    rustix::process::chdir("/").unwrap();
+                    writable("group0").write_all(b"written").unwrap();
+                });
+            });
+            for name in ["d/single", "d/odd", "d/group1", "e/group3"] {
+                let found = fs::read(host.guests[0].join(name)).unwrap();
+                assert_eq!(&found[..7], b"written", "{name}");
+            }
+        },
+    );
+}
+
+#[test]
 fn a_descriptor_for_reading_leads_to_the_copy_after_a_change_through_it() {
     alone(
         "a_descriptor_for_reading_leads_to_the_copy_after_a_change_through_it",

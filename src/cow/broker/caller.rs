@@ -17,18 +17,20 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2};
 use rustix::io::Errno;
 
+use super::root::Roots;
 use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification};
 use crate::sys::other_process::read_memory;
 
 /// The longest path with its end (`PATH_MAX`).
 const LONGEST_PATH: usize = 4096;
-/// Bytes of it that are read at once. Most paths are shorter; and it divides a page, so that no part goes on
-/// where the caller's memory may have ended.
+/// Bytes of it that are read at once: most paths are shorter.
 const PART: usize = 256;
+/// The smallest page: what is read at once goes on in no other, where the caller's memory may have ended.
+const PAGE: u64 = 4096;
 
 /// A thread that waits.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,8 @@ pub struct Caller<'a> {
     pub listener: &'a Listener,
     /// Its call.
     pub notification: &'a Notification,
+    /// The root directories of the guest.
+    pub roots: &'a Roots,
 }
 
 /// What a path leads to.
@@ -86,7 +90,7 @@ impl Caller<'_> {
         if let Some(number) = descriptor_of(&path) {
             return Ok(Place::Descriptor(number));
         }
-        let root = self.open("root")?;
+        let root = self.roots.root(self.notification.thread)?;
         let path = if path.starts_with(b"/") {
             path
         } else {
@@ -117,7 +121,7 @@ impl Caller<'_> {
         };
         let path = OsStr::from_bytes(&path);
         loop {
-            match openat2(&root, path, flags, Mode::empty(), resolve) {
+            match openat2(&*root, path, flags, Mode::empty(), resolve) {
                 // A rename elsewhere made the kernel's check of `..` uncertain.
                 Err(Errno::AGAIN | Errno::INTR) if way == Way::Thorough => {}
                 other => return other.map(Place::File),
@@ -150,6 +154,17 @@ impl Caller<'_> {
         }
     }
 
+    /// Whether it can write through one of its descriptors: the mode of `/proc/T/fd/N` says how the file is
+    /// open (proc_pid_fd(5)). Such a file is no object, since nothing is shared that somebody has open
+    /// for writing, and opens for writing break links.
+    #[must_use]
+    pub fn can_write_through(&self, number: i32) -> bool {
+        let path = format!("/proc/{}/fd/{number}", self.notification.thread);
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+        rustix::fs::statx(CWD, path, flags, StatxFlags::MODE)
+            .is_ok_and(|link| u32::from(link.stx_mode) & libc::S_IWUSR != 0)
+    }
+
     /// Reads a file of its directory in `/proc`.
     #[must_use]
     pub fn tell(&self, below: &str) -> Option<String> {
@@ -169,8 +184,9 @@ impl Caller<'_> {
                 .checked_add(found.len() as u64)
                 .ok_or(Errno::FAULT)?;
             let mut buffer = [0; PART];
-            let rest = PART - usize::try_from(at % PART as u64).unwrap_or(0);
-            let count = read_memory(self.notification.thread, at, &mut buffer[..rest])?;
+            let page = usize::try_from(PAGE - at % PAGE).unwrap_or(PART);
+            let part = &mut buffer[..page.min(PART)];
+            let count = read_memory(self.notification.thread, at, part)?;
             let part = &buffer[..count];
             if let Some(end) = part.iter().position(|&byte| byte == 0) {
                 found.extend(&part[..end]);

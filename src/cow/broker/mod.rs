@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | [`call`] | what a call is about to change; pure |
 //! | [`caller`] | the waiting thread: its memory, directories, descriptors |
+//! | [`root`] | below which directory its paths are |
 //! | [`permission`] | whether it could change the file at all |
 //! | [`descriptor`] | descriptors that were opened before |
 //! | [`serve`] | the threads that serve a guest |
@@ -46,6 +47,7 @@ pub mod caller;
 pub mod descriptor;
 pub mod message;
 pub mod permission;
+pub mod root;
 pub mod serve;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,6 +57,7 @@ use rustix::io::Errno;
 
 use self::call::{Asked, asked, opened};
 use self::caller::{Caller, Place, Way};
+use self::root::Roots;
 use self::serve::Judge;
 use super::break_link::Breaker;
 use super::link_group::Name;
@@ -73,6 +76,7 @@ pub type Processes = Box<dyn Fn() -> Vec<i32> + Send + Sync>;
 /// The broker of one guest.
 pub struct Broker {
     breaker: Breaker,
+    roots: Roots,
     processes: Processes,
 }
 
@@ -88,7 +92,11 @@ impl Broker {
     /// For the guest of `breaker`; `processes` lists its processes.
     #[must_use]
     pub fn new(breaker: Breaker, processes: Processes) -> Self {
-        Self { breaker, processes }
+        Self {
+            roots: Roots::of(breaker.guest()),
+            breaker,
+            processes,
+        }
     }
 
     fn path(
@@ -208,6 +216,7 @@ impl Judge for Broker {
         let caller = Caller {
             listener,
             notification,
+            roots: &self.roots,
         };
         let found = match told(&caller) {
             Asked::Nothing | Asked::Open2 { .. } => return Some(Verdict::Continue),
@@ -226,6 +235,7 @@ impl Judge for Broker {
                 let place = place.as_fd();
                 !self.breaker.may_have_two_names(place) || Breaker::is_unmarked(place)
             }
+            Ok(Place::Descriptor(number)) if caller.can_write_through(number) => true,
             Ok(Place::Descriptor(number)) => match caller.descriptor(number) {
                 // Also with one name, which the store has: the guest may have removed its own.
                 Ok(place) => {
@@ -244,6 +254,7 @@ impl Judge for Broker {
         let caller = Caller {
             listener,
             notification,
+            roots: &self.roots,
         };
         match told(&caller) {
             Asked::Nothing | Asked::Open2 { .. } => Verdict::Continue,
