@@ -458,6 +458,62 @@ fn git_python_and_an_editor_work_on_shared_files_as_on_their_own() {
     assert_untouched(&host, &before, "ed");
 }
 
+/// Makes version `version` of a package of many files, one of which is `also`, in `vdir`.
+fn make_package(vdir: &std::path::Path, version: u32, also: Option<&str>) {
+    let build = "set -e; cd \"$1/tmp\"; rm -rf p; mkdir -p p/DEBIAN p/usr/local/trial; \
+        printf 'Package: trial\\nVersion: %s\\nArchitecture: all\\nMaintainer: a <a@b>\\nDescription: x\\n' $2 >p/DEBIAN/control; \
+        for i in $(seq 200); do echo \"file $i of version $2\" >p/usr/local/trial/$i; done; \
+        ln p/usr/local/trial/1 p/usr/local/trial/one; \
+        if [ \"$3\" ]; then mkdir -p \"p/${3%/*}\"; echo >\"p/$3\"; fi; \
+        dpkg-deb --root-owner-group -b p trial-$2.deb >/dev/null; rm -r p";
+    let mut make = Command::new("sh");
+    make.env("SOURCE_DATE_EPOCH", "1600000000");
+    make.args(["-c", build, "sh"]).arg(vdir);
+    make.args([&version.to_string(), also.unwrap_or_default()]);
+    command(&mut make);
+}
+
+#[test]
+fn dpkg_upgrades_a_package_of_shared_files_and_takes_a_failed_upgrade_back() {
+    let host = host_of(&["web", "mail"]);
+    let [web, mail] = ["web", "mail"].map(|name| host.vdir(name));
+    make_package(&web, 1, None);
+    make_package(&web, 2, None);
+    // That one is coreutils', and comes last.
+    make_package(&web, 3, Some("usr/sbin/chroot"));
+    let mut install = Command::new("chroot");
+    command(install.arg(&web).args(["dpkg", "-i", "/tmp/trial-1.deb"]));
+    let mut copy = Command::new("cp");
+    let trial = "usr/local/trial";
+    command(copy.arg("-a").arg(web.join(trial)).arg(mail.join(trial)));
+    let before = start(&host);
+    let count_shared = || {
+        let files = (1..=200).map(|number| format!("{trial}/{number}"));
+        files
+            .filter(|path| ino(&host, "web", path) == ino(&host, "mail", path))
+            .count()
+    };
+    assert_eq!(count_shared(), 200);
+
+    run(
+        &host,
+        "! dpkg -i /tmp/trial-3.deb >/tmp/said 2>&1; grep -q 'trying to overwrite' /tmp/said; \
+         dpkg --verify trial; grep -q 'version 1' /usr/local/trial/200; ! ls /usr/local/trial | grep dpkg",
+    );
+    assert_untouched(&host, &before, "a failed upgrade");
+    // The backups were links and no copies.
+    assert_eq!(count_shared(), 200);
+
+    run(
+        &host,
+        "dpkg -i /tmp/trial-2.deb >/dev/null; dpkg --verify trial; \
+         grep -q 'version 2' /usr/local/trial/200; \
+         test /usr/local/trial/1 -ef /usr/local/trial/one; ! ls /usr/local/trial | grep dpkg",
+    );
+    assert_untouched(&host, &before, "an upgrade");
+    assert_eq!(count_shared(), 0);
+}
+
 /// Compiles the hostile program into a guest.
 fn bring_hostile(host: &Host, name: &str) {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vserver/hostile.c");

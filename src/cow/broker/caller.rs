@@ -155,7 +155,7 @@ impl Caller<'_> {
     }
 
     /// Whether it can write through one of its descriptors: the mode of `/proc/T/fd/N` says how the file is
-    /// open (proc_pid_fd(5)). Such a file is no object, since nothing is shared that somebody has open
+    /// open (`proc_pid_fd(5)`). Such a file is no object, since nothing is shared that somebody has open
     /// for writing, and opens for writing break links.
     #[must_use]
     pub fn can_write_through(&self, number: i32) -> bool {
