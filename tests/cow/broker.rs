@@ -22,6 +22,7 @@ use vhashify::cow::broker::serve::serve;
 use vhashify::sys::process::load_filter;
 
 use crate::engine::{breaker, ino, place_in, shared_guests};
+use crate::quota;
 use crate::support::filesystem::{Filesystem, Kind};
 use crate::support::moments::snapshots;
 use crate::support::program::{Host, is_guarded, output};
@@ -369,6 +370,34 @@ fn the_profile_for_any_oci_runtime_is_good_for_youki() {
                     assert_ne!(ino(&host, 0, name), ino(&host, 1, name), "{name}");
                 }
             });
+        },
+    );
+}
+
+#[test]
+#[ignore = "with quotas, which not every kernel has: run by tests/vm"]
+fn a_quota_that_is_exceeded_is_the_callers_to_know() {
+    alone(
+        "a_quota_that_is_exceeded_is_the_callers_to_know",
+        &[Kind::Ext4],
+        |filesystem| {
+            let host = shared_guests(&place_in(filesystem));
+            let owner = fs::metadata(host.guests[0].join("d/odd")).unwrap().uid();
+            let object = ino(&host, 1, "d/odd");
+            quota::enforce(&host.place);
+            // It has 8 of them, for all guests.
+            quota::limit(&host.place, owner, 12);
+            others(&host, || {
+                let refused = in_guest(&host, || {
+                    let open = || OpenOptions::new().append(true).open("d/odd");
+                    let refused = open().map(drop).unwrap_err();
+                    quota::limit(Path::new("/"), owner, 0);
+                    open().unwrap().write_all(b"written").unwrap();
+                    refused
+                });
+                assert_eq!(refused.raw_os_error(), Some(libc::EDQUOT));
+            });
+            assert_ne!(ino(&host, 0, "d/odd"), object);
         },
     );
 }

@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`broker`] | calls that wait for it, in a thread of this program |
+//! | [`quota`] | quotas of the filesystems |
 //! | [`engine`] | one break: content, metadata, link groups, crashes, full disks, runs beside it |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -11,3 +12,4 @@ mod support;
 
 mod broker;
 mod engine;
+mod quota;

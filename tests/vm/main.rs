@@ -188,8 +188,8 @@ fn debian_13_guests_on_cgroup_version_2() {
     guests(13);
 }
 
-/// The broker where the guard is: what is written reaches private files, and a program that outruns the
-/// broker changes nothing of another guest's.
+/// The broker where the guard is, and quotas: what is written reaches private files, and a program that
+/// outruns the broker changes nothing of another guest's.
 fn broker(release: u32) {
     let environment = ["env", "VHASHIFY_TEST_PROTECTION=lsm", "/programs/cow"];
     let tests = [
@@ -202,7 +202,7 @@ fn broker(release: u32) {
         .try_run(&["cow"], &[&environment[..], &tests].concat())
         .unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(output.status, 0, "{}", output.text);
-    assert!(output.text.contains("3 passed;"), "{}", output.text);
+    assert!(output.text.contains("6 passed;"), "{}", output.text);
     print(&output.text);
 }
 
