@@ -1,13 +1,11 @@
 //! Removes objects that no guest links.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::mem;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread::{Builder, Scope};
+use std::thread::Builder;
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -44,115 +42,77 @@ pub struct GcReport {
 /// # Errors
 /// A store that cannot be listed. An object that cannot be removed is in the report.
 pub fn collect(store: &Store, lock: &StoreLock, dry_run: bool) -> Result<GcReport, Error> {
-    let (sender, orphans) = channel();
-    let removal = Removal::new(orphans, |name: &ObjectName| {
-        if dry_run {
-            return Ok(());
-        }
-        store.remove(lock, name)
-    });
-    let listed = std::thread::scope(|scope| {
-        scope.spawn(|| removal.work(scope));
-        let make = move || Looked::new(sender.clone());
-        let listed = list(store.directory(), store.path(), &make);
-        // No sender may be left: only then the removal ends, which the end of this scope waits for.
-        listed.map(|(looked, _)| (looked.objects, looked.failed))
-    });
-    let (objects, not_looked_at) = listed?;
-    let removed = removal.removed();
-    let failed = |call, (name, errno): (ObjectName, Errno)| {
-        FileError::call(call, store.path_of(&name), &errno.into())
-    };
-    let not_looked_at = not_looked_at.into_iter().map(|one| failed("statx", one));
-    let not_removed = removed
-        .failed
-        .into_iter()
-        .map(|one| failed("unlinkat", one));
-    Ok(GcReport {
+    let (found, _) = list::<Found>(store.directory(), store.path())?;
+    let mut report = GcReport {
         dry_run,
         stores: vec![store.path().to_path_buf()],
-        objects,
-        objects_removed: removed.objects,
-        bytes_freed: removed.bytes,
-        errors: not_looked_at.chain(not_removed).collect(),
-    })
+        objects: found.objects,
+        ..GcReport::default()
+    };
+    let failed = |call, name: &ObjectName, errno: Errno| {
+        let path = store.path_of(name);
+        FileError::call(call, path, &errno.into())
+    };
+    for (name, errno) in &found.failed {
+        report.errors.push(failed("statx", name, *errno));
+    }
+    let kept = if dry_run {
+        BTreeMap::new()
+    } else {
+        remove_all(store, lock, &found.orphans)
+    };
+    for (number, orphan) in found.orphans.iter().enumerate() {
+        if let Some(errno) = kept.get(&number) {
+            report.errors.push(failed("unlinkat", &orphan.name, *errno));
+            continue;
+        }
+        report.objects_removed += 1;
+        report.bytes_freed += orphan.size;
+    }
+    Ok(report)
 }
 
-/// Removes orphans while the store is still listed, by many threads at once.
+/// Removes the names of `orphans`, and returns what could not be removed, by position.
 ///
-/// Half of the mark is the flag `S`, and an inode that bears it does not go away before the journal has it
-/// on the disk (`ext4_evict_inode`, fs/ext4/inode.c). Who waits for the journal together waits once.
-struct Removal<F> {
-    orphans: Mutex<Receiver<Orphan>>,
-    remove: F,
-    threads: AtomicUsize,
-    removed: Mutex<Removed>,
-}
-
-/// What became of orphans.
-#[derive(Debug, Default)]
-struct Removed {
-    objects: u64,
-    bytes: u64,
-    failed: Vec<(ObjectName, Errno)>,
-}
-
-impl<F: Fn(&ObjectName) -> Result<(), Errno> + Sync> Removal<F> {
+/// By many threads at once: half of the mark is the flag `S`, and an inode that bears it does not go away before
+/// the journal has it on the disk (`ext4_evict_inode`, fs/ext4/inode.c). Who waits for the journal together
+/// waits once.
+fn remove_all(store: &Store, lock: &StoreLock, orphans: &[Orphan]) -> BTreeMap<usize, Errno> {
     /// They sleep nearly all of the time.
     const MOST_THREADS: usize = 256;
     const STACK: usize = 64 << 10;
-
-    fn new(orphans: Receiver<Orphan>, remove: F) -> Self {
-        Self {
-            orphans: Mutex::new(orphans),
-            remove,
-            threads: AtomicUsize::new(1),
-            removed: Mutex::default(),
-        }
-    }
-
-    /// Removes what comes until nothing can come any more. Each thread starts another one once it has something
-    /// to do; where no more can be had, the others do it.
-    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        let mut removed = Removed::default();
-        let mut is_last = true;
-        while let Some(orphan) = self.next() {
-            if mem::take(&mut is_last)
-                && self.threads.fetch_add(1, Ordering::Relaxed) < Self::MOST_THREADS
-            {
-                let another = Builder::new().stack_size(Self::STACK);
-                drop(another.spawn_scoped(scope, || self.work(scope)));
-            }
-            match (self.remove)(&orphan.name) {
-                Ok(()) => {
-                    removed.objects += 1;
-                    removed.bytes += orphan.size;
-                }
-                Err(errno) => removed.failed.push((orphan.name, errno)),
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut failed = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(orphan) = orphans.get(number) else {
+                return failed;
+            };
+            if let Err(errno) = store.remove(lock, &orphan.name) {
+                failed.push((number, errno));
             }
         }
-        let mut all = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
-        all.objects += removed.objects;
-        all.bytes += removed.bytes;
-        all.failed.append(&mut removed.failed);
-    }
-
-    fn next(&self) -> Option<Orphan> {
-        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-        orphans.recv().ok()
-    }
-
-    fn removed(self) -> Removed {
-        let removed = self.removed.into_inner();
-        removed.unwrap_or_else(PoisonError::into_inner)
-    }
+    };
+    std::thread::scope(|scope| {
+        let more = 1..MOST_THREADS.min(orphans.len());
+        let start = |_| Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        // Where no more threads can be had, the others do it.
+        let others: Vec<_> = more.map_while(|number| start(number).ok()).collect();
+        let mut failed: BTreeMap<usize, Errno> = work().into_iter().collect();
+        for other in others {
+            let of_other = other.join();
+            failed.extend(of_other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        failed
+    })
 }
 
 /// What is seen of objects while they are listed.
-#[derive(Debug)]
-struct Looked {
+#[derive(Debug, Default)]
+struct Found {
     objects: u64,
-    orphans: Sender<Orphan>,
+    orphans: Vec<Orphan>,
     failed: Vec<(ObjectName, Errno)>,
 }
 
@@ -163,26 +123,17 @@ struct Orphan {
     size: u64,
 }
 
-impl Looked {
-    fn new(orphans: Sender<Orphan>) -> Self {
-        Self {
-            objects: 0,
-            orphans,
-            failed: Vec::new(),
-        }
-    }
-}
-
-impl Gather for Looked {
+impl Gather for Found {
     fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed) {
         match Stamp::at(directory, file.to_bytes()) {
             Ok(stamp) => {
                 self.objects += 1;
                 // What took an object's place by hand is none.
                 if stamp.link_count == 1 && stamp.is_regular() {
-                    let (name, size) = (object.name, stamp.size);
-                    // It cannot fail: somebody receives as long as there is a sender.
-                    let _ = self.orphans.send(Orphan { name, size });
+                    self.orphans.push(Orphan {
+                        name: object.name,
+                        size: stamp.size,
+                    });
                 }
             }
             // An administrator's own cleanup was quicker.
@@ -193,6 +144,7 @@ impl Gather for Looked {
 
     fn merge(&mut self, mut other: Self) {
         self.objects += other.objects;
+        self.orphans.append(&mut other.orphans);
         self.failed.append(&mut other.failed);
     }
 }

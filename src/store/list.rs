@@ -32,7 +32,7 @@ pub struct Listed {
 }
 
 /// What is made of objects while the store is listed, by several threads and each for itself.
-pub trait Gather: Send {
+pub trait Gather: Default + Send {
     /// Takes in an object, which has the name `file` in the open `directory`.
     fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed);
 
@@ -64,29 +64,24 @@ impl Gather for Vec<(ObjectName, Stamp)> {
     }
 }
 
-/// Lists what is below `store`, which is open and stands at `path`: what was gathered of objects by what
-/// `make` makes, one for each directory, and the paths of what is none.
+/// Lists what is below `store`, which is open and stands at `path`: what was gathered of objects, and
+/// the paths of what is none.
 ///
 /// # Errors
 /// A directory that cannot be read.
-pub fn list<G: Gather>(
-    store: BorrowedFd<'_>,
-    path: &Path,
-    make: &(impl Fn() -> G + Sync),
-) -> Result<(G, Vec<PathBuf>), Error> {
+pub fn list<G: Gather>(store: BorrowedFd<'_>, path: &Path) -> Result<(G, Vec<PathBuf>), Error> {
     // A description of its own, whose position in the directory nobody else moves.
     let store = beneath::open_directory(store, b"")
         .map_err(|errno| Error::call("openat2", path, errno.into()))?;
-    below(&store, path, LEVELS, make)
+    below(&store, path, LEVELS)
 }
 
 fn below<G: Gather>(
     directory: &OwnedFd,
     path: &Path,
     levels: u32,
-    make: &(impl Fn() -> G + Sync),
 ) -> Result<(G, Vec<PathBuf>), Error> {
-    let mut gathered = make();
+    let mut gathered = G::default();
     let (mut strangers, directories) = read(directory, path, &mut gathered)
         .map_err(|errno| Error::call("getdents64", path, errno.into()))?;
     if levels == 1 {
@@ -95,9 +90,9 @@ fn below<G: Gather>(
     let each = directories.into_par_iter().map(|name| {
         let path = path.join(OsStr::from_bytes(&name));
         match beneath::open_directory(directory.as_fd(), &name) {
-            Ok(directory) => below(&directory, &path, levels - 1, make),
+            Ok(directory) => below(&directory, &path, levels - 1),
             // Gone since its parent was read.
-            Err(Errno::NOENT) => Ok((make(), Vec::new())),
+            Err(Errno::NOENT) => Ok((G::default(), Vec::new())),
             Err(errno) => Err(Error::call("openat2", &path, errno.into())),
         }
     });
@@ -106,7 +101,7 @@ fn below<G: Gather>(
         strangers.append(&mut stranger);
         Ok((all, strangers))
     };
-    let (further, mut none) = each.try_reduce(|| (make(), Vec::new()), both)?;
+    let (further, mut none) = each.try_reduce(Default::default, both)?;
     gathered.merge(further);
     strangers.append(&mut none);
     Ok((gathered, strangers))

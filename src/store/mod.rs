@@ -102,8 +102,7 @@ impl Store {
     /// # Errors
     /// A directory that cannot be read.
     pub fn list(&mut self) -> Result<(Vec<Listed>, Vec<PathBuf>), Error> {
-        let (objects, strangers) =
-            list::list(self.directory.as_fd(), &self.path, &Vec::<Listed>::new)?;
+        let (objects, strangers) = list::list::<Vec<Listed>>(self.directory.as_fd(), &self.path)?;
         self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
         Ok((objects, strangers))
     }
@@ -113,7 +112,7 @@ impl Store {
     /// # Errors
     /// A directory that cannot be read.
     pub fn look_at_all(&mut self) -> Result<Vec<(ObjectName, Stamp)>, Error> {
-        let (objects, _) = list::list(self.directory.as_fd(), &self.path, &Vec::new)?;
+        let (objects, _) = list::list::<Vec<_>>(self.directory.as_fd(), &self.path)?;
         self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
         Ok(objects)
     }
