@@ -155,12 +155,17 @@ impl Breaker {
 
     /// Opens for reading what is an object that guests share, and `None` for anything else.
     /// `found` is a place (`O_PATH`).
-    #[must_use]
-    pub fn object(&self, found: BorrowedFd<'_>) -> Option<OwnedFd> {
+    ///
+    /// # Errors
+    /// What keeps this process from opening it, as [`is_lack`] tells.
+    pub fn object(&self, found: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
         if !self.may_be_object(found) {
-            return None;
+            return Ok(None);
         }
-        marked(found, OFlags::empty()).ok().flatten()
+        match marked(found, OFlags::empty()) {
+            Err(errno) if !is_lack(errno) => Ok(None),
+            found => found,
+        }
     }
 
     /// Whether `found`, a place, is a regular file of the guest's filesystem; nothing else is an object.
@@ -175,7 +180,7 @@ impl Breaker {
     pub fn is_unmarked(found: BorrowedFd<'_>) -> bool {
         match marked(found, OFlags::NONBLOCK) {
             Ok(marked) => marked.is_none(),
-            Err(errno) => !matches!(errno, Errno::AGAIN | Errno::INTR),
+            Err(errno) => !is_lack(errno) && !matches!(errno, Errno::AGAIN | Errno::INTR),
         }
     }
 
@@ -450,6 +455,12 @@ impl Breaker {
     fn watchers(&self) -> MutexGuard<'_, Vec<DirectoryTimes>> {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a call failed for want of descriptors or memory, and not because of the file.
+#[must_use]
+pub fn is_lack(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// Opens a place that is a regular file, which it is for good: an inode does not change its type. `None` where

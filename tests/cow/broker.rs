@@ -4,7 +4,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{FlockOperation, Timespec, Timestamps, flock, futimens};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
 use vhashify::context::notify;
@@ -369,6 +371,44 @@ fn the_profile_for_any_oci_runtime_is_good_for_youki() {
                 for name in ["d/single", "d/group0", "d/odd"] {
                     assert_ne!(ino(&host, 0, name), ino(&host, 1, name), "{name}");
                 }
+            });
+        },
+    );
+}
+
+#[test]
+fn inv4_a_broker_without_descriptors_lets_nobody_write_to_a_shared_file() {
+    alone(
+        "inv4_a_broker_without_descriptors_lets_nobody_write_to_a_shared_file",
+        &[Kind::Ext4],
+        |filesystem| {
+            let host = shared_guests(&place_in(filesystem));
+            others(&host, || {
+                in_guest(&host, || {
+                    // The broker's table is full from here on, and the guest's is not.
+                    let taken: Vec<File> = (0..50).map(|_| File::open("/").unwrap()).collect();
+                    // SAFETY: the files of this thread alone part from the others'.
+                    unsafe { unshare_unsafe(UnshareFlags::FILES) }.unwrap();
+                    let last = taken.iter().map(AsRawFd::as_raw_fd).max().unwrap();
+                    let before = getrlimit(Resource::Nofile);
+                    let limit = |current| {
+                        let limit = Rlimit { current, ..before };
+                        setrlimit(Resource::Nofile, limit).unwrap();
+                    };
+                    limit(Some(u64::try_from(last).unwrap() + 1));
+                    drop(taken);
+                    let read_only = File::open("d/group0").unwrap();
+                    let refused = |done: std::io::Result<()>| {
+                        assert_eq!(done.unwrap_err().raw_os_error(), Some(libc::ENFILE));
+                    };
+                    let append = |path| OpenOptions::new().append(true).open(path).map(drop);
+                    refused(append("/d/single"));
+                    refused(append("d/single"));
+                    let mode = fs::Permissions::from_mode(0o600);
+                    refused(read_only.set_permissions(mode));
+                    limit(before.current);
+                    append("d/single").unwrap();
+                });
             });
         },
     );

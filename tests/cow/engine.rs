@@ -37,7 +37,7 @@ fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let root = breaker.guest().root.as_fd();
     let found = rustix::fs::openat(root, path, flags, Mode::empty()).unwrap();
-    let Some(object) = breaker.object(found.as_fd()) else {
+    let Some(object) = breaker.object(found.as_fd()).unwrap() else {
         return Err("it is no object".to_owned());
     };
     let turn = breaker.turn(

@@ -124,7 +124,10 @@ impl Machine {
             let has_ended = wait(&mut qemu, started + self.time_limit);
             let console = place.read("console");
             if boots < MOST_BOOTS && accelerator::has_failed(accelerator(), &console) {
-                eprintln!("Debian {}: the emulator failed; again", self.debian);
+                say(&format!(
+                    "Debian {}: the emulator failed; again",
+                    self.debian
+                ));
                 continue;
             }
             if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
@@ -251,6 +254,12 @@ pub fn wait(qemu: &mut Child, until: Instant) -> bool {
     qemu.kill().unwrap();
     qemu.wait().unwrap();
     false
+}
+
+/// Seen with `--nocapture`, and where the test fails.
+#[allow(clippy::print_stderr)]
+fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 /// As much of a log as one wants to read first.

@@ -59,7 +59,7 @@ use self::call::{Asked, asked, opened};
 use self::caller::{Caller, Place, Way};
 use self::root::Roots;
 use self::serve::Judge;
-use super::break_link::Breaker;
+use super::break_link::{Breaker, is_lack};
 use super::link_group::Name;
 use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification, Verdict};
@@ -109,10 +109,12 @@ impl Broker {
             let place = match resolve() {
                 Ok(Place::File(place)) => place,
                 Ok(Place::Descriptor(number)) => return self.descriptor(caller, number, false),
-                Err(_) => return Verdict::Continue,
+                Err(errno) => return unfound(errno),
             };
-            let Some((object, inode)) = self.shared(&place) else {
-                return Verdict::Continue;
+            let (object, inode) = match self.shared(&place) {
+                Ok(Some(shared)) => shared,
+                Ok(None) => return Verdict::Continue,
+                Err(errno) => return unfound(errno),
             };
             if !is_linked && !permission::may_change(caller, object.as_fd()) {
                 return Verdict::Continue;
@@ -140,7 +142,8 @@ impl Broker {
                 Ok(Place::File(again)) if inode_of(&again) == Some(inode) => {
                     Verdict::Fail(Errno::PERM)
                 }
-                _ => Verdict::Continue,
+                Ok(_) => Verdict::Continue,
+                Err(errno) => unfound(errno),
             };
         }
         // It is moved all the time.
@@ -148,11 +151,14 @@ impl Broker {
     }
 
     fn descriptor(&self, caller: &Caller<'_>, number: i32, is_lock: bool) -> Verdict {
-        let Ok(place) = caller.descriptor(number) else {
-            return Verdict::Continue;
+        let place = match caller.descriptor(number) {
+            Ok(place) => place,
+            Err(errno) => return unfound(errno),
         };
-        let Some(object) = self.breaker.object(place.as_fd()) else {
-            return Verdict::Continue;
+        let object = match self.breaker.object(place.as_fd()) {
+            Ok(Some(object)) => object,
+            Ok(None) => return Verdict::Continue,
+            Err(errno) => return unfound(errno),
         };
         let Some(inode) = inode_of(&object) else {
             return Verdict::Continue;
@@ -201,13 +207,15 @@ impl Broker {
     }
 
     /// What is at a path, open, and its inode, where it is shared.
-    fn shared(&self, place: &OwnedFd) -> Option<(OwnedFd, u64)> {
+    fn shared(&self, place: &OwnedFd) -> Result<Option<(OwnedFd, u64)>, Errno> {
         if !self.breaker.may_have_two_names(place.as_fd()) {
-            return None;
+            return Ok(None);
         }
         let object = self.breaker.object(place.as_fd())?;
-        let inode = inode_of(&object)?;
-        Some((object, inode))
+        Ok(object.and_then(|object| {
+            let inode = inode_of(&object)?;
+            Some((object, inode))
+        }))
     }
 }
 
@@ -242,9 +250,9 @@ impl Judge for Broker {
                     let place = place.as_fd();
                     !self.breaker.may_be_object(place) || Breaker::is_unmarked(place)
                 }
-                Err(_) => true,
+                Err(errno) => !is_lack(errno),
             },
-            Err(errno) => !matches!(errno, Errno::AGAIN | Errno::INTR),
+            Err(errno) => !is_lack(errno) && !matches!(errno, Errno::AGAIN | Errno::INTR),
         };
         is_private.then_some(Verdict::Continue)
     }
@@ -272,6 +280,18 @@ impl Judge for Broker {
                 self.path(&caller, is_linked, resolve)
             }
         }
+    }
+}
+
+/// What becomes of a call whose file is not found here. The call itself will not find it either, or its caller
+/// has changed the path meanwhile. But where it is this process that lacks something, the call must not come
+/// to a file of which nobody knows whether it is shared.
+fn unfound(errno: Errno) -> Verdict {
+    match errno {
+        // The limit is this process's, and not the caller's.
+        Errno::MFILE => Verdict::Fail(Errno::NFILE),
+        lack if is_lack(lack) => Verdict::Fail(lack),
+        _ => Verdict::Continue,
     }
 }
 

@@ -1,8 +1,7 @@
 //! The root directory of a caller, below which its paths are resolved.
 //!
 //! Nearly all callers have the guest's own root directory. It is kept open, so that for each call only has
-//! to be asked whether the caller's is the same: to open and close it again costs half as much as
-//! everything else about a path.
+//! to be asked whether the caller's is the same: to open and close it each time costs half as much again.
 //!
 //! Two places are the same where mount, filesystem and inode are. The kernel gives the number of a mount
 //! to no other as long as the mount is held (`STATX_MNT_ID`, statx(2)), and what is kept holds it. A root
@@ -28,13 +27,13 @@ pub struct Roots {
 
 #[derive(Debug)]
 struct Kept {
-    place: Place,
+    location: Location,
     root: Arc<OwnedFd>,
 }
 
 /// What a directory is, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct Location {
     mount: u64,
     device: (u32, u32),
     inode: u64,
@@ -60,7 +59,7 @@ impl Roots {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = AtFlags::STATX_DONT_SYNC;
         if let Some(kept) = &*kept
-            && Place::of(&statx(CWD, &path, flags, wanted())?) == Some(kept.place)
+            && Location::of(&statx(CWD, &path, flags, wanted())?) == Some(kept.location)
         {
             return Ok(Arc::clone(&kept.root));
         }
@@ -68,10 +67,10 @@ impl Roots {
         let found = statx(&root, c"", flags | AtFlags::EMPTY_PATH, wanted())?;
         let root = Arc::new(root);
         if self.is_vdir(&found)
-            && let Some(place) = Place::of(&found)
+            && let Some(location) = Location::of(&found)
         {
             let root = Arc::clone(&root);
-            *kept = Some(Kept { place, root });
+            *kept = Some(Kept { location, root });
         }
         Ok(root)
     }
@@ -86,7 +85,7 @@ fn wanted() -> StatxFlags {
     StatxFlags::INO | StatxFlags::MNT_ID
 }
 
-impl Place {
+impl Location {
     /// `None` where the kernel does not tell the mount (before Linux 5.8).
     fn of(found: &Statx) -> Option<Self> {
         let told = StatxFlags::from_bits_retain(found.stx_mask);
