@@ -13,9 +13,9 @@
 //! ```
 //!
 //! So a break waits until each call that may give its object a name is over. A thread is in one call at
-//! most, and `/proc/T/syscall` tells which while it sleeps. One that is awake is given [`GRACE`], as
-//! names of a run are: a call that does not sleep is over by then, unless the scheduler holds its thread. Of
-//! the thread whose own next call asks for the break nothing is under way.
+//! most, and `/proc/T/syscall` tells which while it sleeps. One that is awake is given as long as the
+//! replacements of a run are (`unify::transaction`): a call that does not sleep is over by then, unless the
+//! scheduler holds its thread. Of the thread whose own next call asks for the break nothing is under way.
 
 use std::collections::HashMap;
 use std::io;

@@ -335,7 +335,7 @@ fn a_descriptor_for_reading_leads_to_the_copy_after_a_change_through_it() {
                     // The guest removes a file and holds it: its change is nobody else's, and has no name.
                     let held = File::open("d/odd").unwrap();
                     fs::remove_file("d/odd").unwrap();
-                    held.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                    held.set_permissions(PermissionsExt::from_mode(0o600))
                         .unwrap();
                     assert_eq!(held.metadata().unwrap().mode() & 0o777, 0o600);
                     assert!(!Path::new("d/odd").exists());
