@@ -15,7 +15,7 @@ const CHANGES: &str = "set -e
     chmod 600 /d/mode
     chown 7:8 /d/owner
     exec 7</d/held; chmod 711 /proc/self/fd/7
-    ln /d/linked /d/linked2
+    ln /d/linked /d/linked2; printf more >> /d/linked2
     cd /d; printf new > ./whole";
 
 /// Runs a script in a container; it must succeed.
@@ -67,6 +67,7 @@ pub fn writes_are_its_own(place: &Place, broker: &Broker, run: Run<'_>) {
         (ino(&own, "d/linked"), look("d/linked").nlink()),
         (ino(&own, "d/linked2"), 2)
     );
+    assert!(read("d/linked").ends_with(b"more"));
     assert_eq!(read("d/whole"), b"new");
     assert_eq!(look("d/held").mode() & 0o7777, 0o711);
     // What it did not touch stays shared.
