@@ -13,9 +13,10 @@
 //! ```
 //!
 //! So a break waits until each call that may give its object a name is over. A thread is in one call at
-//! most, and `/proc/T/syscall` tells which while it sleeps. One that is awake is given as long as the
-//! replacements of a run are (`unify::transaction`): a call that does not sleep is over by then, unless the
-//! scheduler holds its thread. Of the thread whose own next call asks for the break nothing is under way.
+//! most, and while it sleeps `/proc/T/syscall` tells which. `/proc/T/wchan` tells whether it has got on to ask
+//! for a further one. A thread that is awake may be held by the scheduler for as long as that likes: it is
+//! given some time of its own on a processor, more than a call needs that does not sleep. Of the thread
+//! whose own next call asks for the break nothing is under way.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,10 +26,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::unify::transaction::GRACE;
-
 /// How long a call that hangs is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Processor time of a thread after which its call is over that did not sleep.
+const OWN_TIME: Duration = Duration::from_millis(20);
 /// How often a call that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(1);
 /// Objects of which it is remembered that they may have got names. A guest that links more, without a
@@ -51,7 +52,7 @@ struct Known {
     calls: HashMap<u32, Call>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Call {
     object: u64,
     /// The call's number, as the thread's architecture has it.
@@ -60,7 +61,8 @@ struct Call {
 }
 
 impl NewNames {
-    /// Remembers that call `number` of `thread`, which is let go on after this, may give the object a name.
+    /// Remembers that call `number` of `thread`, which is let go on after this and before anybody can
+    /// [`settle`](Self::settle) the object, may give it a name.
     /// False where too many are remembered: then it must not have one.
     #[must_use]
     pub fn expect(&self, object: u64, thread: u32, number: i32) -> bool {
@@ -72,7 +74,7 @@ impl NewNames {
         known.objects.insert(object, since);
         let calls = &mut known.calls;
         if calls.len() >= MANY_CALLS && calls.len().is_power_of_two() {
-            calls.retain(|&thread, call| call.may_last(thread));
+            calls.retain(|&thread, call| !call.is_over(thread));
         }
         let call = Call {
             object,
@@ -95,16 +97,28 @@ impl NewNames {
             of_object.map(|(&thread, &call)| (thread, call)).collect()
         };
         let begun = Instant::now();
-        for (thread, mut call) in calls {
-            while call.may_last(thread) {
+        for (thread, call) in calls {
+            let mut awake_since = None;
+            loop {
+                let lasts = match call.state(thread) {
+                    State::Over | State::Asks => false,
+                    State::Sleeps => {
+                        awake_since = None;
+                        true
+                    }
+                    State::Awake(now) => now < *awake_since.get_or_insert(now) + OWN_TIME,
+                };
+                if !lasts {
+                    break;
+                }
                 if begun.elapsed() > PATIENCE {
                     return Err(Errno::BUSY);
                 }
                 thread::sleep(LOOK);
-                if call.sleeps_in(thread) == Some(true) {
-                    // It may be awake for a while before it makes the name.
-                    call.since = Instant::now();
-                }
+            }
+            let mut known = self.known();
+            if known.calls.get(&thread).is_some_and(|last| *last == call) {
+                known.calls.remove(&thread);
             }
         }
         Ok(())
@@ -120,7 +134,7 @@ impl NewNames {
     #[must_use]
     pub fn there(&self) -> There {
         let mut known = self.known();
-        known.calls.retain(|&thread, call| call.may_last(thread));
+        known.calls.retain(|&thread, call| !call.is_over(thread));
         let mut objects = known.objects.clone();
         for call in known.calls.values() {
             objects.remove(&call.object);
@@ -143,27 +157,58 @@ impl NewNames {
 #[derive(Debug)]
 pub struct There(HashMap<u64, Instant>);
 
+/// What a thread does of which a call was let go on.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// The call is over.
+    Over,
+    /// It waits for the answer to such a call: to this one where that is not given yet, or to a further one.
+    Asks,
+    /// It sleeps in the call.
+    Sleeps,
+    /// It is awake, in the call or after it, and has had this much time on a processor.
+    Awake(Duration),
+}
+
 impl Call {
-    /// Whether the call of this thread may not be over.
-    fn may_last(&self, thread: u32) -> bool {
-        match self.sleeps_in(thread) {
-            Some(sleeps) => sleeps,
-            None => self.since.elapsed() < GRACE,
+    fn is_over(&self, thread: u32) -> bool {
+        self.state(thread) == State::Over
+    }
+
+    fn state(&self, thread: u32) -> State {
+        // "running", or the number of the call, or -1: proc_pid_syscall(5).
+        let told = match tell(thread, "syscall") {
+            Ok(told) => told,
+            Err(error) if is_gone(&error) => return State::Over,
+            Err(_) => String::new(),
+        };
+        match told
+            .split_whitespace()
+            .next()
+            .and_then(|first| first.parse().ok())
+        {
+            Some(number) if number != self.number => State::Over,
+            // `seccomp_do_user_notification`, kernel/seccomp.c.
+            Some::<i32>(_) => match tell(thread, "wchan") {
+                Ok(place) if place.contains("seccomp") => State::Asks,
+                _ => State::Sleeps,
+            },
+            None => State::Awake(self.own_time(thread)),
         }
     }
 
-    /// Whether the thread sleeps in this call; `None` while it is awake.
-    fn sleeps_in(&self, thread: u32) -> Option<bool> {
-        // `proc_pid_syscall` (proc_pid_syscall(5)): "running", or the number of the call, or -1.
-        match std::fs::read_to_string(format!("/proc/{thread}/syscall")) {
-            Ok(told) => {
-                let number = told.split_whitespace().next()?.parse::<i32>().ok()?;
-                Some(number == self.number)
-            }
-            Err(error) if is_gone(&error) => Some(false),
-            Err(_) => None,
-        }
+    /// Where the kernel does not count it, the time that has passed.
+    fn own_time(&self, thread: u32) -> Duration {
+        // In nanoseconds: Documentation/scheduler/sched-stats.rst.
+        let told = tell(thread, "schedstat").unwrap_or_default();
+        let first = told.split_whitespace().next();
+        let counted = first.and_then(|time| time.parse().ok());
+        counted.map_or_else(|| self.since.elapsed(), Duration::from_nanos)
     }
+}
+
+fn tell(thread: u32, what: &str) -> io::Result<String> {
+    std::fs::read_to_string(format!("/proc/{thread}/{what}"))
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -181,6 +226,7 @@ mod tests {
     use super::*;
 
     const OBJECT: u64 = 7;
+    const LASTS: Duration = Duration::from_millis(80);
 
     fn number_of_read() -> i32 {
         i32::try_from(libc::SYS_read).unwrap_or_default()
@@ -206,11 +252,11 @@ mod tests {
         assert_eq!(new.settle(OBJECT + 1, 0), Ok(()));
         let begun = Instant::now();
         let waker = thread::spawn(move || {
-            thread::sleep(4 * GRACE);
+            thread::sleep(LASTS);
             writer.write_all(b"x").unwrap();
         });
         assert_eq!(new.settle(OBJECT, 0), Ok(()));
-        assert!(begun.elapsed() >= 4 * GRACE);
+        assert!(begun.elapsed() >= LASTS);
         waker.join().unwrap();
         handle.join().unwrap();
     }
@@ -230,7 +276,6 @@ mod tests {
         let new = NewNames::default();
         let (thread, mut writer, handle) = sleeper();
         assert!(new.expect(OBJECT, thread, number_of_read()));
-        thread::sleep(2 * GRACE);
         new.were_found(&new.there());
         assert!(new.may_have_come(OBJECT));
 

@@ -174,7 +174,8 @@ impl Listener {
         unsafe { ioctl(&self.descriptor, call) }.is_ok()
     }
 
-    /// Says what becomes of a call. That its caller is gone meanwhile is no error.
+    /// Says what becomes of a call. That its caller is gone meanwhile is no error, nor that it was answered
+    /// before: the first answer holds.
     ///
     /// # Errors
     /// What `ioctl(2)` lists.
@@ -197,7 +198,7 @@ impl Listener {
         let call = unsafe { Updater::<SEND, Response>::new(&mut response) };
         // SAFETY: the kernel reads the structure and nothing else.
         match unsafe { ioctl(&self.descriptor, call) } {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT | Errno::INPROGRESS) => Ok(()),
             Err(errno) => Err(errno),
         }
     }

@@ -52,7 +52,7 @@ mod shared;
 pub(crate) mod take_back;
 mod tally;
 pub mod temporary;
-pub(crate) mod transaction;
+mod transaction;
 mod workers;
 
 pub use allowance::Workers;

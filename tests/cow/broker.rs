@@ -271,6 +271,39 @@ fn inv3_a_name_that_is_made_while_another_thread_writes_is_one_of_the_same_file(
 }
 
 #[test]
+fn inv3_a_file_that_is_linked_again_and_again_can_be_written_meanwhile() {
+    alone(
+        "inv3_a_file_that_is_linked_again_and_again_can_be_written_meanwhile",
+        &[Kind::Ext4],
+        |filesystem| {
+            const NAMES: usize = 200;
+            let host = shared_guests(&place_in(filesystem));
+            others(&host, || {
+                in_guest(&host, || {
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| {
+                            for number in 0..NAMES {
+                                fs::hard_link("d/single", format!("e/{number}")).unwrap();
+                            }
+                        });
+                        // More than the broker has threads, so that none is left for the next link.
+                        for _ in 0..6 {
+                            scope.spawn(|| writable("d/single").write_all(b"written").unwrap());
+                        }
+                    });
+                    let single = fs::metadata("d/single").unwrap();
+                    assert_eq!(single.nlink(), NAMES as u64 + 1);
+                    for number in 0..NAMES {
+                        let other = fs::metadata(format!("e/{number}")).unwrap();
+                        assert_eq!(other.ino(), single.ino());
+                    }
+                });
+            });
+        },
+    );
+}
+
+#[test]
 fn a_path_is_one_below_the_callers_own_root() {
     alone(
         "a_path_is_one_below_the_callers_own_root",

@@ -129,7 +129,12 @@ impl Broker {
             };
             let number = caller.notification.number;
             if is_linked && self.breaker.may_be_linked(&turn, object.as_fd(), number) {
-                return Verdict::Continue;
+                // While it is this call's turn: whoever has the next one can tell a call that goes on from one
+                // that waits for its answer.
+                let answered = caller
+                    .listener
+                    .answer(caller.notification, Verdict::Continue);
+                return answered.map_or_else(Verdict::Fail, |()| Verdict::Continue);
             }
             if let Err((call, error)) =
                 self.breaker
