@@ -194,6 +194,7 @@ fn broker(release: u32) {
     let environment = ["env", "VHASHIFY_TEST_PROTECTION=lsm", "/programs/cow"];
     let tests = [
         "broker::a_",
+        "broker::inv3_a_",
         "--include-ignored",
         "--test-threads=1",
         "--nocapture",
@@ -202,7 +203,7 @@ fn broker(release: u32) {
         .try_run(&["cow"], &[&environment[..], &tests].concat())
         .unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(output.status, 0, "{}", output.text);
-    assert!(output.text.contains("6 passed;"), "{}", output.text);
+    assert!(output.text.contains("8 passed;"), "{}", output.text);
     print(&output.text);
 }
 
