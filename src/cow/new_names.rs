@@ -20,11 +20,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+
+use crate::sys::other_process::is_gone;
 
 /// How long a call that hangs is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -182,14 +185,10 @@ impl Call {
             Err(error) if is_gone(&error) => return State::Over,
             Err(_) => String::new(),
         };
-        match told
-            .split_whitespace()
-            .next()
-            .and_then(|first| first.parse().ok())
-        {
+        match first::<i32>(&told) {
             Some(number) if number != self.number => State::Over,
             // `seccomp_do_user_notification`, kernel/seccomp.c.
-            Some::<i32>(_) => match tell(thread, "wchan") {
+            Some(_) => match tell(thread, "wchan") {
                 Ok(place) if place.contains("seccomp") => State::Asks,
                 _ => State::Sleeps,
             },
@@ -201,9 +200,7 @@ impl Call {
     fn own_time(&self, thread: u32) -> Duration {
         // In nanoseconds: Documentation/scheduler/sched-stats.rst.
         let told = tell(thread, "schedstat").unwrap_or_default();
-        let first = told.split_whitespace().next();
-        let counted = first.and_then(|time| time.parse().ok());
-        counted.map_or_else(|| self.since.elapsed(), Duration::from_nanos)
+        first(&told).map_or_else(|| self.since.elapsed(), Duration::from_nanos)
     }
 }
 
@@ -211,11 +208,9 @@ fn tell(thread: u32, what: &str) -> io::Result<String> {
     std::fs::read_to_string(format!("/proc/{thread}/{what}"))
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::NOENT | Errno::SRCH)
-    )
+/// The first word, where it is a number.
+fn first<T: FromStr>(told: &str) -> Option<T> {
+    told.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use serde::Serialize;
 use super::survey::Survey;
 use crate::display::Shown;
 use crate::guest::Guest;
+use crate::sys::other_process::is_gone;
 use crate::sys::stamp::Stamp;
 use crate::sys::{beneath, page_cache};
 use crate::unify::temporary::{self, Purpose};
@@ -174,10 +175,6 @@ impl Process {
         let name = name.strip_suffix(b"\n").unwrap_or(&name);
         Shown::bytes(name).to_string()
     }
-}
-
-fn is_gone(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The address ranges of what is mapped and has no name any more, one for each inode.

@@ -3,7 +3,8 @@
 //! This is the only place where `unsafe` is allowed: [`lease`] calls `fcntl`, [`dedupe`],
 //! [`extent_map`] and [`verity`] call `ioctl` with commands that no crate wraps, [`mapping`] maps a
 //! file that a lease holds still, [`page_cache`] asks the kernel what it holds of a file,
-//! [`loopback`] and [`mount_attributes`] make calls that no crate wraps either, and [`process`] does what must be done between fork and exec or before a guest's process is made.
+//! [`loopback`] and [`mount_attributes`] make calls that no crate wraps either, and [`process`] does what
+//! must be done between fork and exec or before a guest's process is made.
 //! Everything else here is a thin, safe and *descriptor-relative* way to do one thing, so that no
 //! caller is tempted to resolve a guest's path as a string.
 #![allow(unsafe_code)]

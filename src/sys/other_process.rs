@@ -4,6 +4,15 @@ use rustix::io::Errno;
 
 use super::last_error;
 
+/// Whether an error of a file below `/proc/PID` says that there is no such process or thread any more.
+#[must_use]
+pub fn is_gone(error: &std::io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::SRCH)
+    )
+}
+
 /// Copies memory of a thread's process, from `address` on. Returns how many bytes there were: fewer
 /// than asked for where its memory ends.
 ///

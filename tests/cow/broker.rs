@@ -124,6 +124,16 @@ fn writable(path: impl AsRef<Path>) -> File {
         .unwrap()
 }
 
+/// `name` and `e/0` to `e/COUNT` without the last are the names of one file, and there are no others.
+fn assert_is_one_file(name: &str, count: u64) {
+    let file = fs::metadata(name).unwrap();
+    assert_eq!(file.nlink(), count + 1);
+    for number in 0..count {
+        let other = fs::metadata(format!("e/{number}")).unwrap();
+        assert_eq!(other.ino(), file.ino());
+    }
+}
+
 #[test]
 fn a_file_is_written_as_if_it_were_the_guests_alone() {
     alone(
@@ -170,8 +180,7 @@ fn a_new_name_of_a_shared_file_costs_no_copy_and_inv3_stays_one_of_the_same_file
         &Kind::ALL,
         |filesystem| {
             let host = shared_guests(&place_in(filesystem));
-            let object = |name| fs::metadata(host.guests[1].join(name)).unwrap().ino();
-            let (single, odd) = (object("d/single"), object("d/odd"));
+            let (single, odd) = (ino(&host, 1, "d/single"), ino(&host, 1, "d/odd"));
             others(&host, || {
                 in_guest(&host, || {
                     // From here on it is known that the others have one name each.
@@ -213,12 +222,7 @@ fn inv4_a_guest_does_not_use_up_the_links_that_a_shared_file_can_have() {
                     for number in 0..1_200 {
                         fs::hard_link("d/single", format!("e/{number}")).unwrap();
                     }
-                    let single = fs::metadata("d/single").unwrap();
-                    assert_eq!(single.nlink(), 1_201);
-                    for number in 0..1_200 {
-                        let other = fs::metadata(format!("e/{number}")).unwrap();
-                        assert_eq!(other.ino(), single.ino());
-                    }
+                    assert_is_one_file("d/single", 1_200);
                 });
             });
             let left = fs::metadata(host.guests[1].join("d/single")).unwrap();
@@ -276,7 +280,7 @@ fn inv3_a_file_that_is_linked_again_and_again_can_be_written_meanwhile() {
         "inv3_a_file_that_is_linked_again_and_again_can_be_written_meanwhile",
         &[Kind::Ext4],
         |filesystem| {
-            const NAMES: usize = 200;
+            const NAMES: u64 = 200;
             let host = shared_guests(&place_in(filesystem));
             others(&host, || {
                 in_guest(&host, || {
@@ -291,12 +295,7 @@ fn inv3_a_file_that_is_linked_again_and_again_can_be_written_meanwhile() {
                             scope.spawn(|| writable("d/single").write_all(b"written").unwrap());
                         }
                     });
-                    let single = fs::metadata("d/single").unwrap();
-                    assert_eq!(single.nlink(), NAMES as u64 + 1);
-                    for number in 0..NAMES {
-                        let other = fs::metadata(format!("e/{number}")).unwrap();
-                        assert_eq!(other.ino(), single.ino());
-                    }
+                    assert_is_one_file("d/single", NAMES);
                 });
             });
         },

@@ -21,7 +21,7 @@ use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::support::filesystem::command;
-use crate::{accelerator, programs};
+use crate::{accelerator, print, programs};
 
 /// How often a machine is started whose emulator fails.
 const MOST_BOOTS: u32 = 3;
@@ -116,41 +116,46 @@ impl Machine {
         scratch.set_len(16 << 30).unwrap();
 
         let has_guests = tests.contains(&programs::VSERVER);
-        let mut boots = 0;
-        let why = loop {
-            boots += 1;
-            let started = Instant::now();
-            let mut qemu = self.start(&place.0, has_guests);
-            let has_ended = wait(&mut qemu, started + self.time_limit);
-            let console = place.read("console");
-            if boots < MOST_BOOTS && accelerator::has_failed(accelerator(), &console) {
-                say(&format!(
-                    "Debian {}: the emulator failed; again",
-                    self.debian
-                ));
-                continue;
-            }
-            if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
-                break format!("the kernel complained: {line}");
-            } else if !has_ended {
-                break format!("still running after {:?}", self.time_limit);
-            } else if let Ok(status) = place.read("status").trim().parse() {
-                let text = place.read("output");
-                place.forget();
-                return Ok(Output {
-                    status,
-                    text,
-                    kernel: console,
-                });
-            }
+        let (has_ended, console) = self.boot(&place, has_guests);
+        let text = place.read("output");
+        let why = if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
+            format!("the kernel complained: {line}")
+        } else if !has_ended {
+            format!("still running after {:?}", self.time_limit)
+        } else if let Ok(status) = place.read("status").trim().parse() {
+            place.forget();
+            return Ok(Output {
+                status,
+                text,
+                kernel: console,
+            });
+        } else {
             let said = place.read("qemu");
-            break format!("it stopped before the command ended\n{said}");
+            format!("it stopped before the command ended\n{said}")
         };
-        let (text, console) = (place.read("output"), place.read("console"));
         Err(Failure {
             why: format!("Debian {}: {why}", self.debian),
             details: format!("--- output\n{text}\n--- kernel\n{}", end_of(&console)),
         })
+    }
+
+    /// Whether it ended within its time, and its console. Where the emulator failed it is started again.
+    fn boot(&self, place: &Place, has_guests: bool) -> (bool, String) {
+        let mut boots = 1;
+        loop {
+            let started = Instant::now();
+            let mut qemu = self.start(&place.0, has_guests);
+            let has_ended = wait(&mut qemu, started + self.time_limit);
+            let console = place.read("console");
+            if boots == MOST_BOOTS || !accelerator::has_failed(accelerator(), &console) {
+                return (has_ended, console);
+            }
+            print(&format!(
+                "Debian {}: the emulator failed; again",
+                self.debian
+            ));
+            boots += 1;
+        }
     }
 
     fn start(&self, place: &Path, has_guests: bool) -> Child {
@@ -254,12 +259,6 @@ pub fn wait(qemu: &mut Child, until: Instant) -> bool {
     qemu.kill().unwrap();
     qemu.wait().unwrap();
     false
-}
-
-/// Seen with `--nocapture`, and where the test fails.
-#[allow(clippy::print_stderr)]
-fn say(text: &str) {
-    eprintln!("{text}");
 }
 
 /// As much of a log as one wants to read first.

@@ -99,25 +99,23 @@ impl Broker {
         }
     }
 
+    /// An error is what kept the file from being found here: [`unfound`] says what becomes of the call.
     fn path(
         &self,
         caller: &Caller<'_>,
         is_linked: bool,
         resolve: impl Fn() -> Result<Place, Errno>,
-    ) -> Verdict {
+    ) -> Result<Verdict, Errno> {
         for _ in 0..MOST_LOOKS {
-            let place = match resolve() {
-                Ok(Place::File(place)) => place,
-                Ok(Place::Descriptor(number)) => return self.descriptor(caller, number, false),
-                Err(errno) => return unfound(errno),
+            let place = match resolve()? {
+                Place::File(place) => place,
+                Place::Descriptor(number) => return self.descriptor(caller, number, false),
             };
-            let (object, inode) = match self.shared(&place) {
-                Ok(Some(shared)) => shared,
-                Ok(None) => return Verdict::Continue,
-                Err(errno) => return unfound(errno),
+            let Some((object, inode)) = self.shared(&place)? else {
+                return Ok(Verdict::Continue);
             };
             if !is_linked && !permission::may_change(caller, object.as_fd()) {
-                return Verdict::Continue;
+                return Ok(Verdict::Continue);
             }
             let turn = self.breaker.turn(inode, caller.notification.thread);
             // Another thread may have broken it while this one waited for its turn.
@@ -134,43 +132,42 @@ impl Broker {
                 let answered = caller
                     .listener
                     .answer(caller.notification, Verdict::Continue);
-                return answered.map_or_else(Verdict::Fail, |()| Verdict::Continue);
+                return Ok(answered.map_or_else(Verdict::Fail, |()| Verdict::Continue));
             }
             if let Err((call, error)) =
                 self.breaker
                     .break_link(&turn, object.as_fd(), name.as_ref())
             {
                 tracing::debug!(call, %error, "a link was not broken");
-                return Verdict::Fail(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                return Ok(Verdict::Fail(errno));
             }
-            return match resolve() {
-                Ok(Place::File(again)) if inode_of(&again) == Some(inode) => {
-                    Verdict::Fail(Errno::PERM)
-                }
-                Ok(_) => Verdict::Continue,
-                Err(errno) => unfound(errno),
-            };
+            return Ok(match resolve()? {
+                Place::File(again) if inode_of(&again) == Some(inode) => Verdict::Fail(Errno::PERM),
+                _ => Verdict::Continue,
+            });
         }
         // It is moved all the time.
-        Verdict::Fail(Errno::BUSY)
+        Ok(Verdict::Fail(Errno::BUSY))
     }
 
-    fn descriptor(&self, caller: &Caller<'_>, number: i32, is_lock: bool) -> Verdict {
-        let place = match caller.descriptor(number) {
-            Ok(place) => place,
-            Err(errno) => return unfound(errno),
-        };
-        let object = match self.breaker.object(place.as_fd()) {
-            Ok(Some(object)) => object,
-            Ok(None) => return Verdict::Continue,
-            Err(errno) => return unfound(errno),
+    /// As [`path`](Self::path).
+    fn descriptor(
+        &self,
+        caller: &Caller<'_>,
+        number: i32,
+        is_lock: bool,
+    ) -> Result<Verdict, Errno> {
+        let place = caller.descriptor(number)?;
+        let Some(object) = self.breaker.object(place.as_fd())? else {
+            return Ok(Verdict::Continue);
         };
         let Some(inode) = inode_of(&object) else {
-            return Verdict::Continue;
+            return Ok(Verdict::Continue);
         };
         let processes = || (self.processes)();
         if is_lock && descriptor::is_held_elsewhere(caller, number, inode, processes()) {
-            return Verdict::Fail(Errno::NOLCK);
+            return Ok(Verdict::Fail(Errno::NOLCK));
         }
         let turn = self.breaker.turn(inode, caller.notification.thread);
         let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
@@ -193,10 +190,7 @@ impl Broker {
                 let (object, private) = (object.as_fd(), private.as_fd());
                 descriptor::replace(caller, number, object, inode, private)
             });
-        match replaced {
-            Ok(()) => Verdict::Continue,
-            Err(errno) => Verdict::Fail(errno),
-        }
+        Ok(replaced.map_or_else(Verdict::Fail, |()| Verdict::Continue))
     }
 
     /// The name below the vdir of what the kernel says is at `path`: counted from the root of the guest's
@@ -272,7 +266,9 @@ impl Judge for Broker {
         match told(&caller) {
             Asked::Nothing | Asked::Open2 { .. } => Verdict::Continue,
             Asked::Unknown => Verdict::Fail(Errno::NOSYS),
-            Asked::Descriptor { number, is_lock } => self.descriptor(&caller, number, is_lock),
+            Asked::Descriptor { number, is_lock } => self
+                .descriptor(&caller, number, is_lock)
+                .unwrap_or_else(unfound),
             Asked::Path {
                 directory,
                 path,
@@ -283,6 +279,7 @@ impl Judge for Broker {
                 let resolve =
                     || caller.resolve(directory, path, follows, may_be_empty, Way::Thorough);
                 self.path(&caller, is_linked, resolve)
+                    .unwrap_or_else(unfound)
             }
         }
     }
