@@ -15,11 +15,16 @@ use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::sys::loopback;
+
+/// How long the kernel may take for a namespace's devices.
+const REMOVING: Duration = Duration::from_secs(10);
 
 /// The host's end of the pair, from which a guest's addresses are reached.
 fn host_device(context: u32) -> String {
@@ -34,8 +39,8 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
     let inside = (!addresses.is_empty()).then(|| guests_part(addresses));
     if !addresses.is_empty() {
         let device = host_device(context);
-        // Left by a host that lost power in the middle; the number is ours now.
-        take_down(context);
+        // Left by somebody who removed what was known about a guest; the number is ours now.
+        take_down(context)?;
         let pair = format!("link add {device} type veth peer name eth0 netns {init}\n");
         ip(&pair)?;
         ip(&hosts_part(&device, addresses))?;
@@ -56,15 +61,30 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
         .unwrap_or_else(|_| Err("its network could not be set up".to_owned()))
 }
 
-/// Removes the pair, if there is one.
-pub fn take_down(context: u32) {
+/// Removes the pair, if there is one, and returns when it is gone.
+///
+/// Where the guest has ended, the kernel takes its namespace and the pair away by itself, but some time
+/// later, when the guest may be started again: whichever comes first.
+///
+/// # Errors
+/// It is still there after ten seconds: what `ip` said last.
+pub fn take_down(context: u32) -> Result<(), String> {
     let device = host_device(context);
-    if std::path::Path::new("/sys/class/net")
-        .join(&device)
-        .exists()
-    {
-        drop(ip(&format!("link del {device}\n")));
+    let listed = Path::new("/sys/class/net").join(&device);
+    let begun = Instant::now();
+    while listed.exists() {
+        let removed = ip(&format!("link del {device}\n"));
+        if begun.elapsed() > REMOVING {
+            let said = removed.err().unwrap_or_default();
+            return Err(format!(
+                "its network device {device} does not go away; remove it by `ip link del {device}` ({said})"
+            ));
+        }
+        if removed.is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
+    Ok(())
 }
 
 fn hosts_part(device: &str, addresses: &[(IpAddr, String)]) -> String {

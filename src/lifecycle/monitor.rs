@@ -335,7 +335,6 @@ pub fn watch(arguments: &[std::ffi::OsString]) -> ExitCode {
         // Somebody tidied up before, and the guest may even run again.
         return ExitCode::SUCCESS;
     }
-    network::take_down(running.context);
     unmount(&state);
     let is_stopping = state.at("stopping").exists();
     if state.tidy(&running, ended).is_err() {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Doing;
 use super::process::Process;
 use super::{LifecycleError, monitor};
-use crate::context::cgroup;
+use crate::context::{cgroup, network};
 
 /// How long a guest's monitor may take to tidy up.
 const TIDYING: Duration = Duration::from_secs(10);
@@ -182,10 +182,16 @@ impl StateDirectory {
         self.put("guest.json", running)
     }
 
-    /// Removes what is left of a guest whose init is gone: processes, cgroups, state.
+    /// Removes what is left of a guest whose init is gone: network devices, processes, cgroups, state.
     pub(super) fn tidy(&self, running: &Running, ended: Ended) -> Result<(), LifecycleError> {
         let begun = Instant::now();
         let is_of_this_boot = running.boot == boot();
+        if is_of_this_boot {
+            network::take_down(running.context).map_err(|reason| LifecycleError::Refused {
+                name: self.name.clone(),
+                reason,
+            })?;
+        }
         while is_of_this_boot && !cgroup::remove(running.context) {
             cgroup::kill(running.context);
             for pid in cgroup::processes(running.context) {
