@@ -52,6 +52,9 @@ const CONTAINER: &str = "guest";
 /// Makes a guest's init as ordered, answers, and goes on as its watcher.
 #[must_use]
 pub fn make() -> ExitCode {
+    // For init, which gets what this process has. Whoever typed the command may ignore SIGINT, by which a guest
+    // is asked to stop.
+    sys::process::restore_signals();
     let mut text = Vec::new();
     let order = io::stdin()
         .read_to_end(&mut text)
@@ -65,7 +68,10 @@ pub fn make() -> ExitCode {
     running.monitor = Process::this();
     running.broker = order.has_broker.then_some(running.monitor);
     let mut kept = None;
-    let answer = match create(&order, &state, &mut running) {
+    let created = create(&order, &state, &mut running);
+    // Whoever waits for the answer may have been killed; the guest runs, and needs its monitor.
+    sys::process::ignore_broken_pipes();
+    let answer = match created {
         Ok(made) => {
             kept = Some(made);
             Answer::Started
@@ -161,7 +167,6 @@ fn create(
     if let Some(nice) = order.nice {
         sys::process::set_nice(nice).map_err(|error| format!("nice {nice}: {}", told(&error)))?;
     }
-    sys::process::restore_broken_pipe_signal();
     let socket = running.broker.map(|_| {
         // What it will need is there.
         broker::breaker(&order.name, running).and_then(|_| broker::bind(state))
@@ -310,9 +315,16 @@ fn mount_root(vdir: &Path, rootfs: &Path, users: Option<u32>) -> Result<(), Life
 /// Takes the guest's root and its terminal out of this process's mounts, so that their places can be
 /// removed.
 fn unmount(state: &StateDirectory) {
-    for place in ["bundle/rootfs", "console"] {
-        // They are not mounted where the monitor has a successor, or the guest users of its own.
-        let _ = rustix::mount::unmount(state.at(place), rustix::mount::UnmountFlags::DETACH);
+    let places = ["bundle/rootfs", "console"].map(|place| state.at(place));
+    // Of the guest's root, too, nothing may be in use any more when the guest is said to have stopped.
+    for place in places
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([Path::new(IN_MEMORY)])
+    {
+        // Where the monitor has a successor none is mounted; else it is the first two, or the last one if
+        // the guest has users of its own.
+        let _ = rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH);
     }
 }
 

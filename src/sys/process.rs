@@ -60,12 +60,30 @@ pub fn unshare_mounts() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets SIGPIPE end this process, and whatever program it becomes, as every program expects.
-/// Rust's start code had it ignored.
-pub fn restore_broken_pipe_signal() {
-    // SAFETY: SIG_DFL is no function of ours, so nothing can run at a bad moment.
+/// Has every signal do to this process, and to whatever program it becomes, what programs expect of it.
+///
+/// What is ignored or blocked outlives execve(2): Rust's start code ignores SIGPIPE, nohup(1) SIGHUP, and a shell
+/// SIGINT and SIGQUIT for what it starts in the background.
+pub fn restore_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is no function of ours, so nothing can run at a bad moment. What cannot be set (SIGKILL,
+        // SIGSTOP, two of the C library's own) is refused and has never been otherwise.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+    let mut none = std::mem::MaybeUninit::uninit();
+    // SAFETY: the call writes a whole set to where it may.
+    unsafe { libc::sigemptyset(none.as_mut_ptr()) };
+    // SAFETY: the set was written above; what was blocked before is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
+}
+
+/// Has a write to a pipe that nobody reads any more fail, and not end this process.
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN is no function of ours, so nothing can run at a bad moment.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A guest is started, watched and stopped, and nothing of it is left.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::host::{Host, listing, wait_until};
@@ -27,6 +28,27 @@ fn a_guest_starts_runs_and_stops_and_nothing_is_left() {
     host.assert_nothing_is_left("web", context);
     assert_eq!(listing(&host.vdir("web")), before);
     assert_eq!(host.run(&["web", "status"]).status.code(), Some(3));
+}
+
+/// nohup, cron and a shell's background leave signals ignored, and some of them blocked.
+#[test]
+fn no_signal_that_the_caller_ignores_or_blocks_is_lost_on_init() {
+    let host = Host::new();
+    host.sleeper("web");
+    let mut ignoring = Command::new("env");
+    ignoring.args(["--ignore-signal", "--block-signal"]);
+    let start = host.vserver(&["web", "start"]);
+    ignoring.arg(start.get_program()).args(start.get_args());
+    assert!(ignoring.status().unwrap().success());
+    let init = host.state("web")["init"]["pid"].as_i64().unwrap();
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    for field in ["SigBlk:", "SigIgn:"] {
+        let line = status.lines().find(|line| line.starts_with(field));
+        let mask = line.unwrap().split_whitespace().nth(1).unwrap();
+        // 32 and 33 are the C library's own, which sets them as it needs them.
+        let others = u64::from_str_radix(mask, 16).unwrap() & !(0b11 << 31);
+        assert_eq!(others, 0, "{status}");
+    }
 }
 
 #[test]
@@ -227,9 +249,7 @@ fn restart_and_condrestart_do_what_they_say() {
 }
 
 pub fn kill(pid: i64) {
-    let done = std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status();
+    let done = Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(done.unwrap().success());
     wait_until("it is dead", || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
