@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::place::Workplace;
+use crate::userland;
 
 /// What is process 1: it says when its first instruction ran, on the clock that all processes of the
 /// host share, and stays.
@@ -60,17 +61,12 @@ impl Host {
                 .args([&program, &source]))?;
         }
         fs::hard_link(&program, vdir.join("init"))?;
-        let conf = self.at("conf").join(name).join("apps/init");
-        fs::create_dir_all(&conf)?;
-        symlink(&vdir, self.at("conf").join(name).join("vdir"))?;
-        fs::write(conf.join("style"), "plain\n")?;
-        fs::write(conf.join("killseq"), "KILL 0\n")?;
         let arguments: &[&str] = if stays {
             &["/init", "stay"]
         } else {
             &["/init"]
         };
-        fs::write(conf.join("cmd.start"), arguments.join("\n") + "\n")?;
+        self.configure(name, arguments)?;
         let bundle = self.at("bundles").join(name);
         fs::create_dir(&bundle)?;
         run(Command::new("runc").arg("spec").current_dir(&bundle))?;
@@ -80,6 +76,36 @@ impl Host {
         spec["process"]["args"] = json!(arguments);
         spec["process"]["terminal"] = json!(false);
         Ok(fs::write(&config, spec.to_string())?)
+    }
+
+    /// Makes a guest that is a copy of a real one, and stays.
+    pub fn real_guest(&self, name: &str, userland: &Path) -> Result<()> {
+        userland::copy(userland, &self.at("vdirs").join(name))?;
+        self.configure(name, &["/bin/sleep", "infinity"])
+    }
+
+    fn configure(&self, name: &str, arguments: &[&str]) -> Result<()> {
+        let conf = self.at("conf").join(name);
+        let init = conf.join("apps/init");
+        fs::create_dir_all(&init)?;
+        symlink(self.at("vdirs").join(name), conf.join("vdir"))?;
+        fs::write(init.join("style"), "plain\n")?;
+        fs::write(init.join("killseq"), "KILL 0\n")?;
+        Ok(fs::write(
+            init.join("cmd.start"),
+            arguments.join("\n") + "\n",
+        )?)
+    }
+
+    /// Has guests share what they have alike, now.
+    pub fn unify(&self, names: &[&str]) -> Result<()> {
+        let store = self.at("vdirs/.hash");
+        fs::create_dir_all(&store)?;
+        let mut vhashify = Command::new(env!("CARGO_BIN_EXE_vhashify"));
+        vhashify.args(["--protect", "none", "--manually", "--destination"]);
+        vhashify.arg(store).arg("--state-dir").arg(self.at("index"));
+        let vdirs = names.iter().map(|name| self.at("vdirs").join(name));
+        run(vhashify.args(vdirs)).map(drop)
     }
 
     /// `vserver … ARGUMENTS`.

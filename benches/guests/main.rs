@@ -1,19 +1,25 @@
 //! What `vserver` costs beside what does something alike: starting guests beside `runc run` of the same
-//! root, cloning one beside `cp`, and what a monitor holds in memory. Ratios are of one run.
+//! root, cloning one beside `cp`, a package manager in a guest that shares its files beside one that has its own,
+//! and what a monitor holds in memory. Ratios are of one run.
 //!
 //! | file | what it measures |
 //! | --- | --- |
 //! | [`host`] | a configuration, guests and bundles in one directory, gone afterwards |
 //! | [`start`] | from the command to init's first instruction; many at once; a monitor's memory |
 //! | [`clone`] | a clone, with and without a store |
+//! | [`package`] | a package of many files, installed where files are shared |
+//! | [`userland`] | real guests |
 //!
-//! Needs root, `runc` and a C compiler: `cargo bench --bench guests`. Nothing is asserted.
+//! Needs root, `runc`, a C compiler, debootstrap and apt: `cargo bench --bench guests`. Nothing is asserted.
 
 mod clone;
 mod host;
+mod package;
 #[path = "../support/place.rs"]
 mod place;
 mod start;
+#[path = "../support/userland.rs"]
+mod userland;
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -26,9 +32,24 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let rounds = number("VHASHIFY_BENCH_ROUNDS", 15)?;
-    start::one(rounds)?;
-    start::many(number("VHASHIFY_BENCH_STARTS", 100)?)?;
-    clone::beside_cp(rounds.min(3))
+    let rows = std::env::var("VHASHIFY_BENCH_ROWS").ok();
+    let wants = |id| {
+        let mut named = rows.iter().flat_map(|rows| rows.split(','));
+        rows.is_none() || named.any(|row| row == id)
+    };
+    if wants("start") {
+        start::one(rounds)?;
+    }
+    if wants("many") {
+        start::many(number("VHASHIFY_BENCH_STARTS", 100)?)?;
+    }
+    if wants("clone") {
+        clone::beside_cp(rounds.min(3))?;
+    }
+    if wants("package") {
+        package::beside_private(rounds.min(7))?;
+    }
+    Ok(())
 }
 
 fn number(variable: &str, otherwise: usize) -> Result<usize> {

@@ -4,23 +4,19 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use walkdir::WalkDir;
 
 use crate::note;
-use crate::place::{succeed, target};
+use crate::userland::{self, copy};
 
 /// Makes `count` guests in `pristine`: each userland twice, or once where the number is odd. The
 /// first two are the real guests; later ones are these with one file in 32 changed.
 pub fn make(pristine: &Path, count: usize) -> Result<()> {
-    let source =
-        std::env::var_os("VHASHIFY_GUESTS").map_or(target()?.join("guests"), PathBuf::from);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/guests.sh");
-    succeed(Command::new(script).arg(&source))?;
+    let source = userland::built()?;
     note(&format!("Making {count} guests"));
     fs::create_dir(pristine)?;
     let userlands = count.div_ceil(2);
@@ -55,16 +51,6 @@ fn vary(guest: &Path, userland: usize) -> Result<()> {
         file.set_modified(SystemTime::UNIX_EPOCH + then)?;
     }
     Ok(())
-}
-
-/// Copies a directory with everything that its inodes carry.
-pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    // Extents that are shared already would make a tool that knows them look good.
-    succeed(
-        Command::new("cp")
-            .args(["-a", "--reflink=never", "--"])
-            .args([from, to]),
-    )
 }
 
 /// What guests amount to.

@@ -6,7 +6,7 @@
 //! | [`tools`] | what is run, as an administrator would type it |
 //! | [`limits`] | the least that any tool has to do, done by this program itself |
 //! | [`place`] | the filesystem that all of it happens on |
-//! | [`guests`], [`generated`] | real guests that differ a little, many small files |
+//! | [`userland`], [`guests`], [`generated`] | real guests, which differ a little; many small files |
 //! | [`measure`] | one command: seconds, processor time, memory |
 //! | [`metadata`] | what a tool changed in the guests |
 //! | [`real`], [`small`] | the rows of the table |
@@ -30,6 +30,8 @@ mod results;
 mod small;
 mod text;
 mod tools;
+#[path = "../support/userland.rs"]
+mod userland;
 
 use std::fs;
 use std::io::{self, Write};

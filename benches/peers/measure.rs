@@ -9,9 +9,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use crate::guests::copy;
 use crate::note;
 use crate::place::remove;
+use crate::userland::copy;
 
 /// GNU time. Not `wait4` on a child of our own: a child begins as a copy of its parent, so that its
 /// peak would be this program's.
