@@ -16,7 +16,7 @@
 //!
 //! A killed run cannot put anything back; content and files' metadata do not depend on this.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +60,8 @@ struct State {
     moves: HashMap<u32, (i32, bool)>,
     /// Directories that could not be watched.
     unwatched: u64,
+    /// What is still watched of what was restored and cleared.
+    kept: Option<i32>,
     /// Whether times are being put back, which is a change of attributes of ours.
     is_restoring: bool,
 }
@@ -108,7 +110,7 @@ impl DirectoryTimes {
         if state.touched.contains_key(&number) {
             return;
         }
-        let touched = if let Ok((watch, touched)) = self.watch(directory) {
+        let touched = if let Ok((watch, touched)) = self.watch(directory, &mut state) {
             state.by_watch.insert(watch, number);
             touched
         } else {
@@ -143,19 +145,29 @@ impl DirectoryTimes {
         self.put_back(open)
     }
 
-    /// As [`restore`](Self::restore), and watches nothing afterwards, ready to be used again: to close a
-    /// watcher takes the kernel milliseconds.
+    /// As [`restore`](Self::restore), ready to be used again afterwards: to close a watcher takes the kernel
+    /// milliseconds.
+    ///
+    /// One directory stays watched. The next change is mostly in the same one, and where a watch begins, the kernel
+    /// goes through all names of the directory that it has in memory (`fsnotify_set_children_dentry_flags`): a
+    /// break among thousands of files would take as long as several others. What happens there until then
+    /// waits in the queue, which is bounded.
     pub fn restore_and_clear(&self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) {
         self.put_back(open);
         let mut state = self.state();
+        let kept = state.by_watch.keys().next().copied().or(state.kept);
+        let watches: HashSet<i32> = state.by_watch.keys().copied().chain(state.kept).collect();
         if let Some(watcher) = &self.watcher {
-            for watch in state.by_watch.keys() {
+            for watch in watches.into_iter().filter(|watch| Some(*watch) != kept) {
                 // It is gone with its directory.
-                let _ = inotify::remove_watch(watcher, *watch);
+                let _ = inotify::remove_watch(watcher, watch);
             }
         }
         // Numbers of watches are not given twice, so that a late event means nothing.
-        *state = State::default();
+        *state = State {
+            kept,
+            ..State::default()
+        };
     }
 
     fn put_back(&self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) -> u64 {
@@ -192,7 +204,7 @@ impl DirectoryTimes {
         state.unwatched
     }
 
-    fn watch(&self, directory: BorrowedFd<'_>) -> Result<(i32, Touched), Errno> {
+    fn watch(&self, directory: BorrowedFd<'_>, state: &mut State) -> Result<(i32, Touched), Errno> {
         const CHANGES: WatchFlags = WatchFlags::ATTRIB
             .union(WatchFlags::CREATE)
             .union(WatchFlags::DELETE)
@@ -203,6 +215,11 @@ impl DirectoryTimes {
         // inotify takes paths only; this one leads to the descriptor and nowhere else.
         let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
         let watch = inotify::add_watch(watcher, path, CHANGES)?;
+        if state.kept == Some(watch) {
+            // What the guest has done since it was kept is in the mtime that is looked at now.
+            self.take_events_into(state);
+            state.moves.retain(|_, (half, _)| *half != watch);
+        }
         // After the watch, so that no change comes between the two unseen.
         let stamp = Stamp::of(directory)?;
         let touched = Touched {
@@ -215,10 +232,13 @@ impl DirectoryTimes {
 
     /// Takes what is in the kernel's queue now.
     pub fn take_events(&self) {
+        self.take_events_into(&mut self.state());
+    }
+
+    fn take_events_into(&self, state: &mut State) {
         let Some(watcher) = &self.watcher else { return };
         let mut buffer = vec![MaybeUninit::uninit(); EVENT_BUFFER];
         let mut reader = Reader::new(watcher, &mut buffer);
-        let mut state = self.state();
         // Ends with EAGAIN, once the queue is empty.
         while let Ok(event) = reader.next() {
             let name = event.file_name().map_or(&b""[..], |name| name.to_bytes());

@@ -191,6 +191,34 @@ fn inv1_inv2_inv3_a_broken_link_is_the_same_file_and_nobody_elses() {
 }
 
 #[test]
+fn inv2_a_directory_keeps_the_time_that_the_guest_gave_it_between_two_breaks() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = shared_guests(&place_in(&filesystem));
+    let breaker = breaker(&host, 0);
+    let at = |name: &str| host.guests[0].join(name);
+    let time = || fs::metadata(at("d")).unwrap().modified().unwrap();
+    let old = time();
+    break_path(&breaker, "d/single").unwrap();
+    assert_eq!(time(), old);
+    // One name comes from elsewhere: of this move the directory sees a half.
+    fs::write(at("new"), "").unwrap();
+    fs::rename(at("new"), at("d/new")).unwrap();
+    let new = time();
+    assert_ne!(new, old);
+    break_path(&breaker, "d/odd").unwrap();
+    assert_eq!(time(), new);
+    // Another directory between two breaks in this one, and a new directory of the same name.
+    break_path(&breaker, "e/group2").unwrap();
+    assert_eq!(time(), new);
+    fs::rename(at("d"), at("gone")).unwrap();
+    fs::rename(at("e"), at("d")).unwrap();
+    let there = time();
+    host.run(&[]);
+    break_path(&breaker, "d/group2").unwrap();
+    assert_eq!(time(), there);
+}
+
+#[test]
 fn inv3_names_that_a_guest_moved_or_removed_since_the_walk_are_found() {
     let filesystem = Filesystem::new(Kind::Ext4);
     let host = shared_guests(&place_in(&filesystem));

@@ -67,18 +67,18 @@ fn nonetns_shares_the_hosts_network() {
 fn its_device_is_gone_when_a_start_has_failed_and_when_a_guest_has_ended() {
     let host = Host::new();
     host.sleeper("web");
-    host.set("web", "context", "1238\n");
-    host.set("web", "interfaces/0/ip", "10.213.8.2\n");
+    host.set("web", "context", "1241\n");
+    host.set("web", "interfaces/0/ip", "10.213.9.2\n");
     host.set("web", "sysctl/0/setting", "net.ipv4.ip_default_ttl\n");
     for _ in 0..8 {
         host.set("web", "sysctl/0/value", "lots\n");
         host.refused(&["web", "start"], 1);
-        host.assert_nothing_is_left("web", 1238);
+        host.assert_nothing_is_left("web", 1241);
         host.set("web", "sysctl/0/value", "99\n");
         host.ok(&["--silent", "web", "start"]);
         // Its init goes first here, and the kernel begins to take its namespace away.
         host.ok(&["vkill", "--xid", "web", "-s", "KILL", "1"]);
         wait_until("it has ended", || !host.is_running("web"));
-        host.assert_nothing_is_left("web", 1238);
+        host.assert_nothing_is_left("web", 1241);
     }
 }

@@ -13,7 +13,8 @@
 //! there by a symbolic link of the guest is not found, the call goes on, and the guard refuses it.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -168,7 +169,12 @@ impl Caller<'_> {
     /// Reads a file of its directory in `/proc`.
     #[must_use]
     pub fn tell(&self, below: &str) -> Option<String> {
-        fs::read_to_string(format!("/proc/{}/{below}", self.notification.thread)).ok()
+        // The kernel makes these files out when they are read; their size is told as zero, by which nothing
+        // would be read at first but a few bytes.
+        let mut text = String::with_capacity(4096);
+        let path = format!("/proc/{}/{below}", self.notification.thread);
+        File::open(path).ok()?.read_to_string(&mut text).ok()?;
+        Some(text)
     }
 
     fn open(&self, below: &str) -> Result<OwnedFd, Errno> {
