@@ -283,7 +283,7 @@ fn look(
     let directory = path.parent().unwrap_or(Path::new(""));
     let opened = beneath::open_directory(root, directory.as_os_str().as_bytes()).ok()?;
     let name = name_now(&opened, path.file_name()?.as_bytes())?;
-    let now = Stamp::at(opened.as_fd(), &name).ok()?;
+    let now = Stamp::at(opened.as_fd(), name.as_slice()).ok()?;
     if !survey.objects.contains_key(&now.inode) {
         return None;
     }

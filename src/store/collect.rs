@@ -79,7 +79,7 @@ pub fn collect(store: &Store, lock: &StoreLock, dry_run: bool) -> Result<GcRepor
 /// waits once.
 fn remove_all(store: &Store, lock: &StoreLock, orphans: &[Orphan]) -> BTreeMap<usize, Errno> {
     /// They sleep nearly all of the time.
-    const MOST_THREADS: usize = 256;
+    const MOST_THREADS: usize = 1024;
     const STACK: usize = 64 << 10;
     let next = AtomicUsize::new(0);
     let work = || {
@@ -125,7 +125,7 @@ struct Orphan {
 
 impl Gather for Found {
     fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed) {
-        match Stamp::at(directory, file.to_bytes()) {
+        match Stamp::at(directory, file) {
             Ok(stamp) => {
                 self.objects += 1;
                 // What took an object's place by hand is none.

@@ -54,7 +54,7 @@ impl Gather for Vec<Listed> {
 /// left out.
 impl Gather for Vec<(ObjectName, Stamp)> {
     fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed) {
-        if let Ok(stamp) = Stamp::at(directory, file.to_bytes()) {
+        if let Ok(stamp) = Stamp::at(directory, file) {
             self.push((object.name, stamp));
         }
     }

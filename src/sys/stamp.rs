@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT};
+use rustix::path::Arg;
 
 /// A point in time as inodes keep it: seconds since 1970 (before it: negative) and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -118,7 +119,7 @@ impl Stamp {
     ///
     /// # Errors
     /// What `statx(2)` lists; `ENOENT` when the name is gone.
-    pub fn at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Self> {
+    pub fn at(directory: BorrowedFd<'_>, name: impl Arg) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         rustix::fs::statx(directory, name, flags, Self::MASK).map(Self::from)
     }
