@@ -36,15 +36,17 @@ fn host_device(context: u32) -> String {
 /// # Errors
 /// What failed, or what `ip` said, on one line.
 pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result<(), String> {
-    let inside = (!addresses.is_empty()).then(|| guests_part(addresses));
-    if !addresses.is_empty() {
+    let inside = if addresses.is_empty() {
+        None
+    } else {
         let device = host_device(context);
         // Left by somebody who removed what was known about a guest; the number is ours now.
         take_down(context)?;
-        let pair = format!("link add {device} type veth peer name eth0 netns {init}\n");
-        ip(&pair)?;
-        ip(&hosts_part(&device, addresses))?;
-    }
+        let mut outside = format!("link add {device} type veth peer name eth0 netns {init}\n");
+        outside.push_str(&hosts_part(&device, addresses));
+        ip(&outside)?;
+        Some(guests_part(addresses))
+    };
     let namespace = File::open(format!("/proc/{init}/ns/net"))
         .map_err(|error| format!("its network namespace cannot be opened: {error}"))?;
     // A thread of its own, which is all that changes its network.
