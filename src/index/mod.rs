@@ -8,19 +8,17 @@
 //! Rows are described in [`rows`]. Beside those tables stand `guests` (number → name and vdir),
 //! `runs` (number → report as JSON) and `meta` (format and store, to notice another store's index).
 
+mod database;
 pub mod rows;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
 
+use self::database::{OpenDatabase, guarded};
 use crate::display::Shown;
 use crate::error::{Call as _, Error, reason};
 use crate::identity::Identity;
@@ -42,10 +40,6 @@ const FORMAT: u32 = 2;
 
 /// Memory for pages of the index file.
 const CACHE_BYTES: usize = 4 << 20;
-
-/// How long another process is waited for that has the file open. One that reads it, for a report, is done
-/// after a moment.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many runs are remembered.
 const RUNS_KEPT: u64 = 1000;
@@ -119,7 +113,7 @@ pub struct Update {
 #[derive(Debug)]
 pub struct Index {
     path: PathBuf,
-    database: Database,
+    database: OpenDatabase,
 }
 
 impl Index {
@@ -242,18 +236,13 @@ impl Index {
     /// Reads what a run needs to know. Damaged rows are left out.
     #[must_use]
     pub fn load(&self) -> Loaded {
-        guarded(|| load(&self.database.begin_read().map_err(redb::Error::from)?))
-            .unwrap_or_default()
+        guarded(|| load(&self.database.begin_read()?)).unwrap_or_default()
     }
 
     /// Rows that exist but cannot be read, or that say two things: how many.
     #[must_use]
     pub fn inconsistencies(&self) -> u64 {
-        guarded(|| {
-            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
-            inconsistencies(&transaction)
-        })
-        .unwrap_or(1)
+        guarded(|| inconsistencies(&self.database.begin_read()?)).unwrap_or(1)
     }
 
     /// Writes what a run learned, in one transaction. Rows that stay as they are are not written.
@@ -285,16 +274,12 @@ impl Index {
             path: path.clone(),
             reason: fault.to_string(),
         };
-        let fault = match record(&database, update) {
+        // Closing it writes to it, which may meet the damage, too.
+        let fault = match record(&database, update).and_then(|()| database.close()) {
             Ok(()) => return Ok(()),
             Err(fault) if is_damage(&fault) => fault,
             Err(fault) => return Err(failed(&fault)),
         };
-        // Closing it writes to it, which may meet the damage, too.
-        drop(guarded(|| {
-            drop(database);
-            Ok(())
-        }));
         set_aside(&path)?;
         warn(format!(
             "the index {} cannot be used ({fault}); it is made anew, and the next run takes longer",
@@ -306,17 +291,17 @@ impl Index {
             .map_err(|fault| failed(&fault))
     }
 
-    fn open_existing(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
-        let database = once_free(|| builder().open(path))?;
-        let transaction = database.begin_read().map_err(redb::Error::from)?;
+    fn open_existing(path: &Path, mark: &[u8]) -> Result<OpenDatabase, Fault> {
+        let database = OpenDatabase::open(|| builder().open(path))?;
+        let transaction = database.begin_read()?;
         check_meta(&transaction, mark)?;
         drop(transaction);
         Ok(database)
     }
 
-    fn begin(path: &Path, mark: &[u8]) -> Result<Database, Fault> {
-        let database = once_free(|| builder().create(path))?;
-        let transaction = database.begin_write().map_err(redb::Error::from)?;
+    fn begin(path: &Path, mark: &[u8]) -> Result<OpenDatabase, Fault> {
+        let database = OpenDatabase::open(|| builder().create(path))?;
+        let transaction = database.begin_write()?;
         {
             let mut meta = transaction.open_table(META).map_err(redb::Error::from)?;
             let format = FORMAT.to_le_bytes();
@@ -330,9 +315,9 @@ impl Index {
     }
 }
 
-fn record(database: &Database, update: &Update) -> Result<(), Fault> {
+fn record(database: &OpenDatabase, update: &Update) -> Result<(), Fault> {
     guarded(|| {
-        let transaction = database.begin_write().map_err(redb::Error::from)?;
+        let transaction = database.begin_write()?;
         write::write(&transaction, update)?;
         fault::at(Point::IndexCommit, || {
             transaction.commit().map_err(redb::Error::from)?;
@@ -354,19 +339,6 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Opens the file for writing, which is this process's alone then, once no other has it open.
-fn once_free(open: impl Fn() -> Result<Database, DatabaseError>) -> Result<Database, redb::Error> {
-    let begun = Instant::now();
-    loop {
-        match open() {
-            Err(DatabaseError::DatabaseAlreadyOpen) if begun.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            opened => return opened.map_err(redb::Error::from),
-        }
-    }
-}
-
 /// What tells this store from any other: its path and the inode of its directory.
 fn store_mark(store: &Store) -> Result<Vec<u8>, Error> {
     use std::os::unix::ffi::OsStrExt;
@@ -379,15 +351,6 @@ fn store_mark(store: &Store) -> Result<Vec<u8>, Error> {
         &inode.to_le_bytes(),
     ]
     .concat())
-}
-
-/// redb panics on some kinds of damage in its pages; to us these are damage and nothing more.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    let quiet = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Damaged));
-    std::panic::set_hook(quiet);
-    result
 }
 
 /// What redb says, or the system where it is the system's error.
@@ -493,6 +456,13 @@ fn last_runs(transaction: &ReadTransaction, most: usize) -> Result<Vec<(u64, Str
 fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Fault> {
     let mut wrong = 0;
     let inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
+    let (mut by_inode, mut all) = (HashMap::new(), 0_u64);
+    for row in inodes.iter().map_err(redb::Error::from)? {
+        let (inode, name) = row.map_err(redb::Error::from)?;
+        let name = name.value().try_into().ok();
+        by_inode.insert(inode.value(), name.and_then(ObjectName::from_bytes));
+        all += 1;
+    }
     let objects = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
     let mut count = 0_u64;
     for row in objects.iter().map_err(redb::Error::from)? {
@@ -504,10 +474,10 @@ fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Fault> {
             continue;
         };
         count += 1;
-        let found = inodes.get(stamp.inode).map_err(redb::Error::from)?;
-        wrong += u64::from(found.is_none_or(|name| name.value() != key.value()));
+        let name = key.value().try_into().ok().and_then(ObjectName::from_bytes);
+        let found = by_inode.get(&stamp.inode).copied().flatten();
+        wrong += u64::from(found.is_none() || found != name);
     }
-    let all = inodes.iter().map_err(redb::Error::from)?.count() as u64;
     wrong += all.saturating_sub(count);
     for (name, table) in [("scan cache", CACHE), ("extents", EXTENTS)] {
         let table = transaction.open_table(table).map_err(redb::Error::from)?;

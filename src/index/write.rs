@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 
 use super::rows;
 use super::{
@@ -75,6 +75,7 @@ fn write_inodes(
         .map(|(name, stamp)| (stamp.inode, *name))
         .collect();
     wanted.sort_unstable();
+    wanted.dedup_by_key(|(inode, _)| *inode);
     if holds_exactly(&inodes, &wanted)? {
         return Ok(());
     }
@@ -93,7 +94,12 @@ fn write_inodes(
                 .map_err(redb::Error::from)?;
         }
     }
-    Ok(())
+    // A row that is there, and was not found by its key, is there twice now.
+    if holds_exactly(&inodes, &wanted)? {
+        Ok(())
+    } else {
+        Err(Fault::Damaged)
+    }
 }
 
 fn holds_exactly(
@@ -117,13 +123,14 @@ fn holds_exactly(
 fn write_by_inode(
     transaction: &WriteTransaction,
     table: TableDefinition<'_, u64, &'static [u8]>,
-    rows: impl Iterator<Item = (u64, Vec<u8>)>,
+    rows: impl ExactSizeIterator<Item = (u64, Vec<u8>)>,
     is_kept: impl Fn(u64) -> bool,
 ) -> Result<(), Fault> {
     let mut table = transaction.open_table(table).map_err(redb::Error::from)?;
     table
         .retain(|inode, _| is_kept(inode))
         .map_err(redb::Error::from)?;
+    let count = rows.len() as u64;
     for (inode, sealed) in rows {
         let is_there = table
             .get(inode)
@@ -135,7 +142,12 @@ fn write_by_inode(
                 .map_err(redb::Error::from)?;
         }
     }
-    Ok(())
+    // See `write_inodes`.
+    if table.len().map_err(redb::Error::from)? == count {
+        Ok(())
+    } else {
+        Err(Fault::Damaged)
+    }
 }
 
 fn write_guests(
@@ -203,7 +215,7 @@ fn number_of(numbers: &mut Table<'_, u32, &'static [u8]>, guest: &GuestRow) -> R
 ///
 /// Rows are made when they are looked at and not held: there are as many as there are files. A table
 /// out of order is damaged: a key that was changed on the disk hides what stands behind it from whoever
-/// looks for that.
+/// looks for that. So is one in which a row that was seen is not found by its key.
 fn sync<T: Copy>(
     table: &mut Table<'_, &'static [u8], &'static [u8]>,
     wanted: impl Iterator<Item = T>,
@@ -225,25 +237,29 @@ fn sync<T: Copy>(
             last.clear();
             last.extend_from_slice(key);
             while let Some((item, _)) = wanted.next_if(|(_, (wanted, _))| wanted.as_slice() < key) {
-                missing.push(item);
+                missing.push((item, false));
             }
             match wanted.next_if(|(_, (wanted, _))| wanted.as_slice() == key) {
                 Some((_, (_, wanted))) if wanted == value => {}
-                Some((item, _)) => missing.push(item),
+                Some((item, _)) => missing.push((item, true)),
                 None if is_kept(key, value) => {}
                 None => stale.push(key.to_vec()),
             }
         }
-        missing.extend(wanted.map(|(item, _)| item));
+        missing.extend(wanted.map(|(item, _)| (item, false)));
     }
     for key in &stale {
-        table.remove(key.as_slice()).map_err(redb::Error::from)?;
+        let removed = table.remove(key.as_slice()).map_err(redb::Error::from)?;
+        removed.ok_or(Fault::Damaged)?;
     }
-    for item in missing {
+    for (item, is_replaced) in missing {
         let (key, value) = row(item);
-        table
+        let replaced = table
             .insert(key.as_slice(), value.as_slice())
             .map_err(redb::Error::from)?;
+        if replaced.is_some() != is_replaced {
+            return Err(Fault::Damaged);
+        }
     }
     Ok(())
 }

@@ -1,0 +1,95 @@
+//! The redb file of an index while it is open. Whatever is wrong with its pages, the program goes on.
+//!
+//! redb panics on some kinds of damage, also when it is closed, which writes what is free to the file. To us
+//! these are damage and nothing more.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
+
+use super::Fault;
+
+/// How long another process is waited for that has the file open. One that reads it, for a report, is done
+/// after a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The file, open for writing, which is this process's alone then.
+#[derive(Debug)]
+pub(super) struct OpenDatabase {
+    /// `None` only while it is closed.
+    database: Option<Database>,
+}
+
+impl OpenDatabase {
+    /// Opens it, once no other process has it open.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub(super) fn open(
+        open: impl Fn() -> Result<Database, DatabaseError>,
+    ) -> Result<Self, redb::Error> {
+        let begun = Instant::now();
+        loop {
+            match open() {
+                Err(DatabaseError::DatabaseAlreadyOpen) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                opened => {
+                    let database = Some(opened?);
+                    return Ok(Self { database });
+                }
+            }
+        }
+    }
+
+    /// # Errors
+    /// What redb says.
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, Fault> {
+        Ok(self.database()?.begin_read().map_err(redb::Error::from)?)
+    }
+
+    /// # Errors
+    /// What redb says.
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, Fault> {
+        Ok(self.database()?.begin_write().map_err(redb::Error::from)?)
+    }
+
+    /// Closes it, as dropping it does, and says whether it could be.
+    ///
+    /// # Errors
+    /// [`Fault::Damaged`]: what was written is not to be relied on.
+    pub(super) fn close(mut self) -> Result<(), Fault> {
+        self.shut()
+    }
+
+    fn shut(&mut self) -> Result<(), Fault> {
+        match self.database.take() {
+            Some(database) => guarded(|| {
+                drop(database);
+                Ok(())
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn database(&self) -> Result<&Database, Fault> {
+        self.database.as_ref().ok_or(Fault::Damaged)
+    }
+}
+
+impl Drop for OpenDatabase {
+    fn drop(&mut self) {
+        // The next run finds the damage.
+        drop(self.shut());
+    }
+}
+
+/// Does what may panic where the file is damaged.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Damaged));
+    std::panic::set_hook(quiet);
+    result
+}
