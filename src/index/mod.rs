@@ -379,7 +379,15 @@ fn is_environment(fault: &Fault) -> bool {
 
 /// Whether the fault lies with the content, so that making it anew helps.
 fn is_damage(fault: &Fault) -> bool {
-    !matches!(fault, Fault::Redb(redb::Error::Io(_))) && !is_environment(fault)
+    use std::io::ErrorKind;
+    match fault {
+        // What a damaged page leads to may be behind the end of the file, or nowhere.
+        Fault::Redb(redb::Error::Io(error)) => matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput
+        ),
+        _ => !is_environment(fault),
+    }
 }
 
 fn check_meta(transaction: &ReadTransaction, mark: &[u8]) -> Result<(), Fault> {

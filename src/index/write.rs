@@ -1,4 +1,8 @@
 //! Writes what a run learned: of each table, the rows that differ.
+//!
+//! One table is open at a time. Where a damaged page makes redb panic while it opens one, a lock of the
+//! transaction is poisoned, which to close another one needs: that would be a panic while the first one unwinds,
+//! which ends the process.
 
 use std::collections::HashSet;
 
@@ -18,6 +22,7 @@ use crate::sys::stamp::Stamp;
 /// What redb says.
 pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), Fault> {
     write_objects(transaction, &update.objects)?;
+    write_inodes(transaction, &update.objects)?;
     let cache = update.read.iter().map(|(inode, (stamp, identity))| {
         let value = rows::cached_to_bytes(stamp, identity);
         (
@@ -54,14 +59,13 @@ fn write_objects(
     transaction: &WriteTransaction,
     objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
-    let mut table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
     let row = |&(name, stamp): &(ObjectName, Stamp)| {
         let key = name.to_bytes().to_vec();
         let value = rows::seal("objects", &key, rows::stamp_to_bytes(&stamp));
         (key, value)
     };
-    sync(&mut table, objects.iter(), row, |_, _| false)?;
-    write_inodes(transaction, objects)
+    let mut table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+    sync(&mut table, objects.iter(), row, |_, _| false)
 }
 
 /// One pass where all rows are there, as they are after most runs.
@@ -155,17 +159,12 @@ fn write_guests(
     guests: &[(GuestRow, Vec<GuestLinks>)],
     objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
-    let mut numbers = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
-    let mut links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
-    let mut numbered = Vec::with_capacity(guests.len());
-    for (guest, rows) in guests {
-        numbered.push((number_of(&mut numbers, guest)?, rows));
-    }
+    let (numbers, mut others) = numbers_of(transaction, guests)?;
+    let mut numbered: Vec<(u32, &Vec<GuestLinks>)> = numbers
+        .into_iter()
+        .zip(guests.iter().map(|(_, rows)| rows))
+        .collect();
     numbered.sort_unstable_by_key(|(number, _)| *number);
-    let mut others = HashSet::new();
-    for row in numbers.iter().map_err(redb::Error::from)? {
-        others.insert(row.map_err(redb::Error::from)?.0.value());
-    }
     for (number, _) in &numbered {
         // Where two guests have one number, keys of theirs were damaged.
         if !others.remove(number) {
@@ -187,7 +186,25 @@ fn write_guests(
         number.is_some_and(|number| others.contains(&number))
             && rows::unseal("links", key, value).is_some()
     };
+    let mut links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
     sync(&mut links, wanted, row, is_kept)
+}
+
+/// The numbers of `guests`, in their order, and those of all guests.
+fn numbers_of(
+    transaction: &WriteTransaction,
+    guests: &[(GuestRow, Vec<GuestLinks>)],
+) -> Result<(Vec<u32>, HashSet<u32>), Fault> {
+    let mut table = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
+    let mut numbers = Vec::with_capacity(guests.len());
+    for (guest, _) in guests {
+        numbers.push(number_of(&mut table, guest)?);
+    }
+    let mut all = HashSet::new();
+    for row in table.iter().map_err(redb::Error::from)? {
+        all.insert(row.map_err(redb::Error::from)?.0.value());
+    }
+    Ok((numbers, all))
 }
 
 /// The number of a guest, which gets one if it has none.
