@@ -87,9 +87,14 @@ impl Drop for OpenDatabase {
 
 /// Does what may panic where the file is damaged.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    let quiet = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    // Where a panic drops what is open, the hook cannot be changed, and is a silent one already.
+    let loud = (!std::thread::panicking()).then(std::panic::take_hook);
+    if loud.is_some() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Damaged));
-    std::panic::set_hook(quiet);
+    if let Some(loud) = loud {
+        std::panic::set_hook(loud);
+    }
     result
 }
