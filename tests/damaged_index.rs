@@ -112,15 +112,19 @@ fn inv7_two_runs_after_any_bit_was_turned_the_index_says_what_is_on_the_disk() {
     let branches: Vec<usize> = (0..whole.len() / PAGE)
         .filter(|page| whole[page * PAGE] == BRANCH)
         .collect();
-    assert!(branches.len() > 2, "{branches:?}");
+    // Where it says whose index it is, which is read before all else.
+    let meta: Vec<usize> = (0..whole.len() - 6)
+        .filter(|&at| &whole[at..at + 6] == b"format")
+        .collect();
+    assert!(!meta.is_empty() && branches.len() > 2, "{branches:?}");
     let mut numbers = Numbers::new(1);
     for trial in 0..TRIALS {
         let mut damaged = whole.clone();
-        let at = if trial % 4 == 0 {
-            numbers.position(whole.len())
-        } else {
+        let at = match trial % 8 {
+            0 => numbers.position(whole.len()),
+            1 => meta[numbers.position(meta.len())] / PAGE * PAGE + numbers.position(40),
             // Where the keys are by which it is decided where to look.
-            branches[numbers.position(branches.len())] * PAGE + 8 + numbers.position(200)
+            _ => branches[numbers.position(branches.len())] * PAGE + 8 + numbers.position(200),
         };
         damaged[at] ^= 1 << numbers.below(8);
         fs::write(&path, &damaged).unwrap();
