@@ -17,6 +17,8 @@ mod host;
 mod package;
 #[path = "../support/place.rs"]
 mod place;
+#[path = "../support/rows.rs"]
+mod rows;
 mod start;
 #[path = "../support/userland.rs"]
 mod userland;
@@ -25,6 +27,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Result;
+use rows::Rows;
 
 fn main() -> Result<()> {
     // Cargo passes this to benchmarks, and not when it runs them as tests.
@@ -32,21 +35,17 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let rounds = number("VHASHIFY_BENCH_ROUNDS", 15)?;
-    let rows = std::env::var("VHASHIFY_BENCH_ROWS").ok();
-    let wants = |id| {
-        let mut named = rows.iter().flat_map(|rows| rows.split(','));
-        rows.is_none() || named.any(|row| row == id)
-    };
-    if wants("start") {
+    let rows = Rows::from_environment();
+    if rows.has("start") {
         start::one(rounds)?;
     }
-    if wants("many") {
+    if rows.has("many") {
         start::many(number("VHASHIFY_BENCH_STARTS", 100)?)?;
     }
-    if wants("clone") {
+    if rows.has("clone") {
         clone::beside_cp(rounds.min(3))?;
     }
-    if wants("package") {
+    if rows.has("package") {
         package::beside_private(rounds.min(7))?;
     }
     Ok(())

@@ -18,7 +18,7 @@ use crate::{say, show, userland};
 const PACKAGE: &str = "vim-runtime";
 
 /// Where apt looks for an archive before it downloads it.
-const ARCHIVES: &str = "/var/cache/apt/archives";
+const ARCHIVES: &str = "var/cache/apt/archives";
 
 /// What has a broker and shares its files with [`TWIN`].
 const SHARED: &str = "shared";
@@ -35,10 +35,7 @@ pub fn beside_private(rounds: usize) -> Result<()> {
     let userland = userland::built()?.join("alpha");
     for name in [SHARED, TWIN, PRIVATE] {
         host.real_guest(name, &userland)?;
-        let cache = host
-            .at("vdirs")
-            .join(name)
-            .join(ARCHIVES.trim_start_matches('/'));
+        let cache = host.at("vdirs").join(name).join(ARCHIVES);
         fs::copy(
             &archive,
             cache.join(archive.file_name().context("no name")?),

@@ -27,6 +27,8 @@ mod metadata;
 mod place;
 mod real;
 mod results;
+#[path = "../support/rows.rs"]
+mod rows;
 mod small;
 mod text;
 mod tools;
@@ -41,6 +43,7 @@ use anyhow::{Context, Result, ensure};
 
 use place::{Workplace, target};
 use results::{FORMAT, Machine, Results};
+use rows::Rows;
 use tools::{PEERS, Tool, VHASHIFY};
 
 /// The rows that are measured on real guests.
@@ -75,28 +78,26 @@ pub struct Settings {
     pub rounds: usize,
     /// Files in the generated guests.
     pub files: usize,
-    rows: Option<Vec<String>>,
+    rows: Rows,
 }
 
 impl Settings {
     fn from_environment() -> Result<Self> {
         let is_full = std::env::var("VHASHIFY_BENCH").is_ok_and(|form| form == "full");
         let choose = |quick, full| if is_full { full } else { quick };
-        let rows = std::env::var("VHASHIFY_BENCH_ROWS").ok();
         Ok(Self {
             is_full,
             guests: number("VHASHIFY_BENCH_GUESTS", choose(6, 12))?.max(2),
             rounds: number("VHASHIFY_BENCH_ROUNDS", choose(3, 5))?.max(1),
             files: number("VHASHIFY_BENCH_FILES", choose(100_000, 1_000_000))?.max(1000),
-            rows: rows.map(|rows| rows.split(',').map(str::to_owned).collect()),
+            rows: Rows::from_environment(),
         })
     }
 
     /// Whether the row `id` is to be measured.
     #[must_use]
     pub fn wants(&self, id: &str) -> bool {
-        let is_named = |rows: &Vec<String>| rows.iter().any(|row| row == id);
-        self.rows.as_ref().is_none_or(is_named)
+        self.rows.has(id)
     }
 }
 

@@ -19,7 +19,6 @@
 //! whose own next call asks for the break nothing is under way.
 
 use std::collections::HashMap;
-use std::io;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -27,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::sys::other_process::is_gone;
+use crate::sys::other_process::{is_gone, tell};
 
 /// How long a call that hangs is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -204,10 +203,6 @@ impl Call {
     }
 }
 
-fn tell(thread: u32, what: &str) -> io::Result<String> {
-    std::fs::read_to_string(format!("/proc/{thread}/{what}"))
-}
-
 /// The first word, where it is a number.
 fn first<T: FromStr>(told: &str) -> Option<T> {
     told.split_whitespace().next()?.parse().ok()
@@ -215,7 +210,7 @@ fn first<T: FromStr>(told: &str) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{self, Read, Write};
     use std::sync::mpsc::channel;
 
     use super::*;

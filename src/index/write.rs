@@ -159,11 +159,7 @@ fn write_guests(
     guests: &[(GuestRow, Vec<GuestLinks>)],
     objects: &[(ObjectName, Stamp)],
 ) -> Result<(), Fault> {
-    let (numbers, mut others) = numbers_of(transaction, guests)?;
-    let mut numbered: Vec<(u32, &Vec<GuestLinks>)> = numbers
-        .into_iter()
-        .zip(guests.iter().map(|(_, rows)| rows))
-        .collect();
+    let (mut numbered, mut others) = number_all(transaction, guests)?;
     numbered.sort_unstable_by_key(|(number, _)| *number);
     for (number, _) in &numbered {
         // Where two guests have one number, keys of theirs were damaged.
@@ -190,21 +186,24 @@ fn write_guests(
     sync(&mut links, wanted, row, is_kept)
 }
 
-/// The numbers of `guests`, in their order, and those of all guests.
-fn numbers_of(
+/// Guests by their numbers, each with its links.
+type Numbered<'a> = Vec<(u32, &'a [GuestLinks])>;
+
+/// The numbers of `guests`, and those of all that the index knows.
+fn number_all<'a>(
     transaction: &WriteTransaction,
-    guests: &[(GuestRow, Vec<GuestLinks>)],
-) -> Result<(Vec<u32>, HashSet<u32>), Fault> {
+    guests: &'a [(GuestRow, Vec<GuestLinks>)],
+) -> Result<(Numbered<'a>, HashSet<u32>), Fault> {
     let mut table = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
-    let mut numbers = Vec::with_capacity(guests.len());
-    for (guest, _) in guests {
-        numbers.push(number_of(&mut table, guest)?);
+    let mut numbered = Vec::with_capacity(guests.len());
+    for (guest, rows) in guests {
+        numbered.push((number_of(&mut table, guest)?, rows.as_slice()));
     }
     let mut all = HashSet::new();
     for row in table.iter().map_err(redb::Error::from)? {
         all.insert(row.map_err(redb::Error::from)?.0.value());
     }
-    Ok((numbers, all))
+    Ok((numbered, all))
 }
 
 /// The number of a guest, which gets one if it has none.

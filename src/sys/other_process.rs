@@ -1,12 +1,27 @@
 //! What this process looks at in another one.
 
+use std::fs::File;
+use std::io::{self, Read};
+
 use rustix::io::Errno;
 
 use super::last_error;
 
+/// Reads a file of a process's or thread's directory in `/proc`.
+///
+/// # Errors
+/// As [`is_gone`] tells, where it is no more; what `open(2)` and `read(2)` list.
+pub fn tell(thread: u32, what: &str) -> io::Result<String> {
+    // The kernel makes these files out when they are read; their size is told as zero, by which nothing
+    // would be read at first but a few bytes.
+    let mut text = String::with_capacity(4096);
+    File::open(format!("/proc/{thread}/{what}"))?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Whether an error of a file below `/proc/PID` says that there is no such process or thread any more.
 #[must_use]
-pub fn is_gone(error: &std::io::Error) -> bool {
+pub fn is_gone(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
         Some(Errno::NOENT | Errno::SRCH)

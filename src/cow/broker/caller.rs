@@ -13,8 +13,6 @@
 //! there by a symbolic link of the guest is not found, the call goes on, and the guard refuses it.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -24,7 +22,7 @@ use rustix::io::Errno;
 use super::root::Roots;
 use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification};
-use crate::sys::other_process::read_memory;
+use crate::sys::other_process::{read_memory, tell};
 
 /// The longest path with its end (`PATH_MAX`).
 const LONGEST_PATH: usize = 4096;
@@ -169,12 +167,7 @@ impl Caller<'_> {
     /// Reads a file of its directory in `/proc`.
     #[must_use]
     pub fn tell(&self, below: &str) -> Option<String> {
-        // The kernel makes these files out when they are read; their size is told as zero, by which nothing
-        // would be read at first but a few bytes.
-        let mut text = String::with_capacity(4096);
-        let path = format!("/proc/{}/{below}", self.notification.thread);
-        File::open(path).ok()?.read_to_string(&mut text).ok()?;
-        Some(text)
+        tell(self.notification.thread, below).ok()
     }
 
     fn open(&self, below: &str) -> Result<OwnedFd, Errno> {
