@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -64,9 +65,20 @@ impl Host {
         fs::create_dir_all(&conf).unwrap();
         symlink(&vdir, conf.join("vdir")).unwrap();
         self.set(name, "apps/init/style", "plain\n");
+        self.give_own_context(name);
         if !arguments.is_empty() {
             self.set(name, "apps/init/cmd.start", &(arguments.join("\n") + "\n"));
         }
+    }
+
+    /// A context number that no other guest of this test program has.
+    ///
+    /// One from the free ones would be given to a guest of the next test as soon as this guest has
+    /// stopped, and what is there under that number then looked as if it were left of this one.
+    pub fn give_own_context(&self, name: &str) {
+        static NEXT: AtomicU32 = AtomicU32::new(2000);
+        let context = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.set(name, "context", &format!("{context}\n"));
     }
 
     /// A guest that sleeps until it is stopped.
@@ -138,6 +150,8 @@ impl Host {
     }
 
     /// Nothing that starting it made is left: no process, mount, cgroup or device.
+    ///
+    /// Of a guest with a context of its own ([`Self::give_own_context`]).
     pub fn assert_nothing_is_left(&self, name: &str, context: u64) {
         let vdir = self.vdir(name);
         let text = vdir.to_str().unwrap();

@@ -30,6 +30,21 @@ fn a_guest_starts_runs_and_stops_and_nothing_is_left() {
     assert_eq!(host.run(&["web", "status"]).status.code(), Some(3));
 }
 
+#[test]
+fn guests_without_a_context_of_their_own_get_different_free_ones() {
+    let host = Host::new();
+    for name in ["web", "mail"] {
+        host.sleeper(name);
+        fs::remove_file(host.at("conf").join(name).join("context")).unwrap();
+        host.ok(&[name, "start"]);
+    }
+    let contexts = ["web", "mail"].map(|name| host.context(name));
+    assert_ne!(contexts[0], contexts[1]);
+    for context in contexts {
+        assert!((49152..=65535).contains(&context), "{context}");
+    }
+}
+
 /// nohup, cron and a shell's background leave signals ignored, and some of them blocked.
 #[test]
 fn no_signal_that_the_caller_ignores_or_blocks_is_lost_on_init() {

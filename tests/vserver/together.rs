@@ -35,6 +35,7 @@ fn two_guests(host: &Host, addresses: [&str; 2]) {
         let method = ["build", "-m", method];
         let source = ["--", "--source", source];
         host.ok(&[&[*name][..], &method, &options, &source].concat());
+        host.give_own_context(name);
         host.set(
             name,
             "apps/init/cmd.start",
