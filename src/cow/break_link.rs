@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::link_group::{LinkGroups, Name};
+use super::link_group::{LinkGroups, Name, Placed};
 use super::{CopyError, failed, origin, private_copy};
 use crate::guest::Guest;
 use crate::store::is_locked;
@@ -99,6 +99,36 @@ impl Born {
     }
 }
 
+/// How a call has come to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// By a name of the guest's.
+    Name,
+    /// By a descriptor that was opened before: the guest may have removed its name since.
+    Descriptor,
+}
+
+/// An object that a call has come to, open for reading.
+#[derive(Debug)]
+pub struct Object {
+    file: OwnedFd,
+    stamp: Stamp,
+}
+
+impl Object {
+    /// Its inode as it was seen.
+    #[must_use]
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+}
+
+impl AsFd for Object {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 /// The right to break the link to one object in a guest: what is found under it stays.
 #[derive(Debug)]
 pub struct Turn<'a> {
@@ -145,8 +175,8 @@ impl Breaker {
     /// guest. Else its link is to be broken first.
     #[must_use]
     pub fn may_be_linked(&self, turn: &Turn<'_>, object: BorrowedFd<'_>, number: i32) -> bool {
-        self.looked_at(object)
-            .is_some_and(|links| links < MOST_LINKS)
+        self.stamp(object)
+            .is_some_and(|stamp| stamp.link_count < MOST_LINKS)
             && self
                 .groups
                 .new_names()
@@ -158,45 +188,51 @@ impl Breaker {
     ///
     /// # Errors
     /// What keeps this process from opening it, as [`is_lack`] tells.
-    pub fn object(&self, found: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
-        if !self.may_be_object(found) {
-            return Ok(None);
-        }
-        match marked(found, OFlags::empty()) {
+    pub fn object(&self, found: BorrowedFd<'_>, by: By) -> Result<Option<Object>, Errno> {
+        match self.look(found, by, OFlags::empty()) {
             Err(errno) if !is_lack(errno) => Ok(None),
             found => found,
         }
     }
 
-    /// Whether `found`, a place, is a regular file of the guest's filesystem; nothing else is an object.
-    #[must_use]
-    pub fn may_be_object(&self, found: BorrowedFd<'_>) -> bool {
-        self.looked_at(found).is_some()
-    }
-
-    /// Whether `found`, which may be an object, is none: where that can be told without waiting for whoever has a
-    /// lease on it.
-    #[must_use]
-    pub fn is_unmarked(found: BorrowedFd<'_>) -> bool {
-        match marked(found, OFlags::NONBLOCK) {
-            Ok(marked) => marked.is_none(),
-            Err(errno) => !is_lack(errno) && !matches!(errno, Errno::AGAIN | Errno::INTR),
+    /// As [`object`](Self::object), without waiting for whoever has a lease on the file.
+    ///
+    /// # Errors
+    /// As there; `EAGAIN` and `EINTR` where it cannot be told so.
+    pub fn glance(&self, found: BorrowedFd<'_>, by: By) -> Result<Option<Object>, Errno> {
+        match self.look(found, by, OFlags::NONBLOCK) {
+            Err(errno) if !is_lack(errno) && !matches!(errno, Errno::AGAIN | Errno::INTR) => {
+                Ok(None)
+            }
+            found => found,
         }
     }
 
-    /// As [`may_be_object`](Self::may_be_object), of what was found by a name: an object has another one in the store.
-    #[must_use]
-    pub fn may_have_two_names(&self, found: BorrowedFd<'_>) -> bool {
-        self.looked_at(found).is_some_and(|links| links > 1)
+    fn look(&self, found: BorrowedFd<'_>, by: By, more: OFlags) -> Result<Option<Object>, Errno> {
+        let least_links = match by {
+            // An object has another one in the store.
+            By::Name => 2,
+            By::Descriptor => 0,
+        };
+        let Some(stamp) = self
+            .stamp(found)
+            .filter(|stamp| stamp.link_count >= least_links)
+        else {
+            return Ok(None);
+        };
+        // Regular, and so it is for good: an inode does not change its type.
+        let file = nameless::open_again(found, OFlags::RDONLY | OFlags::NOATIME | more)?;
+        let is_marked = flags::read(file.as_fd()) == Ok(Flags::Marked);
+        Ok(is_marked.then_some(Object { file, stamp }))
     }
 
-    /// The link count of a regular file of the guest's filesystem. No server is asked for it.
-    fn looked_at(&self, found: BorrowedFd<'_>) -> Option<u32> {
+    /// Of a regular file of the guest's filesystem; nothing else is an object. No server is asked for it.
+    fn stamp(&self, found: BorrowedFd<'_>) -> Option<Stamp> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let looked = rustix::fs::statx(found, c"", flags, Stamp::MASK).ok()?;
         let device = rustix::fs::makedev(looked.stx_dev_major, looked.stx_dev_minor);
-        let is_regular = u32::from(looked.stx_mode) & libc::S_IFMT == libc::S_IFREG;
-        (is_regular && device == self.guest.device).then_some(looked.stx_nlink)
+        let stamp = Stamp::from(looked);
+        (stamp.is_regular() && device == self.guest.device).then_some(stamp)
     }
 
     /// The private file that took the place of the object, where a descriptor was opened before.
@@ -281,33 +317,19 @@ impl Breaker {
         tries: u32,
     ) -> Result<Option<OwnedFd>, CopyError> {
         let before = Stamp::of(object).map_err(failed("statx"))?;
-        let found = self.groups.names(&self.guest, turn.inode, hint);
-        let found = found.map_err(failed("getdents64"))?;
+        let Some(found) = self.groups.names(&self.guest, turn.inode, hint)? else {
+            return Ok(None);
+        };
         let stamp = Stamp::of(object).map_err(failed("statx"))?;
         if stamp.ctime != before.ctime && tries < QUICK_TRIES {
             // A name may have been moved past the walk; or it was another guest's.
             return Ok(None);
         }
-        let (temporaries, names): (Vec<Name>, Vec<Name>) = found
+        let (temporaries, places): (Vec<Placed>, Vec<Placed>) = found
             .into_iter()
-            .partition(|name| temporary::is_one(&name.name));
-        let mut places: Vec<(Rc<OwnedFd>, &Name)> = Vec::with_capacity(names.len());
-        for name in &names {
-            // Names of a walk stand by directory, so that large groups need few descriptors.
-            if let Some((directory, last)) = places.last()
-                && last.directory == name.directory
-            {
-                places.push((Rc::clone(directory), name));
-                continue;
-            }
-            match beneath::open_directory(self.guest.root.as_fd(), &name.directory) {
-                Ok(directory) => places.push((Rc::new(directory), name)),
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
-                Err(errno) => return Err(failed("openat2")(errno)),
-            }
-        }
+            .partition(|placed| temporary::is_one(&placed.name.name));
         let is_left = || waited > LIVELY && !self.groups.store().is_some_and(is_locked);
-        for (directory, name) in &places {
+        for Placed { directory, name } in &places {
             let sharing = temporary::of(&name.name, Purpose::Share);
             if beneath::inode_of(directory.as_fd(), &sharing).is_ok() {
                 if is_left() {
@@ -323,25 +345,18 @@ impl Breaker {
                 return Ok(None);
             }
         }
-        let leftovers: Vec<(OwnedFd, Name)> = temporaries
-            .into_iter()
-            .filter(|left| temporary::purpose(&left.name) == Some(Purpose::Own))
-            .filter_map(|left| {
-                let root = self.guest.root.as_fd();
-                let directory = beneath::open_directory(root, &left.directory).ok()?;
-                Some((directory, left))
-            })
-            .collect();
+        let is_copys = |left: &&Placed| temporary::purpose(&left.name.name) == Some(Purpose::Own);
+        let leftovers: Vec<&Placed> = temporaries.iter().filter(is_copys).collect();
         if !leftovers.is_empty() && !is_left() {
             return Ok(None);
         }
         let begun = leftovers
             .iter()
-            .find_map(|(directory, left)| interrupted_copy(directory, &left.name, turn.inode));
+            .find_map(|left| interrupted_copy(&left.directory, &left.name.name, turn.inode));
         let replaced = self.replace(turn, object, &stamp, &places, begun)?;
         if replaced.is_some() {
-            for (directory, left) in &leftovers {
-                unlink(directory, &left.name)?;
+            for left in leftovers {
+                unlink(&left.directory, &left.name.name)?;
             }
         }
         Ok(replaced)
@@ -352,7 +367,7 @@ impl Breaker {
         turn: &Turn<'_>,
         object: BorrowedFd<'_>,
         stamp: &Stamp,
-        places: &[(Rc<OwnedFd>, &Name)],
+        places: &[Placed],
         begun: Option<OwnedFd>,
     ) -> Result<Option<OwnedFd>, CopyError> {
         let readable = nameless::open_again(object, OFlags::RDONLY | OFlags::NOATIME)
@@ -365,7 +380,7 @@ impl Breaker {
         };
         let directory = places
             .first()
-            .map_or(self.guest.root.as_fd(), |(directory, _)| directory.as_fd());
+            .map_or(self.guest.root.as_fd(), |first| first.directory.as_fd());
         let (private, lease) = if let Some(private) = begun {
             (private, None)
         } else {
@@ -387,11 +402,11 @@ impl Breaker {
         let times = self.watchers().pop().unwrap_or_default();
         let mut exchanged = Vec::with_capacity(places.len());
         let mut outcome = Ok(());
-        for (directory, name) in places {
+        for Placed { directory, name } in places {
             // By the first of the names that are in the directory.
             let first = places
                 .iter()
-                .position(|(_, other)| other.directory == name.directory);
+                .position(|other| other.name.directory == name.directory);
             let number = first.and_then(|at| u32::try_from(at).ok());
             times.begin(number.unwrap_or(0), directory.as_fd());
             let new = private.as_fd();
@@ -411,8 +426,9 @@ impl Breaker {
         }
         let open = |number: u32| {
             let place = usize::try_from(number).ok().and_then(|at| places.get(at));
-            let (_, name) = place.ok_or(Errno::NOENT)?;
-            beneath::open_directory(self.guest.root.as_fd(), &name.directory)
+            place
+                .map(|place| Rc::clone(&place.directory))
+                .ok_or(Errno::NOENT)
         };
         if let Err(refused) = outcome {
             let is_waited_for = lease.as_ref().is_none_or(|lease| !lease.has_no_writer());
@@ -461,13 +477,6 @@ impl Breaker {
 #[must_use]
 pub fn is_lack(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
-}
-
-/// Opens a place that is a regular file, which it is for good: an inode does not change its type. `None` where
-/// it does not bear the mark of an object.
-fn marked(found: BorrowedFd<'_>, more: OFlags) -> Result<Option<OwnedFd>, Errno> {
-    let file = nameless::open_again(found, OFlags::RDONLY | OFlags::NOATIME | more)?;
-    Ok((flags::read(file.as_fd()) == Ok(Flags::Marked)).then_some(file))
 }
 
 /// Takes a killed run's replacement of `name` by the object back: the guest's own file is behind

@@ -19,14 +19,17 @@
 //! Somebody on the host who makes hard links in the guest by hand is as unseen.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
 use super::new_names::NewNames;
+use super::{CopyError, failed};
 use crate::guest::Guest;
 use crate::store::Run;
+use crate::sys::beneath;
 pub use crate::unify::names::Name;
 use crate::unify::names::each_name;
 
@@ -46,6 +49,39 @@ struct Known {
     run: u64,
     /// The names of each inode that had more than one.
     several: HashMap<u64, Vec<Name>>,
+}
+
+/// A name, and its open directory.
+#[derive(Debug)]
+pub struct Placed {
+    /// The name's directory, one descriptor for all names in it.
+    pub directory: Rc<OwnedFd>,
+    /// The name.
+    pub name: Name,
+}
+
+impl Placed {
+    fn leads_to(&self, inode: u64) -> bool {
+        beneath::inode_of(self.directory.as_fd(), &self.name.name) == Ok(inode)
+    }
+}
+
+/// Opens the directories of `names`; `None` where one is no longer there.
+fn placed(guest: &Guest, names: Vec<Name>) -> Result<Option<Vec<Placed>>, Errno> {
+    let mut placed: Vec<Placed> = Vec::with_capacity(names.len());
+    for name in names {
+        // Names of a walk stand by directory, so that large groups need few descriptors.
+        let directory = match placed.last() {
+            Some(last) if last.name.directory == name.directory => Rc::clone(&last.directory),
+            _ => match beneath::open_directory(guest.root.as_fd(), &name.directory) {
+                Ok(directory) => Rc::new(directory),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
+                Err(errno) => return Err(errno),
+            },
+        };
+        placed.push(Placed { directory, name });
+    }
+    Ok(Some(placed))
 }
 
 impl LinkGroups {
@@ -71,25 +107,27 @@ impl LinkGroups {
         &self.new
     }
 
-    /// Every name by which the guest has `inode`, the temporary ones of replacements included. `hint`
-    /// is a name that may be one.
+    /// Every name by which the guest has `inode`, the temporary ones of replacements included, each with its
+    /// directory. `hint` is a name that may be one. `None` where directories are moved meanwhile.
     ///
     /// # Errors
-    /// A directory that cannot be read.
+    /// A directory that cannot be opened or read.
     pub fn names(
         &self,
         guest: &Guest,
         inode: u64,
         hint: Option<&Name>,
-    ) -> Result<Vec<Name>, Errno> {
+    ) -> Result<Option<Vec<Placed>>, CopyError> {
+        let placed = |names| placed(guest, names).map_err(failed("openat2"));
         if !self.new.may_have_come(inode)
             && let Run::Over(run) = self.run()
             && let Some(names) = self.recall(run, inode, hint)
-            && names.iter().all(|name| name.leads_to(guest, inode))
+            && let Some(placed) = placed(names)?
+            && placed.iter().all(|name| name.leads_to(inode))
         {
-            return Ok(names);
+            return Ok(Some(placed));
         }
-        self.walk(guest, inode)
+        placed(self.walk(guest, inode).map_err(failed("getdents64"))?)
     }
 
     fn run(&self) -> Run {

@@ -103,7 +103,7 @@ fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result
     fault::at(Point::CopyMetadata, || rustix::fs::fchmod(copy, mode)).map_err(failed("fchmod"))?;
 
     let wanted = identity::extended_attributes(original.as_fd())?;
-    let file = std::fs::File::from(copy.try_clone().map_err(|error| ("dup", error))?);
+    let file = identity::Attributes(copy.as_fd());
     // A default ACL of the directory gave the copy one that the original does not have.
     for (name, _) in identity::extended_attributes(copy.as_fd())? {
         if !wanted.iter().any(|(wanted, _)| *wanted == name) {

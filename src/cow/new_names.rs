@@ -181,7 +181,7 @@ impl Call {
         // "running", or the number of the call, or -1: proc_pid_syscall(5).
         let told = match tell(thread, "syscall") {
             Ok(told) => told,
-            Err(error) if is_gone(&error) => return State::Over,
+            Err(errno) if is_gone(errno) => return State::Over,
             Err(_) => String::new(),
         };
         match first::<i32>(&told) {

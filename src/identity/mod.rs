@@ -121,7 +121,7 @@ pub fn extended_attributes(
 }
 
 /// Lends a borrowed descriptor the methods of the `xattr` crate.
-struct Attributes<'file>(BorrowedFd<'file>);
+pub struct Attributes<'file>(pub BorrowedFd<'file>);
 
 impl std::os::fd::AsRawFd for Attributes<'_> {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {

@@ -17,6 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::survey::Survey;
@@ -153,7 +154,7 @@ impl Process {
         let place = PathBuf::from(format!("/proc/{number}"));
         let maps = match fs::read(place.join("maps")) {
             Ok(maps) => maps,
-            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) if Errno::from_io_error(&error).is_some_and(is_gone) => return Ok(None),
             Err(error) => return Err(error),
         };
         let deleted = deleted_mappings(&maps);

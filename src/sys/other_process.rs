@@ -1,31 +1,38 @@
 //! What this process looks at in another one.
 
-use std::fs::File;
-use std::io::{self, Read};
-
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::last_error;
 
-/// Reads a file of a process's or thread's directory in `/proc`.
+/// Reads a file of a process's or thread's directory in `/proc`: one that the kernel makes out as a whole
+/// (`single_open`, `fs/seq_file.c`), as it does `status`, `syscall`, `fdinfo/N` and others of one record.
 ///
 /// # Errors
 /// As [`is_gone`] tells, where it is no more; what `open(2)` and `read(2)` list.
-pub fn tell(thread: u32, what: &str) -> io::Result<String> {
-    // The kernel makes these files out when they are read; their size is told as zero, by which nothing
-    // would be read at first but a few bytes.
-    let mut text = String::with_capacity(4096);
-    File::open(format!("/proc/{thread}/{what}"))?.read_to_string(&mut text)?;
-    Ok(text)
+pub fn tell(thread: u32, what: &str) -> Result<String, Errno> {
+    let path = format!("/proc/{thread}/{what}");
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // Its size is told as zero, and a read that is short has come to its end: to ask for either would be half of
+    // the calls.
+    let mut text = Vec::with_capacity(4096);
+    loop {
+        text.reserve(1);
+        let room = text.capacity() - text.len();
+        if rustix::io::read(&file, spare_capacity(&mut text))? < room {
+            break;
+        }
+    }
+    // A process names itself as it likes.
+    Ok(String::from_utf8(text)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Whether an error of a file below `/proc/PID` says that there is no such process or thread any more.
 #[must_use]
-pub fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::NOENT | Errno::SRCH)
-    )
+pub fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::SRCH)
 }
 
 /// Copies memory of a thread's process, from `address` on. Returns how many bytes there were: fewer

@@ -41,6 +41,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Bytes of events that are taken at once.
 const EVENT_BUFFER: usize = 64 << 10;
+/// Events of which one more fits into that: one is 16 bytes and a name of 255 with its end, filled up to 16.
+const SURELY_FIT: usize = EVENT_BUFFER / (16 + 256);
 
 /// The directories that are being changed.
 #[derive(Debug)]
@@ -152,7 +154,7 @@ impl DirectoryTimes {
     /// goes through all names of the directory that it has in memory (`fsnotify_set_children_dentry_flags`): a
     /// break among thousands of files would take as long as several others. What happens there until then
     /// waits in the queue, which is bounded.
-    pub fn restore_and_clear(&self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) {
+    pub fn restore_and_clear<D: AsFd>(&self, open: impl Fn(u32) -> Result<D, Errno>) {
         self.put_back(open);
         let mut state = self.state();
         let kept = state.by_watch.keys().next().copied().or(state.kept);
@@ -170,7 +172,7 @@ impl DirectoryTimes {
         };
     }
 
-    fn put_back(&self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) -> u64 {
+    fn put_back<D: AsFd>(&self, open: impl Fn(u32) -> Result<D, Errno>) -> u64 {
         self.take_events();
         self.settle_moves();
         self.state().is_restoring = true;
@@ -239,10 +241,19 @@ impl DirectoryTimes {
         let Some(watcher) = &self.watcher else { return };
         let mut buffer = vec![MaybeUninit::uninit(); EVENT_BUFFER];
         let mut reader = Reader::new(watcher, &mut buffer);
+        let mut taken_at_once = 0;
         // Ends with EAGAIN, once the queue is empty.
         while let Ok(event) = reader.next() {
             let name = event.file_name().map_or(&b""[..], |name| name.to_bytes());
             state.note(event.wd(), event.events(), event.cookie(), name);
+            taken_at_once += 1;
+            if reader.is_buffer_empty() {
+                // There was room for more: it was empty then.
+                if taken_at_once < SURELY_FIT {
+                    break;
+                }
+                taken_at_once = 0;
+            }
         }
     }
 

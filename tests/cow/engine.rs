@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::fs::{Mode, OFlags};
-use vhashify::cow::break_link::Breaker;
+use vhashify::cow::break_link::{Breaker, By};
 use vhashify::cow::link_group::Name;
 use vhashify::guest::{Guest, StoreLocation};
 use vhashify::sys::fault::Point;
@@ -37,21 +37,14 @@ fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let root = breaker.guest().root.as_fd();
     let found = rustix::fs::openat(root, path, flags, Mode::empty()).unwrap();
-    let Some(object) = breaker.object(found.as_fd()).unwrap() else {
+    let Some(object) = breaker.object(found.as_fd(), By::Name).unwrap() else {
         return Err("it is no object".to_owned());
     };
-    let turn = breaker.turn(
-        object.as_fd().try_clone_to_owned().map(inode).unwrap(),
-        std::process::id(),
-    );
+    let turn = breaker.turn(object.stamp().inode, std::process::id());
     breaker
         .break_link(&turn, object.as_fd(), Some(&name))
         .map(drop)
         .map_err(|(call, error)| format!("{call}: {error}"))
-}
-
-fn inode(file: std::os::fd::OwnedFd) -> u64 {
-    fs::File::from(file).metadata().unwrap().ino()
 }
 
 /// Three guests alike: `group` of four names in two directories, `single`, and one with attributes.

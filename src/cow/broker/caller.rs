@@ -15,6 +15,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2};
 use rustix::io::Errno;
@@ -42,13 +43,22 @@ pub struct Caller<'a> {
     pub roots: &'a Roots,
 }
 
-/// What a path leads to.
+/// What a call names.
 #[derive(Debug)]
-pub enum Place {
-    /// A file, as a place and not for reading.
-    File(OwnedFd),
+pub enum Named {
+    /// A path.
+    Path(Path),
     /// One of the caller's descriptors.
     Descriptor(i32),
+}
+
+/// A path as it stood in a caller's memory, below the root directory that the caller had then.
+#[derive(Debug)]
+pub struct Path {
+    root: Arc<OwnedFd>,
+    bytes: Vec<u8>,
+    /// Whether a symbolic link at its end is followed.
+    follows: bool,
 }
 
 /// How a path is resolved.
@@ -60,20 +70,45 @@ pub enum Way {
     Thorough,
 }
 
-impl Caller<'_> {
-    /// The file at a path of the caller's, resolved in this `way`.
+impl Path {
+    /// The file that it leads to now, as a place and not for reading.
     ///
     /// # Errors
     /// Whatever keeps it from being found. The call itself will meet the same, or knows better;
     /// `EAGAIN` where it cannot be told in this way.
-    pub fn resolve(
+    pub fn resolve(&self, way: Way) -> Result<OwnedFd, Errno> {
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        if !self.follows {
+            flags |= OFlags::NOFOLLOW;
+        }
+        let resolve = match way {
+            Way::Cached => ResolveFlags::IN_ROOT | ResolveFlags::CACHED,
+            Way::Thorough => ResolveFlags::IN_ROOT,
+        };
+        let path = OsStr::from_bytes(&self.bytes);
+        loop {
+            match openat2(&*self.root, path, flags, Mode::empty(), resolve) {
+                // A rename elsewhere made the kernel's check of `..` uncertain.
+                Err(Errno::AGAIN | Errno::INTR) if way == Way::Thorough => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Caller<'_> {
+    /// What a path says that stands at an address of its memory. `follows`: whether a symbolic link at its end is
+    /// followed; `may_be_empty`: whether no path is the descriptor `directory` itself.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read. The call itself will meet the same.
+    pub fn named(
         &self,
         directory: i32,
         path: u64,
         follows: bool,
         may_be_empty: bool,
-        way: Way,
-    ) -> Result<Place, Errno> {
+    ) -> Result<Named, Errno> {
         let path = if path == 0 && may_be_empty {
             Vec::new()
         } else {
@@ -82,12 +117,12 @@ impl Caller<'_> {
         if path.is_empty() {
             return match may_be_empty {
                 true if directory == libc::AT_FDCWD => Err(Errno::ISDIR),
-                true => Ok(Place::Descriptor(directory)),
+                true => Ok(Named::Descriptor(directory)),
                 false => Err(Errno::NOENT),
             };
         }
         if let Some(number) = descriptor_of(&path) {
-            return Ok(Place::Descriptor(number));
+            return Ok(Named::Descriptor(number));
         }
         let root = self.roots.root(self.notification.thread)?;
         let path = if path.starts_with(b"/") {
@@ -105,26 +140,25 @@ impl Caller<'_> {
                 .ok_or(Errno::XDEV)?;
             [below, path.as_slice()].join(b"/".as_slice())
         };
-        // What is found at a glance is answered at once or not at all: the kernel takes no answer to a call
-        // that has ended.
-        if way == Way::Thorough && !self.listener.still_waits(self.notification) {
-            return Err(Errno::SRCH);
-        }
-        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-        if !follows {
-            flags |= OFlags::NOFOLLOW;
-        }
-        let resolve = match way {
-            Way::Cached => ResolveFlags::IN_ROOT | ResolveFlags::CACHED,
-            Way::Thorough => ResolveFlags::IN_ROOT,
-        };
-        let path = OsStr::from_bytes(&path);
-        loop {
-            match openat2(&*root, path, flags, Mode::empty(), resolve) {
-                // A rename elsewhere made the kernel's check of `..` uncertain.
-                Err(Errno::AGAIN | Errno::INTR) if way == Way::Thorough => {}
-                other => return other.map(Place::File),
-            }
+        Ok(Named::Path(Path {
+            root,
+            bytes: path,
+            follows,
+        }))
+    }
+
+    /// Whether its call still waits. What was read of the thread before was then its caller's, and not of another
+    /// one that was given the same number since.
+    ///
+    /// What is found at a glance is answered without asking: the kernel takes no answer to a call that has ended.
+    ///
+    /// # Errors
+    /// `ESRCH` where it does not.
+    pub fn still_waits(&self) -> Result<(), Errno> {
+        if self.listener.still_waits(self.notification) {
+            Ok(())
+        } else {
+            Err(Errno::SRCH)
         }
     }
 
@@ -145,12 +179,7 @@ impl Caller<'_> {
     /// # Errors
     /// `ENOENT` where it has none of this number.
     pub fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
-        let place = self.open(&format!("fd/{number}"))?;
-        if self.listener.still_waits(self.notification) {
-            Ok(place)
-        } else {
-            Err(Errno::SRCH)
-        }
+        self.open(&format!("fd/{number}"))
     }
 
     /// Whether it can write through one of its descriptors: the mode of `/proc/T/fd/N` says how the file is

@@ -56,10 +56,10 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 
 use self::call::{Asked, asked, opened};
-use self::caller::{Caller, Place, Way};
+use self::caller::{Caller, Named, Path, Way};
 use self::root::Roots;
-use self::serve::Judge;
-use super::break_link::{Breaker, is_lack};
+use self::serve::{Judge, Reception};
+use super::break_link::{Breaker, By, Object, is_lack};
 use super::link_group::Name;
 use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification, Verdict};
@@ -103,24 +103,37 @@ impl Broker {
     fn path(
         &self,
         caller: &Caller<'_>,
+        path: &Path,
         is_linked: bool,
-        resolve: impl Fn() -> Result<Place, Errno>,
+        reception: &mut Reception<'_>,
     ) -> Result<Verdict, Errno> {
+        let glanced = path
+            .resolve(Way::Cached)
+            .and_then(|place| self.breaker.glance(place.as_fd(), By::Name));
+        let mut glanced = match glanced {
+            Ok(None) => return Ok(Verdict::Continue),
+            Ok(object) => object,
+            Err(errno) if may_be_told_later(errno) => None,
+            Err(errno) => return Err(errno),
+        };
+        reception.leave_to_another();
+        caller.still_waits()?;
         for _ in 0..MOST_LOOKS {
-            let place = match resolve()? {
-                Place::File(place) => place,
-                Place::Descriptor(number) => return self.descriptor(caller, number, false),
+            let object = match glanced.take() {
+                Some(object) => object,
+                None => match self.found(path)? {
+                    Some(object) => object,
+                    None => return Ok(Verdict::Continue),
+                },
             };
-            let Some((object, inode)) = self.shared(&place)? else {
-                return Ok(Verdict::Continue);
-            };
-            if !is_linked && !permission::may_change(caller, object.as_fd()) {
+            if !is_linked && !permission::may_change(caller, &object) {
                 return Ok(Verdict::Continue);
             }
+            let inode = object.stamp().inode;
             let turn = self.breaker.turn(inode, caller.notification.thread);
             // Another thread may have broken it while this one waited for its turn.
-            let name = match resolve() {
-                Ok(Place::File(again)) if inode_of(&again) == Some(inode) => {
+            let name = match path.resolve(Way::Thorough) {
+                Ok(again) if inode_of(&again) == Some(inode) => {
                     path_of(again.as_fd()).ok().map(|path| self.name_of(&path))
                 }
                 _ => continue,
@@ -142,13 +155,21 @@ impl Broker {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 return Ok(Verdict::Fail(errno));
             }
-            return Ok(match resolve()? {
-                Place::File(again) if inode_of(&again) == Some(inode) => Verdict::Fail(Errno::PERM),
-                _ => Verdict::Continue,
+            let again = path.resolve(Way::Thorough)?;
+            return Ok(if inode_of(&again) == Some(inode) {
+                Verdict::Fail(Errno::PERM)
+            } else {
+                Verdict::Continue
             });
         }
         // It is moved all the time.
         Ok(Verdict::Fail(Errno::BUSY))
+    }
+
+    /// The object that a path leads to.
+    fn found(&self, path: &Path) -> Result<Option<Object>, Errno> {
+        let place = path.resolve(Way::Thorough)?;
+        self.breaker.object(place.as_fd(), By::Name)
     }
 
     /// As [`path`](Self::path).
@@ -157,14 +178,28 @@ impl Broker {
         caller: &Caller<'_>,
         number: i32,
         is_lock: bool,
+        reception: &mut Reception<'_>,
     ) -> Result<Verdict, Errno> {
+        if caller.can_write_through(number) {
+            return Ok(Verdict::Continue);
+        }
         let place = caller.descriptor(number)?;
-        let Some(object) = self.breaker.object(place.as_fd())? else {
-            return Ok(Verdict::Continue);
+        let glanced = match self.breaker.glance(place.as_fd(), By::Descriptor) {
+            Ok(None) => return Ok(Verdict::Continue),
+            Ok(object) => object,
+            Err(errno) if may_be_told_later(errno) => None,
+            Err(errno) => return Err(errno),
         };
-        let Some(inode) = inode_of(&object) else {
-            return Ok(Verdict::Continue);
+        reception.leave_to_another();
+        caller.still_waits()?;
+        let object = match glanced {
+            Some(object) => object,
+            None => match self.breaker.object(place.as_fd(), By::Descriptor)? {
+                Some(object) => object,
+                None => return Ok(Verdict::Continue),
+            },
         };
+        let inode = object.stamp().inode;
         let processes = || (self.processes)();
         if is_lock && descriptor::is_held_elsewhere(caller, number, inode, processes()) {
             return Ok(Verdict::Fail(Errno::NOLCK));
@@ -204,71 +239,27 @@ impl Broker {
         let path = below.unwrap_or(path);
         Name::of(path.strip_prefix(b"/").unwrap_or(path))
     }
-
-    /// What is at a path, open, and its inode, where it is shared.
-    fn shared(&self, place: &OwnedFd) -> Result<Option<(OwnedFd, u64)>, Errno> {
-        if !self.breaker.may_have_two_names(place.as_fd()) {
-            return Ok(None);
-        }
-        let object = self.breaker.object(place.as_fd())?;
-        Ok(object.and_then(|object| {
-            let inode = inode_of(&object)?;
-            Some((object, inode))
-        }))
-    }
 }
 
 impl Judge for Broker {
-    fn glance(&self, listener: &Listener, notification: &Notification) -> Option<Verdict> {
-        let caller = Caller {
-            listener,
-            notification,
-            roots: &self.roots,
-        };
-        let found = match told(&caller) {
-            Asked::Nothing | Asked::Open2 { .. } => return Some(Verdict::Continue),
-            Asked::Unknown => return Some(Verdict::Fail(Errno::NOSYS)),
-            Asked::Descriptor { number, .. } => Ok(Place::Descriptor(number)),
-            Asked::Path {
-                directory,
-                path,
-                follows,
-                may_be_empty,
-                ..
-            } => caller.resolve(directory, path, follows, may_be_empty, Way::Cached),
-        };
-        let is_private = match found {
-            Ok(Place::File(place)) => {
-                let place = place.as_fd();
-                !self.breaker.may_have_two_names(place) || Breaker::is_unmarked(place)
-            }
-            Ok(Place::Descriptor(number)) if caller.can_write_through(number) => true,
-            Ok(Place::Descriptor(number)) => match caller.descriptor(number) {
-                // Also with one name, which the store has: the guest may have removed its own.
-                Ok(place) => {
-                    let place = place.as_fd();
-                    !self.breaker.may_be_object(place) || Breaker::is_unmarked(place)
-                }
-                Err(errno) => !is_lack(errno),
-            },
-            Err(errno) => !is_lack(errno) && !matches!(errno, Errno::AGAIN | Errno::INTR),
-        };
-        is_private.then_some(Verdict::Continue)
-    }
-
     /// Breaks what is to be broken for a call, and says what becomes of it.
-    fn judge(&self, listener: &Listener, notification: &Notification) -> Verdict {
+    fn judge(
+        &self,
+        listener: &Listener,
+        notification: &Notification,
+        reception: &mut Reception<'_>,
+    ) -> Verdict {
         let caller = Caller {
             listener,
             notification,
             roots: &self.roots,
         };
-        match told(&caller) {
-            Asked::Nothing | Asked::Open2 { .. } => Verdict::Continue,
-            Asked::Unknown => Verdict::Fail(Errno::NOSYS),
-            Asked::Descriptor { number, is_lock } => self
-                .descriptor(&caller, number, is_lock)
-                .unwrap_or_else(unfound),
+        let (named, is_lock, is_linked) = match told(&caller) {
+            Asked::Nothing | Asked::Open2 { .. } => return Verdict::Continue,
+            Asked::Unknown => return Verdict::Fail(Errno::NOSYS),
+            Asked::Descriptor { number, is_lock } => {
+                (Ok(Named::Descriptor(number)), is_lock, false)
+            }
             Asked::Path {
                 directory,
                 path,
@@ -276,13 +267,21 @@ impl Judge for Broker {
                 may_be_empty,
                 is_linked,
             } => {
-                let resolve =
-                    || caller.resolve(directory, path, follows, may_be_empty, Way::Thorough);
-                self.path(&caller, is_linked, resolve)
-                    .unwrap_or_else(unfound)
+                let named = caller.named(directory, path, follows, may_be_empty);
+                (named, false, is_linked)
             }
-        }
+        };
+        let judged = named.and_then(|named| match named {
+            Named::Path(path) => self.path(&caller, &path, is_linked, reception),
+            Named::Descriptor(number) => self.descriptor(&caller, number, is_lock, reception),
+        });
+        judged.unwrap_or_else(unfound)
     }
+}
+
+/// Whether an error of a glance says no more than that it takes longer to tell.
+fn may_be_told_later(errno: Errno) -> bool {
+    is_lack(errno) || matches!(errno, Errno::AGAIN | Errno::INTR)
 }
 
 /// What becomes of a call whose file is not found here. The call itself will not find it either, or its caller

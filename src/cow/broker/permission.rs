@@ -4,27 +4,24 @@
 //! This may only ever be too kind. Whoever is told "no" here goes on unbroken, and the kernel must
 //! refuse him: so any capability by which it could let him through counts, and so does an ACL.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use super::caller::Caller;
-use crate::sys::stamp::Stamp;
+use crate::cow::break_link::Object;
 
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER`, `CAP_SYS_ADMIN`, `CAP_SETFCAP`.
 const CHANGING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 21 | 1 << 31;
 
-/// Whether `caller` may be able to change `file`.
+/// Whether `caller` may be able to change `object`.
 #[must_use]
-pub fn may_change(caller: &Caller<'_>, file: BorrowedFd<'_>) -> bool {
-    let Some(status) = caller.tell("status") else {
-        return true;
-    };
-    let (Some(credentials), Ok(stamp)) = (Credentials::parse(&status), Stamp::of(file)) else {
+pub fn may_change(caller: &Caller<'_>, object: &Object) -> bool {
+    let told = caller.tell("status");
+    let Some(credentials) = told.and_then(|status| Credentials::parse(&status)) else {
         return true;
     };
     let has_acl = || {
         let mut none = [0; 0];
-        rustix::fs::fgetxattr(file.as_fd(), "system.posix_acl_access", &mut none).is_ok()
+        rustix::fs::fgetxattr(object, "system.posix_acl_access", &mut none).is_ok()
     };
+    let stamp = object.stamp();
     credentials.may_change(stamp.owner, stamp.group, stamp.mode) || has_acl()
 }
 

@@ -2,13 +2,13 @@
 //!
 //! Each listener has a few threads of its own. One of them waits for calls and answers at once what a
 //! glance tells: nearly all calls are about files that nobody shares. For one that takes longer it lets
-//! the next thread wait in its place: so no call is handed from thread to thread, none waits for another
-//! one's copy, and at most one is stuck where a call was given up in the instant of its reception. To wake
+//! the next thread wait in its place ([`Reception`]): so no call is handed from thread to thread, none waits for
+//! another one's copy, and at most one is stuck where a call was given up in the instant of its reception. To wake
 //! the next thread for each call instead would cost more than the answer.
 //! What is in hand at once is bounded by the threads; all else waits in the kernel, at its callers' cost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::io::Errno;
@@ -31,12 +31,34 @@ const FAILED: Verdict = Verdict::Fail(Errno::IO);
 
 /// Whoever says what becomes of the calls of a guest.
 pub trait Judge: Send + Sync {
-    /// What becomes of a call, where that can be said without reading from a disk, copying, or waiting for
-    /// somebody; else `None`. While it lasts no other call is received.
-    fn glance(&self, listener: &Listener, notification: &Notification) -> Option<Verdict>;
-
     /// Does what is to be done before a call goes on, and says whether it does.
-    fn judge(&self, listener: &Listener, notification: &Notification) -> Verdict;
+    ///
+    /// Before it reads from a disk, copies, or waits for somebody, it leaves the `reception` to another thread.
+    fn judge(
+        &self,
+        listener: &Listener,
+        notification: &Notification,
+        reception: &mut Reception<'_>,
+    ) -> Verdict;
+}
+
+/// The right to receive calls, which one thread has at a time.
+#[derive(Debug)]
+pub struct Reception<'a>(Option<MutexGuard<'a, ()>>);
+
+impl<'a> Reception<'a> {
+    fn take(first: &'a Mutex<()>) -> Self {
+        Self(Some(first.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Lets another thread receive the next call. This one comes back for it when it is done.
+    pub fn leave_to_another(&mut self) {
+        self.0 = None;
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 /// Lets every call go on: for a guest in which nothing can be broken.
@@ -44,11 +66,12 @@ pub trait Judge: Send + Sync {
 pub struct LetGo;
 
 impl Judge for LetGo {
-    fn glance(&self, _listener: &Listener, _notification: &Notification) -> Option<Verdict> {
-        Some(Verdict::Continue)
-    }
-
-    fn judge(&self, _listener: &Listener, _notification: &Notification) -> Verdict {
+    fn judge(
+        &self,
+        _listener: &Listener,
+        _notification: &Notification,
+        _reception: &mut Reception<'_>,
+    ) -> Verdict {
         Verdict::Continue
     }
 }
@@ -79,47 +102,24 @@ pub fn serve<J: Judge + ?Sized + 'static>(
 fn work<J: Judge + ?Sized>(broker: &J, listener: &Listener, first: &Mutex<()>) {
     obey_quotas();
     loop {
-        let received = {
-            let _turn = first.lock().unwrap_or_else(PoisonError::into_inner);
-            next_to_judge(broker, listener)
-        };
-        match received {
-            Ok(Some(notification)) => {
-                let verdict = unpanicking(|| broker.judge(listener, &notification));
-                answer(listener, &notification, verdict.unwrap_or(FAILED));
-            }
-            Ok(None) => return,
-            Err(errno) => {
-                tracing::error!(%errno, "the broker cannot receive calls");
-                return;
+        let mut reception = Reception::take(first);
+        while reception.is_held() {
+            let notification = match listener.receive() {
+                Ok(Some(notification)) => notification,
+                // No process has the filter any more.
+                Ok(None) => return,
+                Err(errno) => {
+                    tracing::error!(%errno, "the broker cannot receive calls");
+                    return;
+                }
+            };
+            let judge = AssertUnwindSafe(|| broker.judge(listener, &notification, &mut reception));
+            let verdict = catch_unwind(judge).unwrap_or(FAILED);
+            if let Err(errno) = listener.answer(&notification, verdict) {
+                tracing::error!(%errno, "the broker cannot answer");
             }
         }
     }
-}
-
-/// Answers calls until there is one for which a glance is not enough; `None` once no process has the
-/// filter any more.
-fn next_to_judge<J: Judge + ?Sized>(
-    broker: &J,
-    listener: &Listener,
-) -> Result<Option<Notification>, Errno> {
-    while let Some(notification) = listener.receive()? {
-        match unpanicking(|| broker.glance(listener, &notification)).unwrap_or(Some(FAILED)) {
-            Some(verdict) => answer(listener, &notification, verdict),
-            None => return Ok(Some(notification)),
-        }
-    }
-    Ok(None)
-}
-
-fn answer(listener: &Listener, notification: &Notification, verdict: Verdict) {
-    if let Err(errno) = listener.answer(notification, verdict) {
-        tracing::error!(%errno, "the broker cannot answer");
-    }
-}
-
-fn unpanicking<T>(judge: impl FnOnce() -> T) -> thread::Result<T> {
-    catch_unwind(AssertUnwindSafe(judge))
 }
 
 /// Gives up, for this thread, what lets root write over a quota: the copy is the guest's.
