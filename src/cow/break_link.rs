@@ -129,6 +129,29 @@ impl AsFd for Object {
     }
 }
 
+/// What can be told of a file at a glance.
+#[derive(Debug)]
+pub enum Glance {
+    /// It is no object.
+    Private,
+    /// It is one.
+    Object(Object),
+    /// It takes longer to tell.
+    Unsure,
+}
+
+impl Glance {
+    /// Where the file could not be found or opened.
+    #[must_use]
+    pub fn failed(errno: Errno) -> Self {
+        if is_lack(errno) || matches!(errno, Errno::AGAIN | Errno::INTR) {
+            Self::Unsure
+        } else {
+            Self::Private
+        }
+    }
+}
+
 /// The right to break the link to one object in a guest: what is found under it stays.
 #[derive(Debug)]
 pub struct Turn<'a> {
@@ -196,15 +219,12 @@ impl Breaker {
     }
 
     /// As [`object`](Self::object), without waiting for whoever has a lease on the file.
-    ///
-    /// # Errors
-    /// As there; `EAGAIN` and `EINTR` where it cannot be told so.
-    pub fn glance(&self, found: BorrowedFd<'_>, by: By) -> Result<Option<Object>, Errno> {
+    #[must_use]
+    pub fn glance(&self, found: BorrowedFd<'_>, by: By) -> Glance {
         match self.look(found, by, OFlags::NONBLOCK) {
-            Err(errno) if !is_lack(errno) && !matches!(errno, Errno::AGAIN | Errno::INTR) => {
-                Ok(None)
-            }
-            found => found,
+            Ok(Some(object)) => Glance::Object(object),
+            Ok(None) => Glance::Private,
+            Err(errno) => Glance::failed(errno),
         }
     }
 

@@ -59,7 +59,7 @@ use self::call::{Asked, asked, opened};
 use self::caller::{Caller, Named, Path, Way};
 use self::root::Roots;
 use self::serve::{Judge, Reception};
-use super::break_link::{Breaker, By, Object, is_lack};
+use super::break_link::{Breaker, By, Glance, Object, is_lack};
 use super::link_group::Name;
 use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification, Verdict};
@@ -107,14 +107,14 @@ impl Broker {
         is_linked: bool,
         reception: &mut Reception<'_>,
     ) -> Result<Verdict, Errno> {
-        let glanced = path
-            .resolve(Way::Cached)
-            .and_then(|place| self.breaker.glance(place.as_fd(), By::Name));
-        let mut glanced = match glanced {
-            Ok(None) => return Ok(Verdict::Continue),
-            Ok(object) => object,
-            Err(errno) if may_be_told_later(errno) => None,
-            Err(errno) => return Err(errno),
+        let glance = match path.resolve(Way::Cached) {
+            Ok(place) => self.breaker.glance(place.as_fd(), By::Name),
+            Err(errno) => Glance::failed(errno),
+        };
+        let mut glanced = match glance {
+            Glance::Private => return Ok(Verdict::Continue),
+            Glance::Object(object) => Some(object),
+            Glance::Unsure => None,
         };
         reception.leave_to_another();
         caller.still_waits()?;
@@ -185,10 +185,9 @@ impl Broker {
         }
         let place = caller.descriptor(number)?;
         let glanced = match self.breaker.glance(place.as_fd(), By::Descriptor) {
-            Ok(None) => return Ok(Verdict::Continue),
-            Ok(object) => object,
-            Err(errno) if may_be_told_later(errno) => None,
-            Err(errno) => return Err(errno),
+            Glance::Private => return Ok(Verdict::Continue),
+            Glance::Object(object) => Some(object),
+            Glance::Unsure => None,
         };
         reception.leave_to_another();
         caller.still_waits()?;
@@ -277,11 +276,6 @@ impl Judge for Broker {
         });
         judged.unwrap_or_else(unfound)
     }
-}
-
-/// Whether an error of a glance says no more than that it takes longer to tell.
-fn may_be_told_later(errno: Errno) -> bool {
-    is_lack(errno) || matches!(errno, Errno::AGAIN | Errno::INTR)
 }
 
 /// What becomes of a call whose file is not found here. The call itself will not find it either, or its caller
