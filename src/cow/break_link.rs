@@ -99,59 +99,6 @@ impl Born {
     }
 }
 
-/// How a call has come to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    /// By a name of the guest's.
-    Name,
-    /// By a descriptor that was opened before: the guest may have removed its name since.
-    Descriptor,
-}
-
-/// An object that a call has come to, open for reading.
-#[derive(Debug)]
-pub struct Object {
-    file: OwnedFd,
-    stamp: Stamp,
-}
-
-impl Object {
-    /// Its inode as it was seen.
-    #[must_use]
-    pub fn stamp(&self) -> &Stamp {
-        &self.stamp
-    }
-}
-
-impl AsFd for Object {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
-/// What can be told of a file at a glance.
-#[derive(Debug)]
-pub enum Glance {
-    /// It is no object.
-    Private,
-    /// It is one.
-    Object(Object),
-    /// It takes longer to tell.
-    Unsure,
-}
-
-impl Glance {
-    /// Where the file could not be found or opened.
-    #[must_use]
-    pub fn failed(errno: Errno) -> Self {
-        if is_lack(errno) || matches!(errno, Errno::AGAIN | Errno::INTR) {
-            Self::Unsure
-        } else {
-            Self::Private
-        }
-    }
-}
-
 /// The right to break the link to one object in a guest: what is found under it stays.
 #[derive(Debug)]
 pub struct Turn<'a> {
@@ -198,61 +145,11 @@ impl Breaker {
     /// guest. Else its link is to be broken first.
     #[must_use]
     pub fn may_be_linked(&self, turn: &Turn<'_>, object: BorrowedFd<'_>, number: i32) -> bool {
-        self.stamp(object)
-            .is_some_and(|stamp| stamp.link_count < MOST_LINKS)
+        Stamp::of(object).is_ok_and(|stamp| stamp.link_count < MOST_LINKS)
             && self
                 .groups
                 .new_names()
                 .expect(turn.inode, turn.thread, number)
-    }
-
-    /// Opens for reading what is an object that guests share, and `None` for anything else.
-    /// `found` is a place (`O_PATH`).
-    ///
-    /// # Errors
-    /// What keeps this process from opening it, as [`is_lack`] tells.
-    pub fn object(&self, found: BorrowedFd<'_>, by: By) -> Result<Option<Object>, Errno> {
-        match self.look(found, by, OFlags::empty()) {
-            Err(errno) if !is_lack(errno) => Ok(None),
-            found => found,
-        }
-    }
-
-    /// As [`object`](Self::object), without waiting for whoever has a lease on the file.
-    #[must_use]
-    pub fn glance(&self, found: BorrowedFd<'_>, by: By) -> Glance {
-        match self.look(found, by, OFlags::NONBLOCK) {
-            Ok(Some(object)) => Glance::Object(object),
-            Ok(None) => Glance::Private,
-            Err(errno) => Glance::failed(errno),
-        }
-    }
-
-    fn look(&self, found: BorrowedFd<'_>, by: By, more: OFlags) -> Result<Option<Object>, Errno> {
-        let least_links = match by {
-            // An object has another one in the store.
-            By::Name => 2,
-            By::Descriptor => 0,
-        };
-        let Some(stamp) = self
-            .stamp(found)
-            .filter(|stamp| stamp.link_count >= least_links)
-        else {
-            return Ok(None);
-        };
-        // Regular, and so it is for good: an inode does not change its type.
-        let file = nameless::open_again(found, OFlags::RDONLY | OFlags::NOATIME | more)?;
-        let is_marked = flags::read(file.as_fd()) == Ok(Flags::Marked);
-        Ok(is_marked.then_some(Object { file, stamp }))
-    }
-
-    /// Of a regular file of the guest's filesystem; nothing else is an object. No server is asked for it.
-    fn stamp(&self, found: BorrowedFd<'_>) -> Option<Stamp> {
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let looked = rustix::fs::statx(found, c"", flags, Stamp::MASK).ok()?;
-        let device = rustix::fs::makedev(looked.stx_dev_major, looked.stx_dev_minor);
-        let stamp = Stamp::from(looked);
-        (stamp.is_regular() && device == self.guest.device).then_some(stamp)
     }
 
     /// The private file that took the place of the object, where a descriptor was opened before.
@@ -491,12 +388,6 @@ impl Breaker {
     fn watchers(&self) -> MutexGuard<'_, Vec<DirectoryTimes>> {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a call failed for want of descriptors or memory, and not because of the file.
-#[must_use]
-pub fn is_lack(errno: Errno) -> bool {
-    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// Takes a killed run's replacement of `name` by the object back: the guest's own file is behind

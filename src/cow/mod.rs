@@ -6,6 +6,7 @@
 //!
 //! | file | what it is about |
 //! | --- | --- |
+//! | [`object`] | whether a file is an object |
 //! | [`break_link`] | one object, one guest: the copy in the place of every name |
 //! | [`link_group`] | which names those are |
 //! | [`new_names`] | which objects the guest gives more of them |
@@ -18,6 +19,7 @@ pub mod broker;
 pub mod containers;
 pub mod link_group;
 pub mod new_names;
+pub mod object;
 pub mod origin;
 
 use std::io;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::fs::{Mode, OFlags};
-use vhashify::cow::break_link::{Breaker, By};
+use vhashify::cow::break_link::Breaker;
 use vhashify::cow::link_group::Name;
+use vhashify::cow::object::{By, object};
 use vhashify::guest::{Guest, StoreLocation};
 use vhashify::sys::fault::Point;
 use vhashify::sys::lease::ignore_break_signal;
@@ -37,7 +38,8 @@ fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let root = breaker.guest().root.as_fd();
     let found = rustix::fs::openat(root, path, flags, Mode::empty()).unwrap();
-    let Some(object) = breaker.object(found.as_fd(), By::Name).unwrap() else {
+    let device = breaker.guest().device;
+    let Some(object) = object(found.as_fd(), device, By::Name).unwrap() else {
         return Err("it is no object".to_owned());
     };
     let turn = breaker.turn(object.stamp().inode, std::process::id());

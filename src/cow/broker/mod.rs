@@ -59,8 +59,9 @@ use self::call::{Asked, asked, opened};
 use self::caller::{Caller, Named, Path, Way};
 use self::root::Roots;
 use self::serve::{Judge, Reception};
-use super::break_link::{Breaker, By, Glance, Object, is_lack};
+use super::break_link::Breaker;
 use super::link_group::Name;
+use super::object::{By, Glance, Object, glance, is_lack, object};
 use crate::sys::beneath::path_of;
 use crate::sys::notification::{Listener, Notification, Verdict};
 use crate::sys::stamp::Stamp;
@@ -107,11 +108,11 @@ impl Broker {
         is_linked: bool,
         reception: &mut Reception<'_>,
     ) -> Result<Verdict, Errno> {
-        let glance = match path.resolve(Way::Cached) {
-            Ok(place) => self.breaker.glance(place.as_fd(), By::Name),
+        let glanced = match path.resolve(Way::Cached) {
+            Ok(place) => glance(place.as_fd(), self.device(), By::Name),
             Err(errno) => Glance::failed(errno),
         };
-        let mut glanced = match glance {
+        let mut glanced = match glanced {
             Glance::Private => return Ok(Verdict::Continue),
             Glance::Object(object) => Some(object),
             Glance::Unsure => None,
@@ -169,7 +170,12 @@ impl Broker {
     /// The object that a path leads to.
     fn found(&self, path: &Path) -> Result<Option<Object>, Errno> {
         let place = path.resolve(Way::Thorough)?;
-        self.breaker.object(place.as_fd(), By::Name)
+        object(place.as_fd(), self.device(), By::Name)
+    }
+
+    /// The guest's filesystem: nothing elsewhere is shared.
+    fn device(&self) -> u64 {
+        self.breaker.guest().device
     }
 
     /// As [`path`](Self::path).
@@ -184,7 +190,7 @@ impl Broker {
             return Ok(Verdict::Continue);
         }
         let place = caller.descriptor(number)?;
-        let glanced = match self.breaker.glance(place.as_fd(), By::Descriptor) {
+        let glanced = match glance(place.as_fd(), self.device(), By::Descriptor) {
             Glance::Private => return Ok(Verdict::Continue),
             Glance::Object(object) => Some(object),
             Glance::Unsure => None,
@@ -193,7 +199,7 @@ impl Broker {
         caller.still_waits()?;
         let object = match glanced {
             Some(object) => object,
-            None => match self.breaker.object(place.as_fd(), By::Descriptor)? {
+            None => match object(place.as_fd(), self.device(), By::Descriptor)? {
                 Some(object) => object,
                 None => return Ok(Verdict::Continue),
             },

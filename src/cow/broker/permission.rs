@@ -5,7 +5,7 @@
 //! refuse him: so any capability by which it could let him through counts, and so does an ACL.
 
 use super::caller::Caller;
-use crate::cow::break_link::Object;
+use crate::cow::object::Object;
 
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER`, `CAP_SYS_ADMIN`, `CAP_SETFCAP`.
 const CHANGING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 21 | 1 << 31;
