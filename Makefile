@@ -24,7 +24,7 @@ test: toolchain clang ## every test, on real guests and real ext4, XFS and Btrfs
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
 		mkfs.btrfs:btrfs-progs losetup:mount c++:g++ chromium \
 		ip:iproute2 rsync git ed script:bsdutils ps:procps setfacl:acl sqlite3 \
-		crun runc busybox:busybox-static
+		crun runc lxc-start:lxc busybox:busybox-static
 	$(CARGO) test --locked --features fault-injection
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
 	fixtures/fuzz.sh "$(TARGET)/fuzz" short

@@ -17,8 +17,8 @@
 //! Calls that the host's libseccomp does not know by name (`fchmodat2` before 2.5.5; `setxattrat`,
 //! `file_setattr`) cannot be made to wait. The guard refuses them.
 //!
-//! One table, written in two ways: for a guest of `vserver` ([`add`]), and for a container of any OCI runtime
-//! ([`oci_profile`]).
+//! One table, written in three ways: for a guest of `vserver` ([`add`]), for a container of any OCI runtime
+//! ([`oci_profile`]), and for one of LXC ([`lxc_profile`]).
 
 use serde_json::{Value, json};
 
@@ -178,6 +178,35 @@ pub fn oci_profile(socket: &str) -> Value {
     })
 }
 
+/// The seccomp profile of a container of LXC: what its own `common.seccomp` denies, and these calls wait. In the form
+/// of `lxc.container.conf(5)`, *seccomp configuration*, version 2.
+#[must_use]
+pub fn lxc_profile() -> String {
+    /// A container of LXC has one profile: this one takes the place of LXC's own.
+    const DENIED: &str = "2\n\
+        denylist\n\
+        reject_force_umount\n\
+        [all]\n\
+        kexec_load errno 1\n\
+        open_by_handle_at errno 1\n\
+        init_module errno 1\n\
+        finit_module errno 1\n\
+        delete_module errno 1\n";
+    let lines = rules().into_iter().flat_map(|rule| {
+        let only = rule.only.map_or(String::new(), |only| {
+            let Masked {
+                argument,
+                mask,
+                value,
+            } = only;
+            format!(" [{argument},{value:#x},SCMP_CMP_MASKED_EQ,{mask:#x}]")
+        });
+        let names = rule.names.iter();
+        names.map(move |name| format!("{name} notify{only}\n"))
+    });
+    std::iter::once(DENIED.to_owned()).chain(lines).collect()
+}
+
 fn portable(only: Masked) -> Value {
     match only.mask {
         u32::MAX => json!({ "index": only.argument, "value": only.value, "op": "SCMP_CMP_EQ" }),
@@ -204,7 +233,7 @@ fn waits(names: &[&str], only: Option<Value>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{conditions_of_open, oci_profile, rules};
+    use super::{conditions_of_open, lxc_profile, oci_profile, rules};
     use crate::cow::broker::call::{Asked, opened};
 
     #[test]
@@ -220,6 +249,21 @@ mod tests {
                 assert!(!waits, "a read: {flags:o}");
             }
         }
+    }
+
+    #[test]
+    fn an_lxc_profile_has_each_rule_on_a_line() {
+        let profile = lxc_profile();
+        assert!(profile.starts_with("2\ndenylist\n"));
+        let count: usize = rules().iter().map(|rule| rule.names.len()).sum();
+        let waiting: Vec<&str> = profile
+            .lines()
+            .filter(|line| line.contains(" notify"))
+            .collect();
+        assert_eq!(waiting.len(), count);
+        assert!(waiting.contains(&"linkat notify"));
+        assert!(waiting.contains(&"openat notify [2,0x1,SCMP_CMP_MASKED_EQ,0x83]"));
+        assert!(waiting.contains(&"fcntl notify [1,0x25,SCMP_CMP_MASKED_EQ,0xffffffff]"));
     }
 
     /// Whether a call with this argument waits by the profile, for a runtime that has the mask first, or

@@ -11,14 +11,12 @@
 //! ("function not implemented"). A successor watches the guest and cannot serve it; `status` says so,
 //! and a restart mends it.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+use rustix::net::{SendFlags, send};
 
 use super::error::Doing;
 use super::{LifecycleError, Running, StateDirectory};
@@ -117,16 +115,7 @@ pub fn connect(state: &StateDirectory) -> Result<UnixStream, LifecycleError> {
 /// # Errors
 /// The broker is dead, or has not taken it.
 pub fn hand_over(stream: &UnixStream, listener: BorrowedFd<'_>) -> std::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [listener];
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(
-        stream,
-        &[IoSlice::new(b"{}")],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    message::send(stream.as_fd(), b"{}", listener)?;
     let mut answer = [0; 1];
     std::io::Read::read_exact(&mut &*stream, &mut answer)
 }

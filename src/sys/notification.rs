@@ -31,12 +31,52 @@ pub struct Notification {
     pub arguments: [u64; 6],
 }
 
+impl Notification {
+    /// Bytes of a `struct seccomp_notif`.
+    pub const SIZE: usize = size_of::<Self>();
+
+    /// From the bytes that somebody else has received of the kernel.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
+        let (longs, _) = bytes.as_chunks::<8>();
+        let (ints, _) = bytes.as_chunks::<4>();
+        let long = |at: usize| u64::from_ne_bytes(longs[at]);
+        let int = |at: usize| u32::from_ne_bytes(ints[at]);
+        Self {
+            id: long(0),
+            thread: int(2),
+            flags: int(3),
+            number: int(4).cast_signed(),
+            architecture: int(5),
+            instruction_pointer: long(3),
+            arguments: std::array::from_fn(|argument| long(4 + argument)),
+        }
+    }
+}
+
 #[repr(C)]
 struct Response {
     id: u64,
     value: i64,
     error: i32,
     flags: u32,
+}
+
+impl Response {
+    fn new(id: u64, verdict: Verdict) -> Self {
+        /// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`.
+        const CONTINUE: u32 = 1;
+        let (error, flags) = match verdict {
+            Verdict::Continue => (0, CONTINUE),
+            Verdict::Fail(errno) => (-errno.raw_os_error(), 0),
+        };
+        Self {
+            id,
+            value: 0,
+            error,
+            flags,
+        }
+    }
 }
 
 #[repr(C)]
@@ -59,6 +99,28 @@ pub enum Verdict {
     Continue,
     /// It fails.
     Fail(Errno),
+}
+
+impl Verdict {
+    /// Bytes of a `struct seccomp_notif_resp`.
+    pub const SIZE: usize = size_of::<Response>();
+
+    /// The bytes with which somebody else is to answer the call `id`.
+    #[must_use]
+    pub fn to_bytes(self, id: u64) -> [u8; Self::SIZE] {
+        let Response {
+            id,
+            value,
+            error,
+            flags,
+        } = Response::new(id, self);
+        let mut bytes = [0; Self::SIZE];
+        bytes[..8].copy_from_slice(&id.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&value.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&error.to_ne_bytes());
+        bytes[20..].copy_from_slice(&flags.to_ne_bytes());
+        bytes
+    }
 }
 
 /// The descriptor on which calls of a filter arrive.
@@ -87,6 +149,11 @@ impl AsFd for Listener {
 /// The first release of Linux whose `SECCOMP_IOCTL_NOTIF_RECV` ends, with `ENOENT`, once no process has the
 /// filter any more (`recv_wait_event`, kernel/seccomp.c).
 const TELLS_ITS_END: (u32, u32) = (6, 11);
+
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// Whether a kernel's release (`6.12.48+deb13-amd64`) is this one or a later one.
 fn is_at_least(release: &[u8], least: (u32, u32)) -> bool {
@@ -121,10 +188,6 @@ impl Listener {
     /// # Errors
     /// What `ioctl(2)` lists; a call that was given up meanwhile is no error.
     pub fn receive(&self) -> Result<Option<Notification>, Errno> {
-        const NOW: Timespec = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
         /// `_IOWR('!', 0, struct seccomp_notif)`.
         const RECV: Opcode = opcode::read_write::<Notification>(b'!', 0);
         loop {
@@ -148,6 +211,12 @@ impl Listener {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Whether no process has the filter any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.is_over(Some(&NOW)).unwrap_or(true)
     }
 
     /// Waits, at most for `limit`, until there is a call or can be none any more, and says whether the latter is so.
@@ -182,18 +251,7 @@ impl Listener {
     pub fn answer(&self, notification: &Notification, verdict: Verdict) -> Result<(), Errno> {
         /// `_IOWR('!', 1, struct seccomp_notif_resp)`.
         const SEND: Opcode = opcode::read_write::<Response>(b'!', 1);
-        /// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`.
-        const CONTINUE: u32 = 1;
-        let (error, flags) = match verdict {
-            Verdict::Continue => (0, CONTINUE),
-            Verdict::Fail(errno) => (-errno.raw_os_error(), 0),
-        };
-        let mut response = Response {
-            id: notification.id,
-            value: 0,
-            error,
-            flags,
-        };
+        let mut response = Response::new(notification.id, verdict);
         // SAFETY: the opcode takes a `struct seccomp_notif_resp`, which `Response` is, field by field.
         let call = unsafe { Updater::<SEND, Response>::new(&mut response) };
         // SAFETY: the kernel reads the structure and nothing else.
@@ -238,7 +296,31 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use super::{TELLS_ITS_END, is_at_least};
+    use rustix::io::Errno;
+
+    use super::{Notification, TELLS_ITS_END, Verdict, is_at_least};
+
+    #[test]
+    fn bytes_are_those_of_the_kernels_structures() {
+        let mut bytes = [0; Notification::SIZE];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::try_from(at).unwrap();
+        }
+        let of = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
+        let read = Notification::from_bytes(&bytes);
+        // SAFETY: a structure of integers without padding has no bytes that are not initialised.
+        let same: [u8; Notification::SIZE] = unsafe { std::mem::transmute(read) };
+        assert_eq!(same, bytes);
+        assert_eq!((read.id, read.arguments[5]), (of(0), of(72)));
+        let gone = Verdict::Fail(Errno::NOSPC).to_bytes(7);
+        assert_eq!(gone[..8], 7_u64.to_ne_bytes());
+        assert_eq!(gone[16..20], (-28_i32).to_ne_bytes());
+        assert_eq!(gone[20..], [0; 4]);
+        assert_eq!(
+            Verdict::Continue.to_bytes(7)[16..],
+            [0, 0, 0, 0, 1, 0, 0, 0]
+        );
+    }
 
     #[test]
     fn releases_are_told_apart_by_their_numbers() {

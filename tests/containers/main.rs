@@ -1,10 +1,11 @@
-//! `vserver broker` with the runtimes themselves: containers of crun and runc that share all their files
+//! `vserver broker` with the runtimes themselves: containers of crun, runc and LXC that share all their files
 //! and write to them.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`place`] | a store, root directories that share everything, and a broker that runs |
 //! | [`oci`] | crun and runc |
+//! | [`lxc`] | LXC |
 //! | [`sharing`] | what a container does to shared files, and what must come of it |
 //! | [`messages`] | what no runtime sends |
 //! | [`sockets`] | where the broker listens, and where it must not |
@@ -15,6 +16,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod lxc;
 mod messages;
 mod oci;
 mod place;

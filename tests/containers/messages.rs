@@ -10,8 +10,13 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::io::read;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, sendmsg, socket_with,
+};
 use rustix::pipe::pipe;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;
 use vhashify::context::notify;
 use vhashify::sys::process::load_filter;
@@ -62,6 +67,47 @@ fn is_refused(broker: &Broker, lines: &mut usize, idle: usize, words: &str) {
     let new: Vec<&str> = said.lines().skip(*lines).collect();
     assert!(new.len() == 1 && new[0].contains(words), "{words}: {new:?}");
     *lines += 1;
+}
+
+#[test]
+fn what_lxc_does_not_send_is_refused_and_nothing_of_it_is_kept() {
+    let place = Place::new(Kind::Ext4);
+    let broker = place.broker();
+    let (idle, mut lines) = (broker.descriptors(), broker.said().lines().count());
+    let listener = listener();
+    // A call of this process, which has no filter: structures of 80 and 24 bytes, and no cookie.
+    let mut whole = vec![0; 32 + 80 + 24];
+    whole[12..16].copy_from_slice(&std::process::id().to_ne_bytes());
+    whole[16..20].copy_from_slice(&[80, 0, 24, 0]);
+    let file = File::open("/dev/null").unwrap();
+    for (message, descriptors, words) in [
+        (&b"hello"[..], &[listener][..], "no call that LXC's monitor"),
+        (&whole[..135], &[listener], "no call that LXC's monitor"),
+        (&[0; 200], &[listener], "no call that LXC's monitor"),
+        (&[0xff; 200], &[listener], "no call that LXC's monitor"),
+        (&whole, &[], "is a listener"),
+        (&whole, &[file.as_fd()], "is a listener"),
+        (&whole, &[file.as_fd(), listener], "has no filter"),
+    ] {
+        let kind = SocketType::SEQPACKET;
+        let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        connect(&socket, &SocketAddrUnix::new(&broker.lxc).unwrap()).unwrap();
+        send(socket.as_fd(), message, descriptors);
+        is_refused(&broker, &mut lines, idle, words);
+        assert_eq!(read(&socket, &mut [0; 1]), Ok(0), "no answer");
+    }
+    // A monitor that ends before there is a container, and what is none.
+    let mut ends = std::process::Command::new("sleep")
+        .arg("0.2")
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&ends);
+    let monitor = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let said = state(&["vhashifyLxcMonitorFd"], pid.as_raw_pid().into());
+    let stream = UnixStream::connect(&broker.oci).unwrap();
+    send(stream.as_fd(), &said, &[monitor.as_fd()]);
+    ends.wait().unwrap();
+    is_refused(&broker, &mut lines, idle, "has ended");
 }
 
 #[test]

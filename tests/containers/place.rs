@@ -94,14 +94,17 @@ pub fn vserver() -> Command {
 pub struct Broker {
     pub child: Child,
     pub oci: PathBuf,
+    pub lxc: PathBuf,
     said: PathBuf,
 }
 
 impl Broker {
     pub fn start(place: &Path, options: &[&Path]) -> Self {
-        let [oci, said, told] = ["oci", "said", "told"].map(|name| place.join(name));
+        let names = ["oci", "lxc.proxy", "said", "told"];
+        let [oci, lxc, said, told] = names.map(|name| place.join(name));
         let mut broker = vserver();
         broker.arg("broker").arg("--socket").arg(&oci);
+        broker.arg("--lxc-socket").arg(&lxc);
         let errors = fs::File::create(&said).unwrap();
         broker
             .args(options)
@@ -113,9 +116,14 @@ impl Broker {
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "{}", fs::read_to_string(&said).unwrap());
             let told = fs::read_to_string(&told).unwrap();
-            told.ends_with('\n')
+            told.lines().count() == 2 && told.ends_with('\n')
         });
-        Self { child, oci, said }
+        Self {
+            child,
+            oci,
+            lxc,
+            said,
+        }
     }
 
     /// What it printed on standard error.

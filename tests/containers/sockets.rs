@@ -124,6 +124,19 @@ fn what_makes_no_sense_is_refused_in_one_line() {
                 "oci",
                 "--destination",
                 "hash",
+                "--lxc-socket",
+                "hash",
+            ],
+            1,
+            "is no socket",
+        ),
+        (&["--socket", "oci", "--lxc-hook"], 1, "not called by LXC"),
+        (
+            &[
+                "--socket",
+                "oci",
+                "--destination",
+                "hash",
                 "--destination",
                 "hash",
             ],
@@ -134,7 +147,13 @@ fn what_makes_no_sense_is_refused_in_one_line() {
         let said = refused(place.path(), arguments, status);
         assert!(said.contains(words), "{said}");
     }
-    for arguments in [&[][..], &["--print-profile"], &["web"]] {
+    for arguments in [
+        &[][..],
+        &["--print-profile"],
+        &["--socket", "oci", "--print-profile=docker"],
+        &["--socket", "oci", "words"],
+        &["web"],
+    ] {
         let done = vserver().arg("broker").args(arguments).output().unwrap();
         assert_ne!(done.status.code(), Some(0), "{arguments:?}");
     }

@@ -3,19 +3,22 @@
 //! It has options and no guest, so that a guest may be called `broker`, too: its commands are words.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use rustix::net::SocketType;
 
 use super::args::Common;
 use super::command::{FAILED, complain, say, start_tracing};
 use crate::config::ConfigTree;
 use crate::context::notify;
 use crate::cow::containers::Containers;
-use crate::cow::containers::attend::attend;
+use crate::cow::containers::attend::{Protocol, attend};
+use crate::cow::containers::lxc_hook::{self, HookError};
 use crate::cow::containers::socket::Socket;
+use crate::display::Shown;
 use crate::guest::{StoreLocation, check_layout};
 use crate::sys::lease::ignore_break_signal;
 use crate::sys::process::signals_as_descriptor;
@@ -30,9 +33,10 @@ const EXAMPLES: &str = "\
 Examples:
   vserver broker --socket /run/vhashify/oci --destination /vservers/.hash
   vserver broker --socket /run/vhashify/oci --print-profile
+  vserver broker --socket /run/vhashify/oci --lxc-socket /run/vhashify/lxc
 
-Exit status: 0 ended by SIGTERM or SIGINT; 1 the socket cannot be made;
-2 usage or configuration.";
+Exit status: 0 ended by SIGTERM or SIGINT; 1 a socket cannot be made or
+reached; 2 usage or configuration.";
 
 #[derive(Debug, Parser)]
 #[command(name = "vserver", version, max_term_width = 80)]
@@ -45,7 +49,7 @@ struct Arguments {
 enum Command {
     /// Give containers that others start their own copy of what they change
     ///
-    /// For guests of runc, crun and youki that were unified, with vhashify
+    /// For guests of runc, crun, youki and LXC that were unified, with vhashify
     /// --manually for example: before one of them changes a shared file, it gets
     /// its own copy, as guests of vserver do. Runs until SIGTERM or SIGINT.
     #[command(name = NAME, after_help = EXAMPLES)]
@@ -59,13 +63,31 @@ struct Options {
     /// Serve OCI runtimes here: the listenerPath of a container's linux.seccomp
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
+    /// Serve LXC here, too: its lxc.seccomp.notify.proxy, without "unix:"
+    #[arg(long, value_name = "PATH")]
+    lxc_socket: Option<PathBuf>,
     /// A store of what containers share; once for each filesystem [default: those of
     /// the configuration]
     #[arg(long, value_name = "STORE")]
     destination: Vec<PathBuf>,
-    /// Print the linux.seccomp that a container's config.json needs, and end
-    #[arg(long, conflicts_with = "destination")]
-    print_profile: bool,
+    /// Print the profile that a container needs, and end: linux.seccomp of an OCI
+    /// runtime's config.json, or with =lxc what lxc.seccomp.profile names
+    #[arg(long, value_name = "FOR", conflicts_with_all = ["destination", "lxc_socket"])]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "oci")]
+    print_profile: Option<Profile>,
+    /// Tell the broker that LXC starts a container, and end: for lxc.hook.pre-start
+    #[arg(long, conflicts_with_all = ["destination", "lxc_socket", "print_profile"])]
+    lxc_hook: bool,
+    /// What LXC adds to the words of a hook
+    #[arg(hide = true, requires = "lxc_hook")]
+    hook: Vec<String>,
+}
+
+/// Whose profile is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Profile {
+    Oci,
+    Lxc,
 }
 
 /// Why it ends without having served.
@@ -83,10 +105,11 @@ pub fn run(name: OsString, arguments: impl Iterator<Item = OsString>) -> ExitCod
     let Command::Broker(options) =
         Arguments::parse_from(typed.into_iter().chain(arguments)).command;
     start_tracing(&options.common);
-    let done = if options.print_profile {
-        let profile = notify::oci_profile(&options.socket.to_string_lossy());
-        say(&serde_json::to_string_pretty(&profile).unwrap_or_default());
+    let done = if let Some(profile) = options.print_profile {
+        print(profile, &options.socket);
         Ok(())
+    } else if options.lxc_hook {
+        announce(&options)
     } else {
         serve(&options)
     };
@@ -97,6 +120,24 @@ pub fn run(name: OsString, arguments: impl Iterator<Item = OsString>) -> ExitCod
             status
         }
     })
+}
+
+fn print(profile: Profile, socket: &Path) {
+    match profile {
+        Profile::Oci => {
+            let profile = notify::oci_profile(&socket.to_string_lossy());
+            say(&serde_json::to_string_pretty(&profile).unwrap_or_default());
+        }
+        Profile::Lxc => say(notify::lxc_profile().trim_end()),
+    }
+}
+
+fn announce(options: &Options) -> Result<(), Failure> {
+    // Beside it hooks of version 0 get words, of which the first is the same.
+    std::env::var("LXC_NAME")
+        .map_err(|_| HookError::NotCalled)
+        .and_then(|name| lxc_hook::announce(&options.socket, &name))
+        .map_err(|error| Failure(error.to_string(), FAILED))
 }
 
 fn serve(options: &Options) -> Result<(), Failure> {
@@ -112,13 +153,22 @@ fn serve(options: &Options) -> Result<(), Failure> {
     ignore_break_signal();
     let signals = signals_as_descriptor(&[libc::SIGTERM, libc::SIGINT])
         .map_err(|error| Failure(format!("signals cannot be received: {error}"), FAILED))?;
-    let socket = Socket::listen(&options.socket);
-    let socket = socket.map_err(|error| Failure(error.to_string(), FAILED))?;
-    if !options.common.silent {
-        let path = crate::display::Shown::path(socket.path());
-        say(&format!("containers are served at {path}"));
+    let listen = |path: &Path, kind| {
+        Socket::listen(path, kind).map_err(|error| Failure(error.to_string(), FAILED))
+    };
+    let oci = listen(&options.socket, SocketType::STREAM)?;
+    let mut sockets = vec![(oci, Protocol::Oci)];
+    if let Some(path) = &options.lxc_socket {
+        let lxc = listen(path, SocketType::SEQPACKET)?;
+        sockets.push((lxc, Protocol::LxcProxy));
     }
-    attend(&socket, &Arc::new(Containers::new(stores)), &signals);
+    if !options.common.silent {
+        for (socket, _) in &sockets {
+            let path = Shown::path(socket.path());
+            say(&format!("containers are served at {path}"));
+        }
+    }
+    attend(&sockets, &Arc::new(Containers::new(stores)), &signals);
     Ok(())
 }
 

@@ -113,8 +113,7 @@ fn work<J: Judge + ?Sized>(broker: &J, listener: &Listener, first: &Mutex<()>) {
                     return;
                 }
             };
-            let judge = AssertUnwindSafe(|| broker.judge(listener, &notification, &mut reception));
-            let verdict = catch_unwind(judge).unwrap_or(FAILED);
+            let verdict = judged(broker, listener, &notification, &mut reception);
             if let Err(errno) = listener.answer(&notification, verdict) {
                 tracing::error!(%errno, "the broker cannot answer");
             }
@@ -122,8 +121,27 @@ fn work<J: Judge + ?Sized>(broker: &J, listener: &Listener, first: &Mutex<()>) {
     }
 }
 
+fn judged<J: Judge + ?Sized>(
+    broker: &J,
+    listener: &Listener,
+    notification: &Notification,
+    reception: &mut Reception<'_>,
+) -> Verdict {
+    let judge = AssertUnwindSafe(|| broker.judge(listener, notification, reception));
+    catch_unwind(judge).unwrap_or(FAILED)
+}
+
+/// Judges a call that somebody else has received and will answer.
+pub fn judge_for_another<J: Judge + ?Sized>(
+    broker: &J,
+    listener: &Listener,
+    notification: &Notification,
+) -> Verdict {
+    judged(broker, listener, notification, &mut Reception(None))
+}
+
 /// Gives up, for this thread, what lets root write over a quota: the copy is the guest's.
-fn obey_quotas() {
+pub fn obey_quotas() {
     if let Ok(had) = capabilities(None) {
         let sets = CapabilitySets {
             effective: had.effective.difference(CapabilitySet::SYS_RESOURCE),

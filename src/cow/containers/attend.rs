@@ -9,46 +9,80 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::socket::Socket;
-use super::{Containers, oci};
+use super::{Containers, lxc_proxy, oci};
 use crate::cow::broker::serve::STACK;
 use crate::display::Shown;
 use crate::sys::process::next_signal;
 
-/// Messages that are received at once; others wait to be accepted.
-const MOST_MESSAGES: usize = 256;
+/// What is spoken on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// A connection is one message.
+    Oci,
+    /// A connection lasts as long as a container.
+    LxcProxy,
+}
+
+impl Protocol {
+    /// Connections that are attended at once; others wait to be accepted.
+    fn most(self) -> usize {
+        match self {
+            Self::Oci => 256,
+            Self::LxcProxy => 4096,
+        }
+    }
+}
+
+/// A socket, what is spoken there, and how many connections are attended.
+struct Attended<'a> {
+    socket: &'a Socket,
+    protocol: Protocol,
+    connections: Arc<()>,
+}
 
 /// Serves containers until a signal can be read of `signals`. Those that are served then are so no more
 /// when this process ends.
-pub fn attend(socket: &Socket, containers: &Arc<Containers>, signals: &OwnedFd) {
-    let receiving = Arc::new(());
+pub fn attend(sockets: &[(Socket, Protocol)], containers: &Arc<Containers>, signals: &OwnedFd) {
+    let attended: Vec<Attended<'_>> = sockets
+        .iter()
+        .map(|(socket, protocol)| Attended {
+            socket,
+            protocol: *protocol,
+            connections: Arc::new(()),
+        })
+        .collect();
     loop {
-        let mut waited = [
-            PollFd::new(signals, PollFlags::IN),
-            PollFd::new(socket, PollFlags::IN),
-        ];
+        let mut waited = vec![PollFd::new(signals, PollFlags::IN)];
+        waited.extend(
+            attended
+                .iter()
+                .map(|one| PollFd::new(one.socket, PollFlags::IN)),
+        );
         match poll(&mut waited, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => {
-                tracing::error!(%errno, "the socket cannot be waited for");
+                tracing::error!(%errno, "the sockets cannot be waited for");
                 return;
             }
         }
         if !waited[0].revents().is_empty() && next_signal(signals).is_some() {
             return;
         }
-        if waited[1].revents().is_empty() {
-            continue;
+        for (one, waited) in attended.iter().zip(&waited[1..]) {
+            if waited.revents().is_empty() {
+                continue;
+            }
+            if Arc::strong_count(&one.connections) > one.protocol.most() {
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+            accept(one, containers);
         }
-        if Arc::strong_count(&receiving) > MOST_MESSAGES {
-            thread::sleep(Duration::from_millis(100));
-            continue;
-        }
-        accept(socket, containers, Arc::clone(&receiving));
     }
 }
 
-fn accept(socket: &Socket, containers: &Arc<Containers>, counted: Arc<()>) {
-    let connection = match socket.accept() {
+fn accept(attended: &Attended<'_>, containers: &Arc<Containers>) {
+    let connection = match attended.socket.accept() {
         Ok(connection) => connection,
         // It has gone again.
         Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
@@ -58,9 +92,14 @@ fn accept(socket: &Socket, containers: &Arc<Containers>, counted: Arc<()>) {
             return;
         }
     };
-    let (containers, path) = (Arc::clone(containers), socket.path().to_path_buf());
+    let (containers, path) = (Arc::clone(containers), attended.socket.path().to_path_buf());
+    let (counted, protocol) = (Arc::clone(&attended.connections), attended.protocol);
     let work = move || {
-        if let Err(error) = oci::attend(connection.as_fd(), &containers) {
+        let done = match protocol {
+            Protocol::Oci => oci::attend(connection.as_fd(), &containers),
+            Protocol::LxcProxy => lxc_proxy::attend(connection.as_fd(), &containers),
+        };
+        if let Err(error) = done {
             tracing::warn!("a message to {} is refused: {error}", Shown::path(&path));
         }
         drop(counted);

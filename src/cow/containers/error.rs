@@ -42,6 +42,19 @@ pub enum Unserved {
         "no descriptor that came with it is a listener of seccomp; give a call of the container's filter the action SCMP_ACT_NOTIFY"
     )]
     NoListener,
+    /// It is no message of LXC's monitor.
+    #[error(
+        "it is no call that LXC's monitor has received; name this socket as lxc.seccomp.notify.proxy only"
+    )]
+    NotProxied,
+    /// A container of LXC does not come to load its filter.
+    #[error(
+        "the container that LXC's monitor {process} starts has loaded no filter with calls that wait for {} s; give it the profile that --print-profile=lxc prints", super::lxc_hook::PATIENCE.as_secs()
+    )]
+    NoFilterYet {
+        /// The monitor.
+        process: i32,
+    },
     /// The process has ended.
     #[error("its process {process} has ended, or is in another PID namespace than this program")]
     Gone {

@@ -1,4 +1,4 @@
-//! Copy on write for containers that others start: runc, crun and youki.
+//! Copy on write for containers that others start: runc, crun, youki and LXC.
 //!
 //! ```text
 //! the runtime loads the container's filter ─ connects ─ sends the listener, and which process it is of
@@ -10,6 +10,8 @@
 //! | [`socket`] | the socket: made at once, nobody else's, gone afterwards |
 //! | [`attend`] | accepts connections until it is told to end |
 //! | [`oci`] | what an OCI runtime sends (`config-linux.md` of the runtime specification, *seccomp*) |
+//! | [`lxc_hook`] | how the broker has the listener of a container of LXC before that can do anything |
+//! | [`lxc_proxy`] | the calls that LXC's monitor receives and asks about |
 //! | [`root`] | the root directory of a container's process |
 //! | [`error`] | why a message is refused |
 //!
@@ -31,6 +33,8 @@
 
 pub mod attend;
 pub mod error;
+pub mod lxc_hook;
+pub mod lxc_proxy;
 pub mod oci;
 pub mod root;
 pub mod socket;

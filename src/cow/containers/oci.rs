@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Deserialize;
 
-use super::Containers;
 use super::error::Unserved;
+use super::{Containers, lxc_hook};
 use crate::cow::broker::message::{MOST_DESCRIPTORS, receive};
 use crate::cow::broker::serve::{THREADS_OF_COMMAND, THREADS_OF_INIT, serve};
 use crate::sys::notification::Listener;
@@ -28,6 +28,8 @@ const PIECE: usize = 64 << 10;
 
 /// The name of the listener among the descriptors.
 const LISTENER: &str = "seccompFd";
+/// What stands in its place where the listener is still to come: the monitor of a container of LXC.
+pub const MONITOR: &str = "vhashifyLxcMonitorFd";
 
 /// The fields that count of `ContainerProcessState`.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
@@ -51,14 +53,20 @@ pub fn attend(connection: BorrowedFd<'_>, containers: &Containers) -> Result<(),
     let Some((said, mut descriptors)) = message(connection)? else {
         return Ok(());
     };
-    let place = said.fds.iter().position(|name| name == LISTENER);
-    let listener = place.filter(|&place| place < descriptors.len());
-    let listener = descriptors.swap_remove(listener.ok_or(Unserved::NoListener)?);
+    let mut take = |name: &str| {
+        let place = said.fds.iter().position(|fd| fd == name)?;
+        (place < descriptors.len()).then(|| descriptors.swap_remove(place))
+    };
+    let (process, listener) = match (take(LISTENER), take(MONITOR)) {
+        (Some(listener), _) => (said.pid, listener),
+        (None, Some(monitor)) => lxc_hook::await_listener(&monitor, said.pid)?,
+        (None, None) => return Err(Unserved::NoListener),
+    };
     drop(descriptors);
     if !Listener::is_one(listener.as_fd()) {
         return Err(Unserved::NoListener);
     }
-    let chosen = containers.choose(said.pid, &said.state.id)?;
+    let chosen = containers.choose(process, &said.state.id)?;
     let threads = if chosen.is_first {
         THREADS_OF_INIT
     } else {

@@ -70,7 +70,8 @@ impl Root {
     }
 }
 
-fn has_ended(process: &OwnedFd) -> bool {
+/// Whether a process has ended, by its pidfd.
+pub(super) fn has_ended(process: &OwnedFd) -> bool {
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,

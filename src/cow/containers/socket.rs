@@ -70,11 +70,11 @@ pub enum SocketError {
 }
 
 impl Socket {
-    /// Makes one that listens at `path`.
+    /// Makes one of this `kind` that listens at `path`.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn listen(path: &Path) -> Result<Self, SocketError> {
+    pub fn listen(path: &Path, kind: SocketType) -> Result<Self, SocketError> {
         let failed = |call: &'static str| {
             move |errno: Errno| SystemError::new(call, path, std::io::Error::from(errno))
         };
@@ -90,8 +90,8 @@ impl Socket {
         let parent = parent.unwrap_or(Path::new("."));
         let directory = open_place(parent)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(failed("socket"))?;
+        let socket =
+            socket_with(AddressFamily::UNIX, kind, flags, None).map_err(failed("socket"))?;
         // What is bound gets the mode that the socket has, so that it never has another.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("chmod"))?;
         let temporary = Temporary {
