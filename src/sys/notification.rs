@@ -219,6 +219,13 @@ impl Listener {
         self.is_over(Some(&NOW)).unwrap_or(true)
     }
 
+    /// Whether there is a call to be received, or comes within `limit`.
+    #[must_use]
+    pub fn has_call(&self, limit: &Timespec) -> bool {
+        let mut waited = [PollFd::new(&self.descriptor, PollFlags::IN)];
+        poll(&mut waited, Some(limit)).is_ok() && waited[0].revents().contains(PollFlags::IN)
+    }
+
     /// Waits, at most for `limit`, until there is a call or can be none any more, and says whether the latter is so.
     fn is_over(&self, limit: Option<&Timespec>) -> Result<bool, Errno> {
         let mut waited = [PollFd::new(&self.descriptor, PollFlags::IN)];

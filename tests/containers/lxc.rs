@@ -126,6 +126,18 @@ enum By {
     Command,
 }
 
+impl Container<'_> {
+    /// Its monitor hears commands: it does not wait for a call that the broker has received.
+    fn stop(self) {
+        let mut stop = Command::new("timeout");
+        stop.arg("20")
+            .arg("lxc-stop")
+            .args(self.command("lxc-stop").get_args());
+        let done = output(stop.arg("--kill"));
+        assert!(done.status.success(), "{done:?}");
+    }
+}
+
 impl Drop for Container<'_> {
     fn drop(&mut self) {
         drop(self.command("lxc-stop").arg("--kill").output());
@@ -157,6 +169,8 @@ fn with(kind: Kind, by: By) {
             2,
             "one for each container: {said}"
         );
+        web.stop();
+        mail.stop();
     }
     wait_until("nothing of them is left", || broker.descriptors() == idle);
 }
@@ -191,6 +205,7 @@ fn inv4_a_container_of_lxc_is_served_by_the_next_broker() {
     let own = fs::read(web.root.join("d/single")).unwrap();
     assert_eq!(own, [&before[..], b"moremore"].concat());
     assert_eq!(fs::read(&other).unwrap(), before);
+    web.stop();
 }
 
 #[test]

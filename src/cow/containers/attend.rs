@@ -14,23 +14,17 @@ use crate::cow::broker::serve::STACK;
 use crate::display::Shown;
 use crate::sys::process::next_signal;
 
+/// Connections to a socket that are attended at once; others wait to be accepted. One of a runtime is a message, one
+/// of LXC lasts as long as its container.
+const MOST_CONNECTIONS: usize = 4096;
+
 /// What is spoken on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// A connection is one message.
+    /// What OCI runtimes and LXC's hook send.
     Oci,
-    /// A connection lasts as long as a container.
+    /// What LXC's monitors ask.
     LxcProxy,
-}
-
-impl Protocol {
-    /// Connections that are attended at once; others wait to be accepted.
-    fn most(self) -> usize {
-        match self {
-            Self::Oci => 256,
-            Self::LxcProxy => 4096,
-        }
-    }
 }
 
 /// A socket, what is spoken there, and how many connections are attended.
@@ -72,7 +66,7 @@ pub fn attend(sockets: &[(Socket, Protocol)], containers: &Arc<Containers>, sign
             if waited.revents().is_empty() {
                 continue;
             }
-            if Arc::strong_count(&one.connections) > one.protocol.most() {
+            if Arc::strong_count(&one.connections) > MOST_CONNECTIONS {
                 thread::sleep(Duration::from_millis(100));
                 continue;
             }

@@ -1,32 +1,41 @@
-//! What LXC's monitor tells before it starts a container, by `lxc.hook.pre-start`, and how the listener is had then.
+//! What LXC's monitor tells before it starts a container, by `lxc.hook.pre-start`, and what the broker does then.
 //!
-//! LXC's init opens `/dev/null` for writing under the filter, before its monitor asks the proxy anything, and the
-//! monitor waits for init: with the proxy alone such a container never starts. So the broker takes the listener
-//! from the process that loads the filter, as soon as it is there (`pidfd_getfd(2)`).
+//! Before LXC executes a container's init it opens `/dev/null` for writing under the filter, and its monitor waits for
+//! that: it asks the proxy from then on only, so that with the proxy alone such a container never starts. So the
+//! broker takes the listener from the process that loads the filter, as soon as it is there (`pidfd_getfd(2)`), and
+//! answers until init is executed.
 //!
 //! ```text
-//! monitor       pre-start ─────────▶ makes init ───── waits for init ─────────────── asks the proxy
+//! monitor       pre-start ───────▶ makes a process ──── waits for it ────────────────── asks the proxy
 //! the hook         └─ pidfd of the monitor ─┐
-//! init                                      │         loads the filter ─ opens /dev/null ─ exec
-//! the broker                                └─ looks ─ looks ─ has it ─ answers
+//! the process                               │       loads the filter ─ opens /dev/null ─ executes init
+//! the broker                                └─ looks ─ looks ─ has it ─ answers ──────── leaves it
 //! ```
+//!
+//! No longer: who waits for calls beside the monitor and is first leaves that waiting in the kernel, where it hears
+//! no `lxc-stop`. As long as the process is LXC's own program, the monitor does not wait for calls yet.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{
     ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, getppid, pidfd_getfd, pidfd_open,
 };
 use serde_json::json;
 use thiserror::Error;
 
+use super::Containers;
 use super::error::Unserved;
 use super::oci::MONITOR;
 use super::root::has_ended;
 use crate::cow::broker::message::send;
+use crate::cow::broker::serve::{judge_for_another, obey_quotas};
 use crate::display::Shown;
 use crate::error::SystemError;
 use crate::sys::notification::Listener;
@@ -34,8 +43,11 @@ use crate::sys::other_process::tell;
 
 /// How long a container may take from its first hook to its filter: networks and mounts come in between.
 pub const PATIENCE: Duration = Duration::from_mins(1);
-/// How often it is looked for. Init waits as long, once.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often it is looked for.
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
 
 /// Why the broker does not hear of a container.
 #[derive(Debug, Error)]
@@ -96,36 +108,85 @@ fn caller() -> Option<Pid> {
     Pid::from_raw(above.trim().parse().ok()?)
 }
 
-/// Waits until the container that `monitor` starts has loaded its filter. Returns the number of its init's process,
-/// and the listener.
+/// Answers the calls of the container `name` that `monitor` starts, until its init is executed. Returns when init has
+/// ended: as long there is one broker for all calls of the container.
 ///
 /// # Errors
-/// [`Unserved`]: it has ended, or loads no filter with calls that wait.
-pub fn await_listener(monitor: &OwnedFd, number: i32) -> Result<(i32, OwnedFd), Unserved> {
+/// [`Unserved`]: the monitor has ended, or starts nothing with calls that wait.
+pub fn attend(
+    monitor: &OwnedFd,
+    number: i32,
+    name: &str,
+    containers: &Containers,
+) -> Result<(), Unserved> {
+    let Started {
+        process,
+        handle,
+        listener,
+    } = await_filter(monitor, number)?;
+    let judge = containers.choose(process, name)?.judge;
+    obey_quotas();
+    while is_program_of(process, number) {
+        if !listener.has_call(&LOOK) || !is_program_of(process, number) {
+            continue;
+        }
+        let received = listener.receive();
+        let Some(call) = received.map_err(|errno| Unserved::Receive(errno.into()))? else {
+            break;
+        };
+        let verdict = judge_for_another(&*judge, &listener, &call);
+        listener
+            .answer(&call, verdict)
+            .map_err(|errno| Unserved::Receive(errno.into()))?;
+    }
+    drop(listener);
+    let mut waited = [PollFd::new(&handle, PollFlags::IN)];
+    while poll(&mut waited, None) == Err(Errno::INTR) {}
+    Ok(())
+}
+
+/// The process that becomes a container's init.
+struct Started {
+    process: i32,
+    handle: OwnedFd,
+    listener: Listener,
+}
+
+fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, Unserved> {
     let begun = Instant::now();
-    let gone = || Unserved::Gone { process: number };
     loop {
-        let inits = children(number);
-        let found = inits.iter().copied().find_map(|init| {
+        let found = children(number).into_iter().find_map(|process| {
             // First, so that what is listed is no other process's.
-            let handle = pidfd_open(Pid::from_raw(init)?, PidfdFlags::empty()).ok()?;
-            Some((init, listener_of(&handle, init)?))
+            let handle = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
+            // It sends it to the monitor, and closes it.
+            let listener =
+                listener_of(&handle, process).or_else(|| listener_of(monitor, number))?;
+            Some(Started {
+                process,
+                handle,
+                listener,
+            })
         });
         if let Some(found) = found {
             return Ok(found);
         }
-        // Init sends it to the monitor, and closes it.
-        if let (Some(&init), Some(listener)) = (inits.last(), listener_of(monitor, number)) {
-            return Ok((init, listener));
-        }
         if has_ended(monitor) {
-            return Err(gone());
+            return Err(Unserved::Gone { process: number });
         }
         if begun.elapsed() > PATIENCE {
             return Err(Unserved::NoFilterYet { process: number });
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(Duration::from_nanos(LOOK.tv_nsec.unsigned_abs()));
     }
+}
+
+/// Whether a process executes the same program as the monitor `number`.
+fn is_program_of(process: i32, number: i32) -> bool {
+    let program = |process: i32| {
+        let found = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    program(process).is_some_and(|own| program(number) == Some(own))
 }
 
 /// The processes that a process has made, oldest first.
@@ -140,18 +201,14 @@ fn children(process: i32) -> Vec<i32> {
 }
 
 /// A copy of the descriptor of a process that is a listener, if it has one of a filter that somebody is under.
-fn listener_of(handle: &OwnedFd, process: i32) -> Option<OwnedFd> {
+fn listener_of(handle: &OwnedFd, process: i32) -> Option<Listener> {
     let listed = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
     let mut numbers = listed
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let copy = |number: ForeignRawFd| {
+    numbers.find_map(|number: ForeignRawFd| {
         let copy = pidfd_getfd(handle, number, PidfdGetfdFlags::empty()).ok()?;
-        let is_live = Listener::is_one(copy.as_fd())
-            && copy
-                .try_clone()
-                .is_ok_and(|copy| !Listener::from(copy).has_ended());
-        is_live.then_some(copy)
-    };
-    numbers.find_map(copy)
+        let listener = Listener::is_one(copy.as_fd()).then(|| Listener::from(copy))?;
+        (!listener.has_ended()).then_some(listener)
+    })
 }

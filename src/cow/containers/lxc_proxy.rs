@@ -6,10 +6,9 @@
 //! answered  the same                        │ the same             │ filled │
 //! ```
 //!
-//! The monitor answers the kernel with what it gets, and does nothing else meanwhile. So calls of a container's
-//! init, and of all that comes of it, are received here, too, as [`lxc_hook`](super::lxc_hook) has it: whoever is
-//! first answers. Commands that enter the container (`lxc-attach`) have filters of their own, whose calls come
-//! only so.
+//! The monitor answers the kernel with what it gets, and does nothing else meanwhile. So come all calls of a
+//! container from the moment on that its init is executed ([`lxc_hook`](super::lxc_hook) has those before), and of
+//! commands that enter it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;

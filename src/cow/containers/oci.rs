@@ -57,16 +57,18 @@ pub fn attend(connection: BorrowedFd<'_>, containers: &Containers) -> Result<(),
         let place = said.fds.iter().position(|fd| fd == name)?;
         (place < descriptors.len()).then(|| descriptors.swap_remove(place))
     };
-    let (process, listener) = match (take(LISTENER), take(MONITOR)) {
-        (Some(listener), _) => (said.pid, listener),
-        (None, Some(monitor)) => lxc_hook::await_listener(&monitor, said.pid)?,
+    let listener = match (take(LISTENER), take(MONITOR)) {
+        (Some(listener), _) => listener,
+        (None, Some(monitor)) => {
+            return lxc_hook::attend(&monitor, said.pid, &said.state.id, containers);
+        }
         (None, None) => return Err(Unserved::NoListener),
     };
     drop(descriptors);
     if !Listener::is_one(listener.as_fd()) {
         return Err(Unserved::NoListener);
     }
-    let chosen = containers.choose(process, &said.state.id)?;
+    let chosen = containers.choose(said.pid, &said.state.id)?;
     let threads = if chosen.is_first {
         THREADS_OF_INIT
     } else {
