@@ -49,7 +49,7 @@ pub enum Unserved {
     NotProxied,
     /// A container of LXC does not come to load its filter.
     #[error(
-        "the container that LXC's monitor {process} starts has loaded no filter with calls that wait for {} s; give it the profile that --print-profile=lxc prints", super::lxc_hook::PATIENCE.as_secs()
+        "the container that LXC's monitor {process} starts has loaded no filter with calls that wait in {} minutes; give it the profile that --print-profile=lxc prints", super::lxc_hook::PATIENCE.as_secs() / 60
     )]
     NoFilterYet {
         /// The monitor.

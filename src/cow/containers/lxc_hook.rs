@@ -41,10 +41,15 @@ use crate::error::SystemError;
 use crate::sys::notification::Listener;
 use crate::sys::other_process::tell;
 
-/// How long a container may take from its first hook to its filter: networks and mounts come in between.
-pub const PATIENCE: Duration = Duration::from_mins(1);
-/// How often it is looked for.
-const LOOK: Timespec = Timespec {
+/// How long a container may take from its first hook to its filter: other hooks, networks and mounts come in between.
+pub const PATIENCE: Duration = Duration::from_mins(10);
+/// How long most take at the longest.
+const MOSTLY: Duration = Duration::from_secs(2);
+/// How often it is looked for, until then and later.
+const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
+
+/// How long a call is waited for before it is looked whether init is executed.
+const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
 };
@@ -127,7 +132,7 @@ pub fn attend(
     let judge = containers.choose(process, name)?.judge;
     obey_quotas();
     while is_program_of(process, number) {
-        if !listener.has_call(&LOOK) || !is_program_of(process, number) {
+        if !listener.has_call(&AT_ONCE) || !is_program_of(process, number) {
             continue;
         }
         let received = listener.receive();
@@ -173,10 +178,11 @@ fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, Unserved> {
         if has_ended(monitor) {
             return Err(Unserved::Gone { process: number });
         }
-        if begun.elapsed() > PATIENCE {
+        let waited = begun.elapsed();
+        if waited > PATIENCE {
             return Err(Unserved::NoFilterYet { process: number });
         }
-        std::thread::sleep(Duration::from_nanos(LOOK.tv_nsec.unsigned_abs()));
+        std::thread::sleep(LOOKS[usize::from(waited > MOSTLY)]);
     }
 }
 
