@@ -6,10 +6,17 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
-use crate::sharing::writes_are_its_own;
+use crate::sharing::{Run, both_write_to_files_of_their_own};
 use crate::support::filesystem::{Kind, command};
 use crate::support::program::output;
-use crate::support::snapshot::check_store;
+
+/// Who runs a script in a container.
+#[derive(Clone, Copy)]
+enum By {
+    Init,
+    /// One that enters it: its calls come by LXC's monitor.
+    Command,
+}
 
 /// A container that runs; gone when the value is.
 struct Container<'a> {
@@ -91,9 +98,7 @@ impl<'a> Container<'a> {
         };
         assert!(is_well, "{script}\n{said}\n{}", broker.said());
     }
-}
 
-impl Container<'_> {
     /// The listener of the command and the number of its process come to LXC 5.0 over one stream from two
     /// processes. Where the listener is first, it is lost in reading the number, and each call that would wait fails:
     /// then nothing was changed, and the command is given again.
@@ -116,17 +121,7 @@ impl Container<'_> {
         }
         done
     }
-}
 
-/// Who runs a script in a container.
-#[derive(Clone, Copy)]
-enum By {
-    Init,
-    /// One that enters it: its calls come by LXC's monitor.
-    Command,
-}
-
-impl Container<'_> {
     /// Its monitor hears commands: it does not wait for a call that the broker has received.
     fn stop(self) {
         let mut stop = Command::new("timeout");
@@ -148,27 +143,19 @@ fn with(kind: Kind, by: By) {
     let place = Place::new(kind);
     let broker = place.broker();
     let idle = broker.descriptors();
-    let [own, other] = [0, 1].map(|number| place.host.guests[number].clone());
-    let before = fs::read(own.join("d/init")).unwrap();
+    let before = fs::read(place.host.guests[0].join("d/init")).unwrap();
     {
         let web = Container::start(&place, &broker, 0, "printf begun >> /d/init");
         let mail = Container::start(&place, &broker, 1, "true");
-        let begun = [before.clone(), b"begun".to_vec()].concat();
-        wait_until("its init writes", || {
-            fs::read(own.join("d/init")).unwrap() == begun
-        });
-        assert_eq!(fs::read(other.join("d/init")).unwrap(), before);
-        writes_are_its_own(&place, &broker, &|script| web.run(by, script, &broker));
-        let single = fs::read(own.join("d/single")).unwrap();
-        mail.run(By::Command, "printf other >> /d/single", &broker);
-        assert_eq!(fs::read(own.join("d/single")).unwrap(), single);
-        check_store(&place.host.store());
-        let said = broker.said();
-        assert_eq!(
-            said.matches(" is served, in ").count(),
-            2,
-            "one for each container: {said}"
-        );
+        let runs: [Run<'_>; 2] = [
+            &|script| {
+                web.run(by, script, &broker);
+            },
+            &|script| {
+                mail.run(By::Command, script, &broker);
+            },
+        ];
+        both_write_to_files_of_their_own(&place, &broker, &before, runs);
         web.stop();
         mail.stop();
     }

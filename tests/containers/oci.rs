@@ -7,10 +7,9 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
-use crate::sharing::writes_are_its_own;
+use crate::sharing::{Run, both_write_to_files_of_their_own};
 use crate::support::filesystem::{Kind, command};
 use crate::support::program::output;
-use crate::support::snapshot::check_store;
 
 /// A container that runs; gone when the value is.
 struct Container<'a> {
@@ -129,33 +128,19 @@ fn with(runtime: &'static str, kind: Kind) {
     let place = Place::new(kind);
     let broker = place.broker();
     let idle = broker.descriptors();
-    let [own, other] = [0, 1].map(|number| place.host.guests[number].clone());
-    let before = fs::read(own.join("d/init")).unwrap();
+    let before = fs::read(place.host.guests[0].join("d/init")).unwrap();
     {
         let web = Container::start(runtime, &place, &broker, 0, "printf begun >> /d/init");
         let mail = Container::start(runtime, &place, &broker, 1, "true");
-        let begun = [before.clone(), b"begun".to_vec()].concat();
-        wait_until("its init writes", || {
-            fs::read(own.join("d/init")).unwrap() == begun
-        });
-        assert_eq!(fs::read(other.join("d/init")).unwrap(), before);
-        writes_are_its_own(&place, &broker, &|script| web.run(script, &broker));
-        // The other one, which shares nothing of that file any more but with the store.
-        let single = fs::read(own.join("d/single")).unwrap();
-        mail.run("printf other >> /d/single", &broker);
-        assert!(
-            fs::read(other.join("d/single"))
-                .unwrap()
-                .ends_with(b"other")
-        );
-        assert_eq!(fs::read(own.join("d/single")).unwrap(), single);
-        check_store(&place.host.store());
-        let said = broker.said();
-        assert_eq!(
-            said.matches(" is served, in ").count(),
-            2,
-            "one for each container: {said}"
-        );
+        let runs: [Run<'_>; 2] = [
+            &|script| {
+                web.run(script, &broker);
+            },
+            &|script| {
+                mail.run(script, &broker);
+            },
+        ];
+        both_write_to_files_of_their_own(&place, &broker, &before, runs);
     }
     wait_until("nothing of them is left", || broker.descriptors() == idle);
 }

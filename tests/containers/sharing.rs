@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::place::{Broker, Place};
+use crate::place::{Broker, Place, wait_until};
 use crate::support::snapshot::{Snapshot, check_store};
 
 /// Every way of changing a file by a path, by a descriptor for writing and by one for reading.
@@ -22,7 +22,7 @@ const CHANGES: &str = "set -e
 pub type Run<'a> = &'a dyn Fn(&str);
 
 /// Changes files in the container of `guest0`, whose peer is `guest1`.
-pub fn writes_are_its_own(place: &Place, broker: &Broker, run: Run<'_>) {
+fn writes_are_its_own(place: &Place, broker: &Broker, run: Run<'_>) {
     let [own, other] = [0, 1].map(|number| place.host.guests[number].clone());
     let before = Snapshot::of(&other);
     let ino = |guest: &Path, name: &str| fs::metadata(guest.join(name)).unwrap().ino();
@@ -73,4 +73,37 @@ pub fn writes_are_its_own(place: &Place, broker: &Broker, run: Run<'_>) {
     // What it did not touch stays shared.
     assert_eq!(ino(&own, "bin/busybox"), ino(&other, "bin/busybox"));
     assert_eq!(ino(&own, "d/later"), ino(&other, "d/later"));
+}
+
+/// What two containers that run do: `guest0`, whose init has begun with `printf begun >> /d/init`, and `guest1`.
+/// `before` is what that file held.
+pub fn both_write_to_files_of_their_own(
+    place: &Place,
+    broker: &Broker,
+    before: &[u8],
+    [web, mail]: [Run<'_>; 2],
+) {
+    let [own, other] = [0, 1].map(|number| place.host.guests[number].clone());
+    let begun = [before, b"begun"].concat();
+    wait_until("its init writes", || {
+        fs::read(own.join("d/init")).unwrap() == begun
+    });
+    assert_eq!(fs::read(other.join("d/init")).unwrap(), before);
+    writes_are_its_own(place, broker, web);
+    // The other one, which shares nothing of that file any more but with the store.
+    let single = fs::read(own.join("d/single")).unwrap();
+    mail("printf other >> /d/single");
+    assert!(
+        fs::read(other.join("d/single"))
+            .unwrap()
+            .ends_with(b"other")
+    );
+    assert_eq!(fs::read(own.join("d/single")).unwrap(), single);
+    check_store(&place.host.store());
+    let said = broker.said();
+    assert_eq!(
+        said.matches(" is served, in ").count(),
+        2,
+        "one for each container: {said}"
+    );
 }
