@@ -25,7 +25,8 @@ test: toolchain clang ## every test, on real guests and real ext4, XFS and Btrfs
 		mkfs.btrfs:btrfs-progs losetup:mount c++:g++ chromium \
 		ip:iproute2 rsync git ed script:bsdutils ps:procps setfacl:acl sqlite3 \
 		crun runc lxc-start:lxc busybox:busybox-static
-	$(CARGO) test --locked --features fault-injection
+	$(CARGO) build --locked --workspace --features fault-injection
+	$(CARGO) test --locked --workspace --features fault-injection
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" cargo-fuzz
 	fixtures/fuzz.sh "$(TARGET)/fuzz" short
 
@@ -74,6 +75,7 @@ bench: toolchain clang ## each stage, and runs beside other tools (root); VHASHI
 		runc b3sum /usr/bin/time:time
 	@command -v fclones >/dev/null || $(CARGO) install --locked --root "$(TOOLS)" fclones || \
 		echo "bench: fclones cannot be built here; it is left out" >&2
+	$(CARGO) build --release --locked
 	$(CARGO) bench --locked --bench stages --bench peers --bench guests --bench broker
 	$(CARGO) bench --locked --bench drawing
 

@@ -29,13 +29,13 @@ use place::Workplace;
 use rustix::fs::AtFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::json;
-use vhashify::context::notify;
-use vhashify::cow::break_link::Breaker;
-use vhashify::cow::broker::Broker;
-use vhashify::cow::broker::serve::{THREADS_OF_INIT, serve};
+use vhashify::broker::Broker;
+use vhashify::broker::break_link::Breaker;
+use vhashify::broker::serve::{THREADS_OF_INIT, serve};
 use vhashify::guest::{Guest, StoreLocation};
-use vhashify::sys::process::load_filter;
-use vhashify::sys::{nameless, writeback};
+use vhashify_sys::{flush, tmpfile};
+use vserver::context::filter::load_filter;
+use vserver::context::notify;
 
 /// What this program does when it starts itself, and for which guest.
 const TASK: &str = "VHASHIFY_BENCH_TASK";
@@ -277,9 +277,9 @@ fn one_of_many(root: &Path, first: impl Fn(&Path, usize) -> Result<()>) -> Resul
 /// No lease, no metadata, no look whether the file is still the same.
 fn least_of_a_break(directory: &File, path: &Path, number: usize) -> Result<()> {
     let object = File::open(path)?;
-    let copy = File::from(nameless::create(directory.as_fd())?);
+    let copy = File::from(tmpfile::create(directory.as_fd())?);
     io::copy(&mut &object, &mut &copy)?;
-    writeback::settle(&copy)?;
+    flush::settle(&copy)?;
     let new = format!("new{number}");
     rustix::fs::linkat(&copy, "", directory, &new, AtFlags::EMPTY_PATH)?;
     rustix::fs::renameat(directory, &new, rustix::fs::CWD, path)?;

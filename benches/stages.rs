@@ -18,13 +18,13 @@ use vhashify::exclude::Rules;
 use vhashify::guest::{Guest, StoreLocation};
 use vhashify::identity::{Digester, Identity, Mtime};
 use vhashify::index::{GuestLinks, GuestRow, Index, Update};
-use vhashify::report::Silent;
+use vhashify::outcome::Silent;
 use vhashify::scan::{GuestId, Request, Scan, scan};
 use vhashify::store::{ObjectName, Store};
-use vhashify::sys::lease::LeasedFile;
-use vhashify::sys::stamp::{Stamp, Timestamp};
 use vhashify::unify::group;
 use vhashify::unify::plan::{Instance, Member, plan};
+use vhashify_sys::lease::LeasedFile;
+use vhashify_sys::stamp::{Stamp, Timestamp};
 
 const GUESTS: GuestId = 4;
 const DIRECTORIES: u32 = 100;

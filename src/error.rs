@@ -1,12 +1,13 @@
-//! What can stop a whole command, as opposed to one file of it (see [`crate::report::FileError`]).
+//! What can stop a whole command, as opposed to one file of it (see [`crate::outcome::FileError`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use vhashify_config::ConfigError;
+use vhashify_sys::call_error::{CallError, reason};
+use vhashify_sys::shown::Shown;
 
-use crate::config::ConfigError;
-use crate::display::Shown;
 use crate::exclude::ExcludeError;
 use crate::guest::GuestError;
 
@@ -16,7 +17,7 @@ use crate::guest::GuestError;
 pub enum Error {
     /// A system call failed on a path of the host.
     #[error(transparent)]
-    System(#[from] SystemError),
+    System(#[from] CallError),
     /// The configuration tree.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -87,7 +88,7 @@ impl Error {
     /// A failed system call on `path`.
     #[must_use]
     pub fn call(call: &'static str, path: &Path, source: io::Error) -> Self {
-        SystemError::new(call, path, source).into()
+        CallError::new(call, path, source).into()
     }
 
     /// Whether the command was refused, rather than wrongly put: the store is busy, or nothing can
@@ -99,35 +100,6 @@ impl Error {
             #[cfg(feature = "guard")]
             Self::Guard(error) => error.is_refusal(),
             _ => false,
-        }
-    }
-}
-
-/// A system call that failed, told in full.
-#[derive(Debug, Error)]
-#[error(
-    "{call} on {} failed: {}{}",
-    Shown::path(path),
-    reason(source),
-    advice(source)
-)]
-pub struct SystemError {
-    /// The call, or what was to be done.
-    call: &'static str,
-    /// On what.
-    path: PathBuf,
-    /// Why.
-    source: io::Error,
-}
-
-impl SystemError {
-    /// `call` on `path` failed.
-    #[must_use]
-    pub fn new(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self {
-            call,
-            path: path.to_path_buf(),
-            source: source.into(),
         }
     }
 }
@@ -144,32 +116,5 @@ pub trait Call<T> {
 impl<T, E: Into<io::Error>> Call<T> for Result<T, E> {
     fn call(self, call: &'static str, path: &Path) -> Result<T, Error> {
         self.map_err(|error| Error::call(call, path, error.into()))
-    }
-}
-
-/// The system's words for an error, without the number that Rust adds.
-#[must_use]
-pub fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_lowercase(),
-        None => text,
-    }
-}
-
-/// What the user can do about it, beginning with `; `, where that is known.
-#[must_use]
-pub fn advice(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => "; free some space there and run it again",
-        Some(libc::EROFS) => "; mount the filesystem for writing",
-        Some(libc::EACCES | libc::EPERM) => "; run it as root",
-        Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
-        Some(libc::EIO) => "; look at the kernel's log (dmesg), the disk may be failing",
-        Some(libc::EUCLEAN) => "; unmount the filesystem and check it (fsck)",
-        Some(libc::ENOENT) => "; make it, or correct the path",
-        Some(libc::ENOTDIR) => "; name a directory",
-        Some(libc::EISDIR) => "; name a file",
-        _ => "",
     }
 }

@@ -22,10 +22,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags};
 use rustix::io::Errno;
 use thiserror::Error;
-
-use crate::display::Shown;
-use crate::error::{advice, reason};
-use crate::sys::beneath;
+use vhashify_sys::call_error::{advice, reason};
+use vhashify_sys::resolve;
+use vhashify_sys::shown::Shown;
 
 /// A guest whose root directory is open.
 #[derive(Debug)]
@@ -224,7 +223,7 @@ impl Guest {
     /// [`GuestError::Vdir`] when it cannot be looked at.
     pub fn at(name: &OsStr, root: OwnedFd) -> Result<Self, GuestError> {
         let look = || -> io::Result<(PathBuf, Place)> {
-            let vdir = OsString::from_vec(beneath::path_of(root.as_fd())?);
+            let vdir = OsString::from_vec(resolve::path_of(root.as_fd())?);
             Ok((vdir.into(), Place::of(root.as_fd())?))
         };
         match look() {

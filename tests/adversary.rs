@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+
 use support::bait::{FILES, content, outside, tempting};
 use support::filesystem::{Filesystem, Kind, command, on_each};
 use support::program::Host;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use results::{FORMAT, Results};
 use serde_json::{Value, json};
+
 use support::browser::{Browser, Screen};
 use support::{html, skip};
 

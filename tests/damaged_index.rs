@@ -9,7 +9,7 @@ use vhashify::guest::StoreLocation;
 use vhashify::identity::{Identity, Mtime};
 use vhashify::index::{GuestLinks, GuestRow, Index, Update};
 use vhashify::store::{ObjectName, Store};
-use vhashify::sys::stamp::Stamp;
+use vhashify_sys::stamp::Stamp;
 
 #[path = "support/numbers.rs"]
 #[allow(dead_code)] // Other tests need other numbers.

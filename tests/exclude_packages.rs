@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use vhashify::exclude::{ExcludeError, PackageFiles, PackageManager, configuration_files};
+use vhashify_packages::{PackageError, PackageFiles, PackageManager, configuration_files};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -21,7 +21,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn read(vdir: &Path) -> Result<PackageFiles, ExcludeError> {
+fn read(vdir: &Path) -> Result<PackageFiles, PackageError> {
     let root = File::open(vdir).unwrap();
     configuration_files(root.as_fd(), vdir)
 }
@@ -169,7 +169,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
         make(&path);
         let error = read(guest.path()).unwrap_err();
         assert!(
-            matches!(&error, ExcludeError::NotAFile { path: named } if *named == path),
+            matches!(&error, PackageError::NotAFile { path: named } if *named == path),
             "{error}"
         );
     }
@@ -187,7 +187,7 @@ fn a_huge_sparse_file_is_refused_unread() {
         .unwrap();
     assert!(matches!(
         read(guest.path()).unwrap_err(),
-        ExcludeError::TooLarge { .. }
+        PackageError::TooLarge { .. }
     ));
 }
 
@@ -206,7 +206,7 @@ fn a_view_in_place_of_the_table_is_not_run() {
             .execute_batch(schema)
             .unwrap();
         let error = read(guest.path()).unwrap_err();
-        assert!(matches!(error, ExcludeError::Database { .. }), "{error}");
+        assert!(matches!(error, PackageError::Database { .. }), "{error}");
     }
 }
 
@@ -274,7 +274,7 @@ fn names_that_share_one_directory_do_not_multiply() {
     let started = Instant::now();
     assert!(matches!(
         read(guest.path()).unwrap_err(),
-        ExcludeError::Database { .. }
+        PackageError::Database { .. }
     ));
     assert!(started.elapsed() < Duration::from_secs(20));
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use vhashify::exclude::pattern::{BadPattern, Pattern};
 use vhashify::exclude::{BUILTIN_LIST, ExcludeError, Rules, Verdict};
+use vhashify_packages::pattern::{BadPattern, Pattern};
 
 fn rules(text: &str) -> Rules {
     Rules::parse(Path::new("list"), text.as_bytes()).unwrap()

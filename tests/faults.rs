@@ -11,13 +11,14 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use vhashify_sys::fault::Point;
+
 use support::disturb::{Case, Scenario, VARIABLE, disturb, is_killed, place_in};
 use support::filesystem::{Filesystem, Kind, on_each, on_each_of};
 use support::moments::{equal_guests, snapshots};
 use support::program::{Host, output};
 use support::snapshot::check_store;
 use support::tree::{Content, PLAIN, make_file};
-use vhashify::sys::fault::Point;
 
 fn is_long() -> bool {
     std::env::var("VHASHIFY_TORTURE").is_ok_and(|value| value == "long")

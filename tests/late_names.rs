@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
 use support::disturb::{VARIABLE, with_moves};
 use support::filesystem::{Filesystem, Kind, on_each};
 use support::moments::is_reserved;

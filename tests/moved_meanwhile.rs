@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
 use support::disturb::{VARIABLE, is_killed, with_moves};
 use support::filesystem::{Filesystem, Kind, on_each};
 use support::moments::is_reserved;

@@ -9,6 +9,7 @@ mod support;
 use std::fs::File;
 
 use rustix::fs::IFlags;
+
 use support::filesystem::{Kind, on_each};
 use support::moments::equal_guests;
 use support::numbers::Numbers;

@@ -197,7 +197,7 @@ fn path_by_path_only_files_at_the_same_path_lie_in_one_place() {
         rustix::fs::syncfs(File::open(place).unwrap()).unwrap();
         let inodes = files.each_ref().map(|file| inode(file));
 
-        let mut run = Command::new(env!("CARGO_BIN_EXE_vserver"));
+        let mut run = Command::new(support::program::vserver_path());
         run.arg("--config-dir").arg(at("conf"));
         run.args(["web", "unify", "--protect", "reflink", "--state-dir"]);
         run.arg(at("state"));

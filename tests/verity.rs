@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
 use support::disturb::{VARIABLE, is_killed};
 use support::filesystem::{Filesystem, Kind, on_each_of};
 use support::moments::{after_recovery, assert_same, equal_guests, snapshots};

@@ -19,7 +19,6 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-
 use results::{FORMAT, Results};
 
 fn main() -> Result<()> {

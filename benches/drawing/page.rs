@@ -269,5 +269,5 @@ fn sizes(results: &Results) -> String {
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Nobody has 16 EB of anything.
 fn bytes(count: f64) -> String {
-    vhashify::report::numbers::bytes(count.max(0.0) as u64)
+    vhashify::outcome::numbers::bytes(count.max(0.0) as u64)
 }

@@ -110,7 +110,8 @@ impl Host {
 
     /// `vserver … ARGUMENTS`.
     pub fn vserver(&self, arguments: &[&str]) -> Command {
-        let mut vserver = Command::new(env!("CARGO_BIN_EXE_vserver"));
+        let mut vserver =
+            Command::new(Path::new(env!("CARGO_BIN_EXE_vhashify")).with_file_name("vserver"));
         if arguments.first() != Some(&"start-vservers")
             && arguments.first() != Some(&"stop-vservers")
         {

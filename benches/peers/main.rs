@@ -40,7 +40,6 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-
 use place::{Workplace, target};
 use results::{FORMAT, Machine, Results};
 use rows::Rows;

@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 
 use libfuzzer_sys::fuzz_target;
-use vhashify::exclude::packages::Content;
-use vhashify::exclude::pattern::Pattern;
 use vhashify_fuzz::{assert_parts_add_up, configuration_files, split_at_nul};
+use vhashify_packages::Content;
+use vhashify_packages::pattern::Pattern;
 
 fuzz_target!(|input: &[u8]| {
     let (protected_paths, installed) = split_at_nul(input);

@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vhashify::exclude::packages::Content;
 use vhashify_fuzz::{assert_parts_add_up, configuration_files, split_at_nul};
+use vhashify_packages::Content;
 
 fuzz_target!(|input: &[u8]| {
     let files = configuration_files(Content::Dpkg(input)).expect("small");

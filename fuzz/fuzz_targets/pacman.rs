@@ -3,11 +3,11 @@
 //! The input is a file; a NUL in it is where it is cut in two.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeSet;
 
-use vhashify::exclude::packages::Content;
+use libfuzzer_sys::fuzz_target;
 use vhashify_fuzz::{assert_parts_add_up, configuration_files, split_at_nul};
+use vhashify_packages::Content;
 
 fuzz_target!(|input: &[u8]| {
     let files = configuration_files(Content::Pacman(input)).expect("small");

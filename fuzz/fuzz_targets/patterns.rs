@@ -6,8 +6,8 @@
 use std::ffi::{CStr, CString};
 
 use libfuzzer_sys::fuzz_target;
-use vhashify::exclude::pattern::{BadPattern, Pattern};
 use vhashify_fuzz::split_at_nul;
+use vhashify_packages::pattern::{BadPattern, Pattern};
 
 fuzz_target!(|input: &[u8]| {
     let (source, text) = split_at_nul(input);

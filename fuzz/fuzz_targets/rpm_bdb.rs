@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vhashify::exclude::packages::Content;
 use vhashify_fuzz::configuration_files;
+use vhashify_packages::Content;
 
 fuzz_target!(|input: &[u8]| {
     let Some(files) = configuration_files(Content::RpmBdb(input)) else {

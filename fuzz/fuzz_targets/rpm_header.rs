@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use rusqlite::{Connection, MAIN_DB};
-use vhashify::exclude::packages::Content;
 use vhashify_fuzz::configuration_files;
+use vhashify_packages::Content;
 
 fuzz_target!(|header: &[u8]| {
     let from_ndb = configuration_files(Content::RpmNdb(&ndb(header)));

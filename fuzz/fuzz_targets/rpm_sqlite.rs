@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vhashify::exclude::packages::Content;
 use vhashify_fuzz::configuration_files;
+use vhashify_packages::Content;
 
 fuzz_target!(|file: &[u8]| {
     let files = configuration_files(Content::RpmSqlite { file, log: &[] });

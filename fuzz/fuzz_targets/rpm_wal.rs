@@ -10,8 +10,8 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
-use vhashify::exclude::packages::Content;
 use vhashify_fuzz::configuration_files;
+use vhashify_packages::Content;
 
 static DATABASE: &[u8] = include_bytes!("../../fixtures/packages/rpm-wal/var/lib/rpm/rpmdb.sqlite");
 

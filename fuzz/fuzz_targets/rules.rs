@@ -6,9 +6,9 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use vhashify::exclude::pattern::Pattern;
 use vhashify::exclude::{ExcludeError, Rules, Verdict};
 use vhashify_fuzz::split_at_nul;
+use vhashify_packages::pattern::Pattern;
 
 /// One line as the head of `src/exclude/rules.rs` describes it.
 struct Line {

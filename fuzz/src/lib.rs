@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use vhashify::exclude::packages::Content;
+use vhashify_packages::Content;
 
 /// The longest path that the kernel takes, without the NUL at its end.
 const LONGEST_PATH: usize = 4095;

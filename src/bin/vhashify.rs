@@ -1,4 +1,5 @@
 //! `vhashify`: see `vhashify --help`.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

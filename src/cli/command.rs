@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use vhashify_sys::call_error::{advice, reason};
+use vhashify_sys::shown::Shown;
+use vhashify_sys::stamp::Timestamp;
 
 use super::args::{Arguments, Command, Common, Format, Protect, RunArguments};
 #[cfg(feature = "guard")]
@@ -12,19 +15,18 @@ use super::guard;
 use super::output::Text;
 use super::progress::Bar;
 use super::selection;
-use crate::display::Shown;
-use crate::error::{advice, reason};
+use crate::Error;
 use crate::identity::Mtime;
 use crate::index::Index;
+use crate::outcome::{FileError, Progress, RunReport};
 #[cfg(feature = "guard")]
 use crate::protect::guard::Permit;
 use crate::protect::{MarkOnly, Mode};
 use crate::report::page::{Origin, page};
-use crate::report::{FileError, Progress, RunReport, StoreReport, store_report};
-use crate::store::{Check, GcReport, Store, StoreLock, VerifyReport, Wait, collect, verify};
-use crate::sys::stamp::Timestamp;
+use crate::report::{StoreReport, store_report};
+use crate::store::{GcReport, Store, StoreLock, Wait, collect};
 use crate::unify::{DeunifyOptions, Options, Workers, deunify, unify};
-use crate::{Error, sys};
+use crate::verify::{Check, VerifyReport, verify};
 
 const DONE: u8 = 0;
 const SOME_FAILED: u8 = 1;
@@ -37,7 +39,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     ExitCode::from(status(arguments))
 }
 
-/// As [`run`], the status being a number.
+/// Does what the arguments say, and gives the exit status as a number.
+#[must_use]
 pub fn status(arguments: &Arguments) -> u8 {
     let common = &arguments.common;
     start_tracing(common);
@@ -151,7 +154,7 @@ fn prepare(arguments: &Arguments) -> Result<(), Failure> {
         .num_threads(threads)
         .build_global();
     pool.map_err(|_| Failure::Usage("the threads cannot be started; try a smaller --jobs"))?;
-    sys::lease::ignore_break_signal();
+    vhashify_sys::lease::ignore_break_signal();
     Ok(())
 }
 

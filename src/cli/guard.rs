@@ -3,18 +3,17 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use vhashify_config::running::running_guests;
+
 use super::args::{Common, GuardCommand};
 use super::command::{Failure, print};
 use super::output::Text;
 use super::selection;
 use crate::Error;
-use crate::error::SystemError;
-use crate::lifecycle::Observed;
-use crate::lifecycle::state::known;
+use crate::outcome::FileError;
+use crate::outcome::numbers::grouped;
 use crate::protect::guard::{GuardError, Status, guards, load, status, unload};
 use crate::protect::{self, Mode};
-use crate::report::FileError;
-use crate::report::numbers::grouped;
 
 /// Runs the command and gives the exit status.
 pub fn run(common: &Common, command: &GuardCommand) -> Result<u8, Failure> {
@@ -44,15 +43,9 @@ pub fn run(common: &Common, command: &GuardCommand) -> Result<u8, Failure> {
 /// Refuses where a guest of `vserver` is running on a guarded filesystem, or being started: that one has
 /// no process yet by which it could be found.
 fn no_guest_runs(state_dir: &Path) -> Result<(), Failure> {
-    for state in known(state_dir) {
-        let observed = state.observe().map_err(|error| {
-            let error = std::io::Error::other(error.to_string());
-            Error::from(SystemError::new("look at", &state.at("guest.json"), error))
-        })?;
-        if let Observed::Running(running, _) | Observed::Starting(running) = observed
-            && guards(&running.vdir).map_err(Error::from)?
-        {
-            let (name, context) = (state.name().to_owned(), running.context);
+    for (name, running) in running_guests(state_dir).map_err(Error::from)? {
+        if guards(&running.vdir).map_err(Error::from)? {
+            let context = running.context;
             return Err(Error::from(GuardError::GuestRuns { name, context }).into());
         }
     }
@@ -87,7 +80,7 @@ impl Text for Status {
                 text,
                 "\nrefused {} to {} (pid {}, cgroup {}): inode {} of {}",
                 refusal.hook,
-                crate::display::Shown::bytes(refusal.command.as_bytes()),
+                vhashify_sys::shown::Shown::bytes(refusal.command.as_bytes()),
                 refusal.pid,
                 refusal.cgroup,
                 refusal.inode,

@@ -12,21 +12,21 @@
 //! | 2 | usage or configuration; nothing was changed |
 //! | 3 | refused: nothing can be protected, or the store is busy; nothing was changed |
 
-mod args;
+pub mod args;
 mod command;
 #[cfg(feature = "guard")]
 mod guard;
 mod output;
 mod progress;
 mod selection;
-mod vserver;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 pub use args::Arguments;
-pub use vserver::vserver;
+pub use command::status;
+pub use selection::raise_descriptor_limit;
 
 /// Parses the arguments of the process and does what they say.
 #[must_use]

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::report::numbers::{bytes, grouped};
-use crate::report::{FileError, RunReport, StoreReport};
-use crate::store::{GcReport, VerifyReport};
+use crate::outcome::numbers::{bytes, grouped};
+use crate::outcome::{FileError, RunReport};
+use crate::report::StoreReport;
+use crate::store::GcReport;
 use crate::unify::DeunifyReport;
+use crate::verify::VerifyReport;
 
 /// What a command's result looks like.
 pub trait Text {

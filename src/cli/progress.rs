@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::args::{Common, When};
-use crate::report::Progress;
+use crate::outcome::Progress;
 
 /// How often a bar is drawn.
 const DRAWN_A_SECOND: u8 = 10;

@@ -2,21 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use vhashify_config::{ConfigTree, GuestConfig, PackageFilePolicy};
+use vhashify_packages::configuration_files;
+use vhashify_sys::shown::Shown;
 
 use super::args::{Common, RunArguments};
 use crate::Error;
-use crate::config::{ConfigTree, GuestConfig, PackageFilePolicy};
-use crate::display::Shown;
 use crate::error::Call as _;
-use crate::exclude::{Rules, configuration_files};
+use crate::exclude::{ExcludeError, Rules};
 use crate::guest::{Guest, StoreLocation, check_layout, check_references};
 use crate::index::Index;
-use crate::report::Progress;
+use crate::outcome::Progress;
 use crate::store::Store;
 use crate::unify::{Partners, Source};
-use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// A store and the guests on its filesystem.
 #[derive(Debug)]
@@ -181,7 +183,7 @@ fn marked(common: &Common, tree: &ConfigTree) -> Result<Vec<OsString>, Error> {
 fn manual(
     common: &Common,
     roots: &[OsString],
-    rules: impl Fn() -> Result<Rules, crate::exclude::ExcludeError>,
+    rules: impl Fn() -> Result<Rules, ExcludeError>,
 ) -> Result<Vec<Selection>, Error> {
     let Some(destination) = &common.destination else {
         return Err(Error::Argument {
@@ -292,7 +294,7 @@ fn rules_of(config: &GuestConfig, guest: &Guest, progress: &dyn Progress) -> Res
                      remove pkgmgmt-force, or exclude configuration files by pattern",
         }),
         Ok(found) => Ok(patterns.with_files_first(found.files)),
-        Err(error) if is_required => Err(error.into()),
+        Err(error) if is_required => Err(ExcludeError::from(error).into()),
         Err(error) => {
             progress.note(&format!(
                 "{error}; configuration files of this guest are told by patterns alone"
@@ -312,6 +314,9 @@ fn without_repeats(names: &[OsString]) -> Vec<OsString> {
 }
 
 /// Lets this process have as many descriptors open as it may.
+///
+/// # Errors
+/// What `setrlimit(2)` answers.
 pub fn raise_descriptor_limit() -> Result<(), Error> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::pattern::BadPattern;
-use crate::display::Shown;
-use crate::error::{advice, reason};
+use vhashify_packages::PackageError;
+use vhashify_packages::pattern::BadPattern;
+use vhashify_sys::call_error::{advice, reason};
+use vhashify_sys::shown::Shown;
 
 /// Why a pattern file or a package database could not be used. Every variant names the file.
 #[derive(Debug, thiserror::Error)]
@@ -60,28 +61,7 @@ pub enum ExcludeError {
         /// What the limit counts.
         unit: &'static str,
     },
-    /// A package database does not hold what its format asks for.
-    #[error(
-        "package database {}: {reason}; repair it in the guest, or unify the guest without \
-         package information",
-        Shown::path(path)
-    )]
-    Database {
-        /// The database file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// `SQLite` refused an rpm database.
-    #[error(
-        "package database {}: {source}; repair it in the guest (rpm --rebuilddb), or unify the \
-         guest without package information",
-        Shown::path(path)
-    )]
-    Sqlite {
-        /// The database file.
-        path: PathBuf,
-        /// What `SQLite` said.
-        source: rusqlite::Error,
-    },
+    /// The databases of the guest's package managers.
+    #[error(transparent)]
+    Packages(#[from] PackageError),
 }

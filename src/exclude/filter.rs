@@ -4,7 +4,7 @@
 //! keeps up to eight bytes from the end of a pattern's plain prefix and of its plain suffix, as
 //! numbers under a mask; [`Ends`] is the same of a path, made once for all lines.
 
-use super::pattern::Pattern;
+use vhashify_packages::pattern::Pattern;
 
 /// The first and the last eight bytes of a path, the missing ones 0.
 #[derive(Debug, Clone, Copy)]

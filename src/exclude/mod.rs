@@ -3,10 +3,11 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | [`pattern`] | one pattern, compiled and matched |
 //! | `rules` | a list of patterns, and the decision on a path |
 //! | `builtin` | the list that is used when the host gives none |
-//! | [`packages`] | reading dpkg's, rpm's, apk's and pacman's databases from the guest's files |
+//!
+//! One pattern is [`vhashify_packages::pattern`]; the databases of package managers are read by
+//! [`vhashify_packages`].
 //!
 //! A host's files are trusted to be what they are meant to be, and a mistake in them is an error
 //! with its line. A guest's files are not trusted at all: they are opened inside the guest's root
@@ -15,11 +16,8 @@
 mod builtin;
 mod error;
 mod filter;
-pub mod packages;
-pub mod pattern;
 mod rules;
 
 pub use builtin::TEXT as BUILTIN_LIST;
 pub use error::ExcludeError;
-pub use packages::{PackageFiles, PackageManager, configuration_files};
 pub use rules::{Rules, Verdict};

@@ -21,10 +21,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use vhashify_packages::pattern::{BadPattern, Pattern};
+
 use super::builtin;
 use super::error::ExcludeError;
 use super::filter::{Ends, Filter};
-use super::pattern::{BadPattern, Pattern};
 
 /// What to do with one directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use std::io;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+use vhashify_sys::fault::{self, Point};
+use vhashify_sys::lease::LeasedFile;
+use vhashify_sys::mapping::LeasedMapping;
 
 use super::Digest;
-use crate::sys::fault::{self, Point};
-use crate::sys::lease::LeasedFile;
-use crate::sys::mapping::LeasedMapping;
 
 /// Files at least this large are mapped and digested piece by piece; smaller ones are read, and the
 /// last one is kept.

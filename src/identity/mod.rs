@@ -15,9 +15,10 @@
 //! ACLs, file capabilities and security labels are extended attributes (`xattr(7)`) and so are part
 //! of it. Inode flags are not: a file with flags of its own is never unified ([`Flags::Unusual`]).
 //!
-//! [`Flags::Unusual`]: crate::sys::flags::Flags::Unusual
+//! [`Flags::Unusual`]: vhashify_sys::flags::Flags::Unusual
 
 mod digest;
+mod prove;
 
 use std::ffi::OsString;
 use std::io;
@@ -26,8 +27,9 @@ use std::os::fd::BorrowedFd;
 use xattr::FileExt;
 
 pub use digest::{Digester, ReadFailure};
+pub use prove::{Change, Leased, Proven, Unproven, look_again};
 
-use crate::sys::stamp::Stamp;
+use vhashify_sys::stamp::Stamp;
 
 /// BLAKE3 of a file's content.
 pub type Digest = [u8; 32];

@@ -17,14 +17,15 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
+use vhashify_sys::call_error::reason;
+use vhashify_sys::fault::{self, Point};
+use vhashify_sys::shown::Shown;
+use vhashify_sys::stamp::{Stamp, Timestamp};
 
 use self::database::{OpenDatabase, guarded};
-use crate::display::Shown;
-use crate::error::{Call as _, Error, reason};
+use crate::error::{Call as _, Error};
 use crate::identity::Identity;
 use crate::store::{ObjectName, Store};
-use crate::sys::fault::{self, Point};
-use crate::sys::stamp::{Stamp, Timestamp};
 
 const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("objects");
 const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");

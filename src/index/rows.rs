@@ -12,10 +12,11 @@
 //! Every value ends in a check: the first 8 bytes of BLAKE3 of table, key and value. A row that was
 //! damaged on the disk is no row.
 
+use vhashify_sys::stamp::{Stamp, Timestamp};
+
 use super::GuestRow;
 use crate::identity::{Identity, Mtime};
 use crate::store::ObjectName;
-use crate::sys::stamp::{Stamp, Timestamp};
 
 const CHECK: usize = 8;
 
@@ -199,7 +200,7 @@ pub fn guest_from_bytes(value: &[u8]) -> Option<GuestRow> {
 mod tests {
     use super::{cached_from_bytes, cached_to_bytes, guest_from_bytes, seal, unseal};
     use crate::identity::{Identity, Mtime};
-    use crate::sys::stamp::{Stamp, Timestamp};
+    use vhashify_sys::stamp::{Stamp, Timestamp};
 
     fn row() -> (Stamp, Identity) {
         let time = Timestamp {

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
+use vhashify_sys::stamp::Stamp;
 
 use super::rows;
 use super::{
@@ -14,7 +15,6 @@ use super::{
     Update,
 };
 use crate::store::ObjectName;
-use crate::sys::stamp::Stamp;
 
 /// Writes all of `update` in the transaction of the caller.
 ///

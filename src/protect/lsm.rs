@@ -3,8 +3,9 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use vhashify_sys::flags;
+
 use super::Protection;
-use crate::sys::flags;
 
 /// Marks files of a store whose filesystem is guarded. Only [`enforce`] makes one, once it has seen
 /// the guard refuse.
@@ -36,10 +37,10 @@ impl Protection for Lsm {
 #[cfg(feature = "guard")]
 pub fn enforce(store: &Path) -> Result<Lsm, String> {
     use super::guard::{Permit, load, register};
-    use crate::sys::beneath;
+    use vhashify_sys::resolve;
 
     load().map_err(|error| error.to_string())?;
-    let directory = beneath::open_host_directory(store)
+    let directory = resolve::open_host_directory(store)
         .map_err(|error| format!("the store cannot be opened: {error}"))?;
     register(&directory, store).map_err(|error| error.to_string())?;
     let permit = Permit::acquire().map_err(|error| error.to_string())?;
@@ -85,13 +86,13 @@ fn refuses_a_writer(directory: &std::os::fd::OwnedFd) -> Result<(), String> {
     use rustix::fs::OFlags;
     use rustix::io::Errno;
 
-    use crate::sys::nameless;
+    use vhashify_sys::tmpfile;
 
-    let file = nameless::create(directory.as_fd())
+    let file = tmpfile::create(directory.as_fd())
         .map_err(|error| format!("the guard cannot be tried, the store takes no file: {error}"))?;
     flags::mark(file.as_fd())
         .map_err(|error| format!("the store's filesystem keeps no mark: {error}"))?;
-    match nameless::open_again(&file, OFlags::WRONLY) {
+    match tmpfile::open_again(&file, OFlags::WRONLY) {
         Err(Errno::PERM) => Ok(()),
         Err(error) => Err(format!("the guard cannot be tried: {error}")),
         Ok(_) => Err("the guard is loaded and lets a writer through".to_owned()),

@@ -2,8 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
+use vhashify_sys::flags;
+
 use super::Protection;
-use crate::sys::flags;
 
 /// Sets the mark and nothing else, so that a guard that is loaded later finds it.
 #[derive(Debug, Clone, Copy)]

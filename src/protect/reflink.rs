@@ -14,10 +14,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::io::Errno;
-
-use crate::error::reason;
-use crate::sys::dedupe::{Outcome, share_extents};
-use crate::sys::{beneath, nameless};
+use vhashify_sys::call_error::reason;
+use vhashify_sys::dedupe::{Outcome, share_extents};
+use vhashify_sys::{resolve, tmpfile};
 
 /// A filesystem that was seen to share extents.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +43,7 @@ impl Reflink {
             ),
         };
         let found = rustix::fs::statfs(store).map_err(cannot)?;
-        let directory = beneath::open_host_directory(store).map_err(cannot)?;
+        let directory = resolve::open_host_directory(store).map_err(cannot)?;
         let new = || block(directory.as_fd()).map_err(cannot);
         let (one, other) = (new()?, new()?);
         let tried = share_extents(one.as_fd(), 0, BLOCK as u64, &[other.as_fd()]);
@@ -63,7 +62,7 @@ const BLOCK: usize = 64 << 10;
 
 /// A file of one block that has no name, and so is gone when it is closed.
 fn block(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let file = File::from(nameless::create(directory)?);
+    let file = File::from(tmpfile::create(directory)?);
     file.write_all_at(&vec![1; BLOCK], 0)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok(file.into())

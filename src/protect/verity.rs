@@ -18,12 +18,12 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use vhashify_sys::call_error::reason;
+use vhashify_sys::stamp::{Stamp, set_mtime};
+use vhashify_sys::verity::{BLOCK, DIGEST, SHA256, enable, measure};
+use vhashify_sys::{flags, resolve, tmpfile};
 
 use super::Protection;
-use crate::error::reason;
-use crate::sys::stamp::{Stamp, set_mtime};
-use crate::sys::verity::{BLOCK, DIGEST, SHA256, enable, measure};
-use crate::sys::{beneath, flags, nameless};
 
 /// A filesystem that was seen to hold a file by fs-verity.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +43,10 @@ impl Verity {
             }
             errno => format!("fs-verity cannot be tried: {}", reason(&errno.into())),
         };
-        let directory = beneath::open_host_directory(store).map_err(cannot)?;
-        let writable = nameless::create(directory.as_fd()).map_err(cannot)?;
+        let directory = resolve::open_host_directory(store).map_err(cannot)?;
+        let writable = tmpfile::create(directory.as_fd()).map_err(cannot)?;
         rustix::io::write(&writable, b"tried").map_err(cannot)?;
-        let readable = nameless::open_again(&writable, OFlags::RDONLY).map_err(cannot)?;
+        let readable = tmpfile::open_again(&writable, OFlags::RDONLY).map_err(cannot)?;
         drop(writable);
         enable(readable.as_fd()).map_err(cannot)?;
         Ok(Self(()))

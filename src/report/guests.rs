@@ -3,11 +3,11 @@
 use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
+use vhashify_sys::page_cache::page_size;
+use vhashify_sys::shown::Shown;
 
 use super::survey::{Inode, Survey};
-use crate::display::Shown;
 use crate::store::Store;
-use crate::sys::page_cache::page_size;
 
 /// What one guest costs. Bytes are those that the filesystem allocated.
 #[derive(Debug, Clone, Default, Serialize)]

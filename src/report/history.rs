@@ -86,7 +86,7 @@ impl PastRun {
 #[cfg(test)]
 mod tests {
     use super::PastRun;
-    use crate::report::{RunReport, Skip};
+    use crate::outcome::{RunReport, Skip};
 
     #[test]
     fn a_runs_report_is_read_again() {

@@ -1,103 +1,30 @@
-//! What a run did, and what came of all runs, for people and for programs.
+//! What guests cost, share and could share, for people and for programs.
 //!
 //! ```text
-//! run        the account of one run
-//!  └ skip    why files were left as they are
 //! store      all that `vhashify report` says of one store and its guests
 //!  ├ survey      one walk over all guests, from which the next three are told
 //!  ├ guests      what each guest costs, and what the store saves, on disk and in the page cache
 //!  ├ places      files that share no inode and lie in the same place on the disk
-//!  │  └ overlap  who holds which part of a disk
 //!  ├ objects     the objects that save most
 //!  ├ unshared    what looks alike and is not shared, and why
 //!  ├ old_copies  processes that still map what was replaced
 //!  └ history     earlier runs, from the index
 //! page       the same as one HTML page
-//! numbers    numbers as people read them
 //! ```
 
 mod guests;
 mod history;
-pub mod numbers;
 mod objects;
 mod old_copies;
-pub mod overlap;
 pub mod page;
 mod places;
-mod run;
-mod skip;
 mod store;
 mod survey;
 mod unshared;
-
-use std::io;
-use std::path::PathBuf;
-
-use serde::{Serialize, Serializer};
 
 pub use guests::{GuestCache, GuestCost, StoreCache, StoreCost};
 pub use history::PastRun;
 pub use objects::ObjectCost;
 pub use old_copies::{OldCopies, OldCopy, ProcessCopies};
-pub use run::{RunReport, Seconds};
-pub use skip::{Skip, Skipped};
 pub use store::{StoreReport, store_report};
 pub use unshared::{Count, Unshared, UnsharedCounts};
-
-use crate::display::Shown;
-
-/// One file or directory that could not be handled. The run went on without it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FileError {
-    /// Which one.
-    #[serde(serialize_with = "shown")]
-    pub path: PathBuf,
-    /// Why, and what to do where that is known.
-    pub reason: String,
-}
-
-impl FileError {
-    /// A failed system call on one file.
-    #[must_use]
-    pub fn call(call: &'static str, path: PathBuf, error: &io::Error) -> Self {
-        let reason = format!(
-            "{call}: {}{}",
-            crate::error::reason(error),
-            crate::error::advice(error)
-        );
-        Self { path, reason }
-    }
-}
-
-/// Serializes a path as [`Shown`] shows it, which keeps any bytes apart from any others.
-pub(crate) fn shown<S: Serializer>(path: &PathBuf, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&Shown::path(path))
-}
-
-/// Serializes paths as [`shown`] does.
-pub(crate) fn shown_all<S: Serializer>(
-    paths: &[PathBuf],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(paths.iter().map(|path| Shown::path(path).to_string()))
-}
-
-/// Hears how far a command has come. Called from several threads at once.
-pub trait Progress: Sync {
-    /// A stage begins; `total` is how far it will go, where that is known.
-    fn stage(&self, name: &'static str, total: Option<u64>);
-    /// The stage came further by so much.
-    fn advance(&self, by: u64);
-    /// Something that the user should know now, as one line.
-    fn note(&self, line: &str);
-}
-
-/// Hears nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn stage(&self, _name: &'static str, _total: Option<u64>) {}
-    fn advance(&self, _by: u64) {}
-    fn note(&self, _line: &str) {}
-}

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
+use vhashify_sys::shown::Shown;
 
 use super::survey::Survey;
-use crate::display::Shown;
 
 /// One object. Bytes are those that the filesystem allocated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use serde::Serialize;
+use vhashify_sys::procfs::is_gone;
+use vhashify_sys::shown::Shown;
+use vhashify_sys::stamp::Stamp;
+use vhashify_sys::{page_cache, resolve};
 
 use super::survey::Survey;
-use crate::display::Shown;
 use crate::guest::Guest;
-use crate::sys::other_process::is_gone;
-use crate::sys::stamp::Stamp;
-use crate::sys::{beneath, page_cache};
-use crate::unify::temporary::{self, Purpose};
+use crate::relink::temporary::{self, Purpose};
 
 /// What processes keep of what was replaced.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -282,7 +282,7 @@ fn look(
     }
     let root = survey.guests[guest].root.as_fd();
     let directory = path.parent().unwrap_or(Path::new(""));
-    let opened = beneath::open_directory(root, directory.as_os_str().as_bytes()).ok()?;
+    let opened = resolve::open_directory(root, directory.as_os_str().as_bytes()).ok()?;
     let name = name_now(&opened, path.file_name()?.as_bytes())?;
     let now = Stamp::at(opened.as_fd(), name.as_slice()).ok()?;
     if !survey.objects.contains_key(&now.inode) {
@@ -318,7 +318,7 @@ fn name_now(directory: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
     if temporary::purpose(name) != Some(Purpose::Share) {
         return Some(name.to_vec());
     }
-    beneath::names(directory.as_fd())
+    resolve::names(directory.as_fd())
         .ok()?
         .into_iter()
         .find(|other| temporary::of(other, Purpose::Share) == name)

@@ -4,14 +4,14 @@ use std::os::fd::AsFd;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rustix::io::Errno;
+use vhashify_sys::extent_map::ExtentMap;
+use vhashify_sys::overlap::Span;
+use vhashify_sys::resolve;
 
-use super::FileError;
-use super::overlap::Span;
 use crate::guest::Guest;
+use crate::outcome::FileError;
 use crate::scan::{FileRecord, Scan};
 use crate::store::Store;
-use crate::sys::beneath;
-use crate::sys::extent_map::ExtentMap;
 
 /// Whether files of the store's filesystem can lie in one place at all.
 #[must_use]
@@ -57,8 +57,8 @@ fn extents(
     guest: &Guest,
     file: &FileRecord,
 ) -> Result<ExtentMap, (&'static str, Errno)> {
-    let opened = beneath::open_directory(guest.root.as_fd(), &scan.directory_path(file.directory))
-        .and_then(|directory| beneath::open_file(directory.as_fd(), scan.name_of(file)));
+    let opened = resolve::open_directory(guest.root.as_fd(), &scan.directory_path(file.directory))
+        .and_then(|directory| resolve::open_file(directory.as_fd(), scan.name_of(file)));
     match opened {
         // Blocks beyond the end that are allocated are the file's, too.
         Ok(opened) => ExtentMap::of(opened.as_fd(), file.size().max(file.allocated()))

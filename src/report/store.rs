@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use serde::Serialize;
+use vhashify_sys::overlap::stretches;
 
 use super::guests::{GuestCost, StoreCost, costs, share_out};
 use super::history::PastRun;
 use super::objects::{ObjectCost, largest};
 use super::old_copies::{OldCopies, old_copies};
-use super::overlap::stretches;
+use super::places;
 use super::survey::Survey;
 use super::unshared::{UnsharedCounts, unshared};
-use super::{FileError, Progress, places};
 use crate::error::Error;
 use crate::exclude::Rules;
 use crate::guest::Guest;
 use crate::index::Index;
+use crate::outcome::{FileError, Progress};
 use crate::scan::FileRecord;
 use crate::store::Store;
 use crate::unify::Source;

@@ -5,15 +5,16 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use rayon::iter::{IntoParallelRefMutIterator, ParallelIterator};
+use vhashify_sys::call_error::reason;
+use vhashify_sys::stamp::Stamp;
+use vhashify_sys::{page_cache, resolve};
 
-use super::{FileError, Progress};
-use crate::error::{Error, reason};
+use crate::error::Error;
 use crate::exclude::Rules;
 use crate::guest::Guest;
+use crate::outcome::{FileError, Progress};
 use crate::scan::{FileRecord, GuestId, Request, Scan, scan};
 use crate::store::{ObjectName, Store};
-use crate::sys::stamp::Stamp;
-use crate::sys::{beneath, page_cache};
 
 /// All regular files of some guests, as they were a moment ago.
 #[derive(Debug)]
@@ -138,8 +139,8 @@ impl<'a> Survey<'a> {
             let root = guests[usize::from(scan.guest_of(file.directory))]
                 .root
                 .as_fd();
-            let opened = beneath::open_directory(root, &scan.directory_path(file.directory))
-                .and_then(|directory| beneath::open_file(directory.as_fd(), scan.name_of(file)));
+            let opened = resolve::open_directory(root, &scan.directory_path(file.directory))
+                .and_then(|directory| resolve::open_file(directory.as_fd(), scan.name_of(file)));
             // What vanished since the walk has nothing in the page cache.
             if let Ok(opened) = opened {
                 match page_cache::resident_bytes(opened.as_fd(), inode.stamp.size) {

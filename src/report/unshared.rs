@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use vhashify_sys::stamp::Stamp;
 
 use super::survey::{Inode, Survey};
 use crate::exclude::{Rules, Verdict};
 use crate::identity::{Digest, Identity};
 use crate::index::Loaded;
-use crate::sys::stamp::Stamp;
 
 /// Why files that look alike are not shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

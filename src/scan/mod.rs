@@ -1,6 +1,6 @@
 //! Walks vdirs in parallel and yields every regular file that may be unified.
 //!
-//! One task a directory: open it from the vdir's descriptor ([`beneath`]), read its names in large
+//! One task a directory: open it from the vdir's descriptor ([`resolve`]), read its names in large
 //! batches, ask the exclusion rules, `statx` what is left and not [`Known`]. No task holds a descriptor while it
 //! waits, so that a million pending directories cost memory and not descriptors; no file costs an
 //! allocation, a lock or a whole path.
@@ -33,10 +33,10 @@ use record::{DirectoryRecord, Permissions, PermissionsTable};
 
 use crate::exclude::{Rules, Verdict};
 use crate::guest::Guest;
-use crate::report::{FileError, Progress, Skip, Skipped};
-use crate::sys::beneath;
-use crate::sys::stamp::Stamp;
-use crate::unify::temporary;
+use crate::outcome::{FileError, Progress, Skip, Skipped};
+use crate::relink::temporary;
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::Stamp;
 
 /// Bytes asked of `getdents64(2)` at once: a thousand names or so.
 const DIRECTORY_BUFFER: usize = 32 << 10;
@@ -336,7 +336,7 @@ impl Visit<'_> {
         path: &[u8],
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<(), (&'static str, Errno)> {
-        let opened = beneath::open_directory(self.guest.root.as_fd(), path)
+        let opened = resolve::open_directory(self.guest.root.as_fd(), path)
             .map_err(|errno| ("openat2", errno))?;
         if let Some(known) = self.known {
             let directory = rustix::fs::fstat(&opened).map_err(|errno| ("fstat", errno))?;

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use vhashify_sys::stamp::{Stamp, Timestamp};
+
 use super::GuestId;
-use crate::sys::stamp::{Stamp, Timestamp};
 
 /// Bytes of a block as inodes count them.
 const BLOCK: u64 = 512;
@@ -182,8 +183,8 @@ impl PermissionsTable {
 #[cfg(test)]
 mod tests {
     use super::{FileRecord, Permissions};
-    use crate::sys::stamp::{Stamp, Timestamp};
     use proptest::prelude::*;
+    use vhashify_sys::stamp::{Stamp, Timestamp};
 
     #[test]
     fn a_record_takes_sixty_bytes() {

@@ -9,12 +9,12 @@ use std::thread::Builder;
 
 use rustix::io::Errno;
 use serde::Serialize;
+use vhashify_sys::stamp::Stamp;
 
 use super::list::{Gather, list};
 use super::{Listed, ObjectName, Store, StoreLock};
 use crate::error::Error;
-use crate::report::FileError;
-use crate::sys::stamp::Stamp;
+use crate::outcome::FileError;
 
 /// What a collection did, or with `--dry-run` would do.
 #[derive(Debug, Default, Serialize)]
@@ -22,7 +22,7 @@ pub struct GcReport {
     /// Whether nothing was changed.
     pub dry_run: bool,
     /// The stores that were looked at.
-    #[serde(serialize_with = "crate::report::shown_all")]
+    #[serde(serialize_with = "crate::outcome::shown_all")]
     pub stores: Vec<PathBuf>,
     /// Objects that were looked at.
     pub objects: u64,

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::Stamp;
 
 use super::ObjectName;
 use crate::error::Error;
-use crate::sys::beneath;
-use crate::sys::stamp::Stamp;
 
 /// Directories from the store's own down to those of objects: `STORE/4f/a7`.
 const LEVELS: u32 = 3;
@@ -71,7 +71,7 @@ impl Gather for Vec<(ObjectName, Stamp)> {
 /// A directory that cannot be read.
 pub fn list<G: Gather>(store: BorrowedFd<'_>, path: &Path) -> Result<(G, Vec<PathBuf>), Error> {
     // A description of its own, whose position in the directory nobody else moves.
-    let store = beneath::open_directory(store, b"")
+    let store = resolve::open_directory(store, b"")
         .map_err(|errno| Error::call("openat2", path, errno.into()))?;
     below(&store, path, LEVELS)
 }
@@ -89,7 +89,7 @@ fn below<G: Gather>(
     }
     let each = directories.into_par_iter().map(|name| {
         let path = path.join(OsStr::from_bytes(&name));
-        match beneath::open_directory(directory.as_fd(), &name) {
+        match resolve::open_directory(directory.as_fd(), &name) {
             Ok(directory) => below(&directory, &path, levels - 1),
             // Gone since its parent was read.
             Err(Errno::NOENT) => Ok((G::default(), Vec::new())),

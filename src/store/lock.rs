@@ -12,10 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, XattrFlags};
 use rustix::io::Errno;
+use vhashify_sys::resolve;
 
 use super::Store;
 use crate::error::Error;
-use crate::sys::beneath;
 
 /// The right to change a store; given back when dropped, and by the kernel when the process ends.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Run {
 /// use: it takes the lock for an instant, which a run with [`Wait::Never`] could stumble over.
 #[must_use]
 pub fn is_locked(directory: impl AsFd) -> bool {
-    let Ok(own) = beneath::open_directory(directory.as_fd(), b"") else {
+    let Ok(own) = resolve::open_directory(directory.as_fd(), b"") else {
         return false;
     };
     rustix::fs::flock(&own, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
@@ -101,7 +101,7 @@ impl StoreLock {
         let failed = |call, error: Errno| Error::call(call, store.path(), error.into());
         // A description of its own: a lock taken through a duplicate would be shared with it.
         let directory =
-            beneath::open_host_directory(store.path()).map_err(|error| failed("open", error))?;
+            resolve::open_host_directory(store.path()).map_err(|error| failed("open", error))?;
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 return Ok(Self { directory });

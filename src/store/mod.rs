@@ -20,7 +20,6 @@ mod collect;
 mod list;
 mod lock;
 mod name;
-mod verify;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,14 +33,13 @@ pub use collect::{GcReport, collect};
 pub use list::Listed;
 pub use lock::{Run, StoreLock, Wait, is_locked};
 pub use name::ObjectName;
-pub use verify::{Check, VerifyReport, verify};
 
 use crate::error::{Call as _, Error};
 use crate::guest::StoreLocation;
 use crate::identity::Digest;
-use crate::sys::beneath;
-use crate::sys::fault::{self, Point};
-use crate::sys::stamp::Stamp;
+use vhashify_sys::fault::{self, Point};
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::Stamp;
 
 /// A directory holds at most about this many files before the store grows a level deeper.
 const FILES_PER_DIRECTORY: usize = 10_000;
@@ -128,7 +126,7 @@ impl Store {
             found = self
                 .shard(shard.as_bytes(), Create::No)
                 .and_then(|directory| {
-                    beneath::open_file(directory.as_fd().as_fd(), file.as_bytes())
+                    resolve::open_file(directory.as_fd().as_fd(), file.as_bytes())
                 });
             if !matches!(found, Err(Errno::NOENT)) {
                 break;
@@ -199,10 +197,10 @@ impl Store {
         if let Some(directory) = opened.get(shard) {
             return Ok(Arc::clone(directory));
         }
-        let directory = match beneath::open_directory(self.directory.as_fd(), shard) {
+        let directory = match resolve::open_directory(self.directory.as_fd(), shard) {
             Err(Errno::NOENT) if create == Create::Yes => {
                 self.make_directories(shard)?;
-                beneath::open_directory(self.directory.as_fd(), shard)?
+                resolve::open_directory(self.directory.as_fd(), shard)?
             }
             other => other?,
         };

@@ -9,25 +9,25 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::io::Errno;
+use vhashify_sys::fault::{self, Point};
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::Stamp;
 
-use super::directory_times::DirectoryTimes;
-use super::late_names::LateNames;
 use super::object::{self, ProvenObject};
 use super::plan::Step;
-use super::prove::{Leased, Proven, Unproven, look_again};
-use super::replace::{Exchanged, Refused};
 use super::shared::{ObjectState, Shared};
-use super::tally::Tally;
-use super::temporary::Purpose;
 use super::transaction::{GRACE, Object, Replacement, Transaction};
-use crate::cow::private_copy;
+use super::worker_stats::Tally;
 use crate::identity::{Digester, Identity};
-use crate::report::{FileError, Skip};
+use crate::identity::{Leased, Proven, Unproven, look_again};
+use crate::outcome::{FileError, Skip};
+use crate::relink::directory_times::DirectoryTimes;
+use crate::relink::exchange::{Exchanged, Refused};
+use crate::relink::private_copy::private_copy;
+use crate::relink::stray_links::LateNames;
+use crate::relink::temporary::Purpose;
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
-use crate::sys::beneath;
-use crate::sys::fault::{self, Point};
-use crate::sys::stamp::Stamp;
 
 /// One inode of guests that takes part in a plan, with all of its names.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl<'a> Applier<'a> {
             .directory(file.directory)
             .map_err(|errno| unopened("openat2", errno))?;
         let name = self.shared.scan.name_of(file);
-        beneath::open_file(directory.as_fd(), name).map_err(|errno| unopened("openat2", errno))
+        resolve::open_file(directory.as_fd(), name).map_err(|errno| unopened("openat2", errno))
     }
 
     /// Reads one file with all of its `names` for what it is. `None`, and it is counted, where that

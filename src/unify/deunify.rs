@@ -1,7 +1,7 @@
 //! The reverse of unification: a guest, or paths of it, get their own copies back.
 //!
 //! Link groups stay groups: all names of one object in the guest are replaced by one copy, in the
-//! same way and with the same care as a file is replaced by an object ([`super::replace`]).
+//! same way and with the same care as a file is replaced by an object ([`crate::relink::exchange`]).
 //!
 //! How many of an object's names are this guest's cannot be told from its link count. So the scan
 //! is believed only where the object's ctime says that no name was added, moved or removed since
@@ -14,28 +14,29 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 use serde::Serialize;
+use vhashify_sys::lease::{LeasedFile, ignore_break_signal};
+use vhashify_sys::resolve;
+use vhashify_sys::shown::Shown;
+use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
-use super::below::Below;
-use super::directory_times::DirectoryTimes;
 use super::group::inodes;
-use super::late_names::LateNames;
-use super::prove::{Leased, Unproven};
+use super::path_filter::Below;
 use super::recover::recover;
-use super::replace::{Exchanged, Refused, Stuck};
 use super::shared::Source;
-use super::take_back::{Sides, take_back};
-use super::temporary::Purpose;
 use super::transaction::GRACE;
-use crate::cow::{origin, private_copy};
-use crate::display::Shown;
 use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
-use crate::report::{FileError, Progress};
+use crate::identity::{Leased, Unproven};
+use crate::outcome::{FileError, Progress};
+use crate::relink::copy_mark;
+use crate::relink::directory_times::DirectoryTimes;
+use crate::relink::exchange::{Exchanged, Refused, Stuck};
+use crate::relink::private_copy::private_copy;
+use crate::relink::stray_links::LateNames;
+use crate::relink::temporary::Purpose;
+use crate::relink::undo::{Sides, take_back};
 use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Listed, Store, StoreLock, Wait};
-use crate::sys::beneath;
-use crate::sys::lease::{LeasedFile, ignore_break_signal};
-use crate::sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
 /// Copies that are made before the filesystem is synchronised and they are put in place.
 const BATCH: usize = 256;
@@ -238,7 +239,7 @@ impl<'a> Work<'a> {
         let directory = self
             .directory(file.directory)
             .map_err(|errno| called("openat2", errno))?;
-        let opened = beneath::open_file(directory.as_fd(), self.scan.name_of(file))
+        let opened = resolve::open_file(directory.as_fd(), self.scan.name_of(file))
             .map_err(|errno| called("openat2", errno))?;
         let leased = Leased::new(opened).map_err(|unproven| match unproven {
             Unproven::Skipped(skip) => FileError {
@@ -253,7 +254,7 @@ impl<'a> Work<'a> {
         }
         let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd())
             .map_err(|(call, error)| FileError::call(call, path.clone(), &error))?;
-        origin::mark(&copy, leased.stamp.inode).map_err(|errno| called("fsetxattr", errno))?;
+        copy_mark::mark(&copy, leased.stamp.inode).map_err(|errno| called("fsetxattr", errno))?;
         let inode = Stamp::of(copy.as_fd())
             .map_err(|errno| called("statx", errno))?
             .inode;
@@ -329,7 +330,7 @@ impl<'a> Work<'a> {
             self.report.errors.push(FileError { path, reason });
             return;
         }
-        if let Err(errno) = origin::unmark(&copy.private) {
+        if let Err(errno) = copy_mark::unmark(&copy.private) {
             // As if interrupted: the next run tries again.
             let path = self.host_path(&copy.names[0]);
             let error = FileError::call("fremovexattr", path, &errno.into());
@@ -399,7 +400,7 @@ impl<'a> Work<'a> {
 
     fn open(&self, directory: u32) -> Result<OwnedFd, Errno> {
         let path = self.scan.directory_path(directory);
-        beneath::open_directory(self.guest.root.as_fd(), &path)
+        resolve::open_directory(self.guest.root.as_fd(), &path)
     }
 
     fn restore_times(&mut self) {

@@ -10,7 +10,7 @@
 //! guest C  /bin/x ─▶ inode 30 ──▶ place 2         guest C  /bin/x ─▶ inode 30 ─┘
 //! ```
 //!
-//! The kernel compares the bytes again under the locks of both inodes ([`crate::sys::dedupe`]), so
+//! The kernel compares the bytes again under the locks of both inodes ([`vhashify_sys::dedupe`]), so
 //! that a digest is only a hint here. It may be of an earlier run, no lease has to be held, and a
 //! file that a process writes to meanwhile is left alone or keeps what was written. Invariant 3 has
 //! nothing to forbid: second files of one guest join, too, once two guests have the same.
@@ -23,20 +23,20 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use vhashify_sys::dedupe::{self, Outcome};
+use vhashify_sys::extent_map::ExtentMap;
+use vhashify_sys::overlap::{Span, bytes_held};
+use vhashify_sys::stamp::Stamp;
 
 use super::apply::Applier;
-use super::by_path;
+use super::by_reference;
 use super::group::inodes;
-use super::prove::Unproven;
 use super::shared::Shared;
-use super::tally::Tally;
+use super::worker_stats::Tally;
 use crate::identity::Identity;
-use crate::report::overlap::{Span, bytes_held};
-use crate::report::{FileError, Skip};
+use crate::identity::Unproven;
+use crate::outcome::{FileError, Skip};
 use crate::scan::FileRecord;
-use crate::sys::dedupe::{self, Outcome};
-use crate::sys::extent_map::ExtentMap;
-use crate::sys::stamp::Stamp;
 
 /// Whether two guests have a file each that could be the same.
 #[must_use]
@@ -112,7 +112,7 @@ fn apart<'f>(shared: &Shared<'_>, candidates: Vec<Candidate<'f>>) -> Vec<Vec<Can
     let files = candidates.iter().map(|candidate| candidate.names);
     let names = pairing.names(shared.scan, files);
     let mut candidates: Vec<Option<Candidate<'f>>> = candidates.into_iter().map(Some).collect();
-    let classes = by_path::classes(&names).into_iter();
+    let classes = by_reference::classes(&names).into_iter();
     classes
         .map(|class| {
             let members = class.into_iter();

@@ -4,10 +4,10 @@
 use std::ops::Range;
 
 use rayon::slice::ParallelSliceMut;
+use vhashify_sys::stamp::{Stamp, Timestamp};
 
 use crate::identity::Mtime;
 use crate::scan::{FileRecord, Scan};
-use crate::sys::stamp::{Stamp, Timestamp};
 
 /// What two files must agree in before either is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -18,16 +18,16 @@ use std::time::Duration;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::io::Errno;
+use vhashify_sys::flags::{self, Flags};
+use vhashify_sys::lease::LeasedFile;
+use vhashify_sys::stamp::{Stamp, Timestamp};
 
-use super::prove::{Leased, Unproven};
 use super::shared::Shared;
-use super::tally::{Linked, Tally};
+use super::worker_stats::{Linked, Tally};
 use crate::identity::Digester;
-use crate::report::FileError;
+use crate::identity::{Leased, Unproven};
+use crate::outcome::FileError;
 use crate::store::ObjectName;
-use crate::sys::flags::{self, Flags};
-use crate::sys::lease::LeasedFile;
-use crate::sys::stamp::{Stamp, Timestamp};
 
 /// An object under a lease, marked, and proven to be what its name says.
 #[derive(Debug)]

@@ -27,19 +27,19 @@ use std::rc::Rc;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use vhashify_sys::fault::{self, Point};
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::Stamp;
 
-use super::prove::{Leased, Unproven, look_again};
-use super::replace::{Exchanged, Refused, Stuck, exchange, keep};
-use super::temporary::{self, Purpose};
-use crate::cow::origin;
 use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
-use crate::report::{FileError, Skip};
+use crate::identity::{Leased, Unproven, look_again};
+use crate::outcome::{FileError, Skip};
+use crate::relink::copy_mark;
+use crate::relink::exchange::{Exchanged, Refused, Stuck, exchange, keep};
+use crate::relink::temporary::{self, Purpose};
 use crate::scan::{GuestId, Scan};
 use crate::store::ObjectName;
-use crate::sys::beneath;
-use crate::sys::fault::{self, Point};
-use crate::sys::stamp::Stamp;
 
 /// Tidies up all temporary names that `scan` found in `guests`.
 ///
@@ -120,15 +120,15 @@ impl Recovery<'_> {
         let path = root.path_of(&[path_below.as_slice(), name].join(b"/".as_slice()));
         let purpose = temporary::purpose(name)?;
         let look = || -> Result<Leftover, (&'static str, Errno)> {
-            let directory = beneath::open_directory(root.root.as_fd(), &path_below)
+            let directory = resolve::open_directory(root.root.as_fd(), &path_below)
                 .map_err(|errno| ("openat2", errno))?;
             let stamp = Stamp::at(directory.as_fd(), name).map_err(|errno| ("statx", errno))?;
-            let names = beneath::names(directory.as_fd()).map_err(|errno| ("getdents64", errno))?;
+            let names = resolve::names(directory.as_fd()).map_err(|errno| ("getdents64", errno))?;
             let served = names
                 .into_iter()
                 .find(|served| temporary::of(served, purpose) == name);
             let served = served.and_then(|served| {
-                let inode = beneath::inode_of(directory.as_fd(), &served).ok()?;
+                let inode = resolve::inode_of(directory.as_fd(), &served).ok()?;
                 Some((served, inode))
             });
             Ok(Leftover {
@@ -187,7 +187,7 @@ impl Recovery<'_> {
     fn is_same_as_object(&mut self, leftover: &Leftover) -> Result<bool, Undone> {
         let digester = &mut self.digester;
         let mut read = |name: &[u8], mtime| {
-            let file = beneath::open_file(leftover.directory.as_fd(), name)
+            let file = resolve::open_file(leftover.directory.as_fd(), name)
                 .map_err(|errno| Unproven::Failed("openat2", errno.into()))?;
             Leased::new(file)?.prove(mtime, digester)
         };
@@ -289,7 +289,7 @@ impl Recovery<'_> {
         match copy_behind(&leftover.directory, served)? {
             Some((file, origin)) if origin == object => {
                 self.spread(guest, object, &file, *inode)?;
-                origin::unmark(&file).map_err(|errno| Undone::Failed("fremovexattr", errno))
+                copy_mark::unmark(&file).map_err(|errno| Undone::Failed("fremovexattr", errno))
             }
             _ => Ok(()),
         }
@@ -310,7 +310,7 @@ impl Recovery<'_> {
         for record in rest {
             let path = self.scan.directory_path(record.directory);
             let guest = self.guests[usize::from(guest)];
-            let directory = beneath::open_directory(guest.root.as_fd(), &path)
+            let directory = resolve::open_directory(guest.root.as_fd(), &path)
                 .map_err(|errno| Undone::Failed("openat2", errno))?;
             let name = self.scan.name_of(record);
             let directory = Rc::new(directory);
@@ -382,12 +382,12 @@ impl Leftover {
 /// The file behind a name, and the object that it is a copy of, if it is the copy of an interrupted
 /// break.
 fn copy_behind(directory: &OwnedFd, name: &[u8]) -> Result<Option<(OwnedFd, u64)>, Undone> {
-    let file = match beneath::open_file(directory.as_fd(), name) {
+    let file = match resolve::open_file(directory.as_fd(), name) {
         Ok(file) => file,
         // Gone, or something that is no regular file.
         Err(Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(Undone::Failed("openat2", errno)),
     };
-    let object = origin::of(file.as_fd()).map_err(|e| Undone::Failed("fgetxattr", e))?;
+    let object = copy_mark::of(file.as_fd()).map_err(|e| Undone::Failed("fgetxattr", e))?;
     Ok(object.map(|object| (file, object)))
 }

@@ -9,30 +9,30 @@ use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
+use vhashify_sys::lease::ignore_break_signal;
+use vhashify_sys::shown::Shown;
+use vhashify_sys::stamp::Timestamp;
 
-use super::allowance::Workers;
-use super::directory_times::DirectoryTimes;
 use super::extents;
+use super::fd_budget::Workers;
 use super::group::{self, Key};
-use super::learn::learn;
+use super::index_update::learn;
 use super::object::learn_unknown;
-use super::pairing::{Pairing, Partners};
 use super::recover::recover;
+use super::scope::{Pairing, Partners};
 use super::share::has_candidates;
 use super::shared::{ObjectState, Objects, Shared, Source, most_links};
-use super::tally::Tally;
+use super::worker_stats::Tally;
 use super::workers::{Group, restore, work};
-use crate::display::Shown;
 use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::Mtime;
 use crate::index::{Index, Loaded};
+use crate::outcome::{FileError, Progress, RunReport};
 use crate::protect::{self, Mode};
-use crate::report::{FileError, Progress, RunReport};
+use crate::relink::directory_times::DirectoryTimes;
 use crate::scan::{FileRecord, Known, Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
-use crate::sys::lease::ignore_break_signal;
-use crate::sys::stamp::Timestamp;
 
 /// How a run is to be done.
 #[derive(Debug, Clone)]

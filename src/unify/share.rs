@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::apply::{Applier, Participant};
-use super::by_path;
+use super::by_reference;
 use super::group::inodes;
 use super::plan::{Instance, Member, Step, plan};
-use super::prove::Proven;
 use super::shared::{ObjectState, Shared};
-use super::tally::Tally;
+use super::worker_stats::Tally;
 use crate::identity::Identity;
-use crate::report::Skip;
+use crate::identity::Proven;
+use crate::outcome::Skip;
 use crate::scan::{FileRecord, GuestId};
 
 /// Whether any file of the group could be linked to anything: there is a file that is no object,
@@ -101,7 +101,7 @@ pub fn share(
                 let of_objects = of_identity.clone().map(|object| object.files);
                 let of_members = participants.iter().map(|participant| participant.files);
                 let names = pairing.names(shared.scan, of_objects.chain(of_members));
-                by_path::plan(&instances, &members, &names, shared.most_links)
+                by_reference::plan(&instances, &members, &names, shared.most_links)
             }
         };
         remember_private(shared, &steps, identity, &participants, tally);

@@ -7,21 +7,21 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
-use super::allowance::Allowance;
-use super::census::Census;
-use super::pairing::Pairing;
+use super::fd_budget::Allowance;
+use super::hidden_links::Census;
+use super::scope::Pairing;
 use crate::error::{Call as _, Error};
 use crate::exclude::Rules;
 use crate::guest::Guest;
 use crate::identity::{Identity, Mtime};
 use crate::index;
+use crate::outcome::Progress;
 use crate::protect::{Protection, Reflink};
-use crate::report::Progress;
 use crate::scan::{FileRecord, GuestId, Scan};
 use crate::store::{ObjectName, Store, StoreLock};
-use crate::sys::beneath;
-use crate::sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
 /// One guest that takes part.
 #[derive(Debug)]
@@ -130,11 +130,11 @@ impl Shared<'_> {
     /// Opens a directory that the scan found.
     ///
     /// # Errors
-    /// As [`beneath::open_directory`].
+    /// As [`resolve::open_directory`].
     pub fn open(&self, directory: u32) -> Result<OwnedFd, Errno> {
         let guest = self.guest(self.scan.guest_of(directory));
         let path = self.scan.directory_path(directory);
-        beneath::open_directory(guest.root.as_fd(), &path)
+        resolve::open_directory(guest.root.as_fd(), &path)
     }
 
     /// What an earlier run read in a file that has not changed since.

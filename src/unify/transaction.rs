@@ -16,20 +16,21 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::late_names::{LateNames, MOST_WALKS, lead};
+use vhashify_sys::lease::LeasedFile;
+use vhashify_sys::stamp::Stamp;
+
 use super::object;
-use super::prove::{Change, look_again};
-use super::replace::{Exchanged, Stuck};
 use super::shared::Shared;
-use super::take_back::{Sides, take_back};
-use super::tally::{Linked, Tally};
-use super::temporary::Purpose;
+use super::worker_stats::{Linked, Tally};
 use crate::identity::Identity;
-use crate::report::{FileError, Skip};
+use crate::identity::{Change, look_again};
+use crate::outcome::{FileError, Skip};
+use crate::relink::exchange::{Exchanged, Stuck};
+use crate::relink::stray_links::{LateNames, MOST_WALKS, lead};
+use crate::relink::temporary::Purpose;
+use crate::relink::undo::{Sides, take_back};
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
-use crate::sys::lease::LeasedFile;
-use crate::sys::stamp::Stamp;
 
 /// How long a replaced inode can still be put back. Far longer than the kernel takes from
 /// resolving a name to counting as a writer, far shorter than anybody waits for an `open`.

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use super::apply::Applier;
-use super::directory_times::DirectoryTimes;
 use super::extents;
 use super::share::share;
 use super::shared::{ObjectState, Shared};
-use super::tally::Tally;
+use super::worker_stats::Tally;
+use crate::relink::directory_times::DirectoryTimes;
 
 /// A group that has to be looked into.
 #[derive(Debug)]

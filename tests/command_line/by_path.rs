@@ -23,7 +23,7 @@ fn unify<I: AsRef<OsStr>>(
     name: &str,
     arguments: impl IntoIterator<Item = I>,
 ) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vserver"));
+    let mut command = Command::new(crate::support::program::vserver_path());
     command
         .env_remove("VSERVER_CONFDIR")
         .arg("--config-dir")

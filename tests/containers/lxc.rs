@@ -73,7 +73,7 @@ impl<'a> Container<'a> {
             format!("lxc.seccomp.notify.proxy = unix:{}", broker.lxc.display()),
             format!(
                 "lxc.hook.pre-start = {} broker --socket {} --lxc-hook",
-                env!("CARGO_BIN_EXE_vserver"),
+                crate::support::program::vserver_path(),
                 broker.oci.display()
             ),
         ];

@@ -18,8 +18,8 @@ use rustix::net::{
 use rustix::pipe::pipe;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;
-use vhashify::context::notify;
-use vhashify::sys::process::load_filter;
+use vserver::context::filter::load_filter;
+use vserver::context::notify;
 
 use crate::place::{Broker, Place, wait_until};
 use crate::support::filesystem::Kind;

@@ -85,7 +85,7 @@ impl Place {
 
 /// `vserver` without the environment's configuration.
 pub fn vserver() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vserver"));
+    let mut command = Command::new(crate::support::program::vserver_path());
     command.env_remove("VSERVER_CONFDIR").stdin(Stdio::null());
     command
 }

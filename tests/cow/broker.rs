@@ -18,10 +18,10 @@ use rustix::fs::{FlockOperation, Timespec, Timestamps, flock, futimens};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
-use vhashify::context::notify;
-use vhashify::cow::broker::Broker;
-use vhashify::cow::broker::serve::serve;
-use vhashify::sys::process::load_filter;
+use vhashify::broker::Broker;
+use vhashify::broker::serve::serve;
+use vserver::context::filter::load_filter;
+use vserver::context::notify;
 
 use crate::engine::{breaker, ino, place_in, shared_guests};
 use crate::quota;

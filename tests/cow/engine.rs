@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::fs::{Mode, OFlags};
-use vhashify::cow::break_link::Breaker;
-use vhashify::cow::link_group::Name;
-use vhashify::cow::object::{By, object};
+use vhashify::broker::break_link::Breaker;
+use vhashify::broker::link_group::Name;
+use vhashify::broker::object::{By, object};
 use vhashify::guest::{Guest, StoreLocation};
-use vhashify::sys::fault::Point;
-use vhashify::sys::lease::ignore_break_signal;
+use vhashify_sys::fault::Point;
+use vhashify_sys::lease::ignore_break_signal;
 
 use crate::support::disturb::{VARIABLE, is_killed};
 use crate::support::filesystem::{Filesystem, Kind, command, on_each};

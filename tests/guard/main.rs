@@ -17,6 +17,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
 use support::adversary::{self, in_context};
 use support::attempts::{self, ATTEMPTS, mark, prepare};
 use support::filesystem::{Filesystem, Kind, command, on_each};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{Advice, fadvise};
 use serde_json::Value;
-use vhashify::sys::page_cache::{by_cachestat, by_mincore, page_size, resident_bytes};
+use vhashify_sys::page_cache::{by_cachestat, by_mincore, page_size, resident_bytes};
 
 use crate::support::filesystem::{Filesystem, Kind, on_each};
 use crate::support::program::Host;

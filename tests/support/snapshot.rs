@@ -146,7 +146,7 @@ fn entry(path: &Path, metadata: &Metadata, first_name: PathBuf) -> Entry {
 fn attributes(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
     let names = xattr::list(path).unwrap();
     names
-        // What no guest can see: `src/cow/origin.rs`.
+        // What no guest can see: `src/relink/copy_mark.rs`.
         .filter(|name| !name.as_encoded_bytes().starts_with(b"trusted.vhashify."))
         .filter_map(|name| {
             let value = xattr::get(path, &name).unwrap()?;

@@ -1,6 +1,6 @@
 //! A command that is killed at a call chosen by name, or whose call fails as a disk makes it fail.
 
-use vhashify::sys::fault::Point;
+use vhashify_sys::fault::Point;
 
 use crate::attack::{Attack, Field};
 use crate::support::disturb::{Case, Scenario, disturb, is_killed};

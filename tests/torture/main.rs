@@ -43,6 +43,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use attack::{Attack, Field, Tried};
+
 use support::adversary::{self, Adversary};
 use support::filesystem::{Filesystem, Kind};
 use support::numbers::Numbers;

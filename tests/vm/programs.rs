@@ -34,7 +34,7 @@ pub fn disk<S: AsRef<OsStr>>(image: &Path, folder: &Path, tests: &[&str], argume
     );
     if tests.contains(&VSERVER) {
         size += put(
-            Path::new(env!("CARGO_BIN_EXE_vserver")),
+            Path::new(crate::support::program::vserver_path()),
             &folder.join("vserver"),
         );
     }

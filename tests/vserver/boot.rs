@@ -190,7 +190,7 @@ fn a_host_without_cgroup_version_2_says_so() {
     let start = format!(
         "umount $(awk '/ - cgroup2 /{{ print $5 }}' /proc/self/mountinfo) && \
          exec {} --config-dir {} --state-dir {} web start",
-        env!("CARGO_BIN_EXE_vserver"),
+        crate::support::program::vserver_path(),
         host.at("conf").display(),
         host.at("state").display()
     );

@@ -7,12 +7,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
+use vhashify::relink::temporary::{self, Purpose};
+
 use crate::host::{Host, template, wait_until};
 use crate::life::kill;
 use crate::support::filesystem::command;
 use crate::support::program::{output, vhashify};
 use crate::support::snapshot::Snapshot;
-use vhashify::unify::temporary::{self, Purpose};
 
 /// Guests with files of their own that are alike in all, a store, and brokers; not unified yet.
 fn host_of(names: &[&str]) -> Host {

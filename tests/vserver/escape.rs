@@ -290,7 +290,7 @@ fn no_descriptor_of_the_host_leaks() {
     let leaking = format!(
         "exec 7<{} 8</; exec {} --config-dir {} --state-dir {} web",
         secret.display(),
-        env!("CARGO_BIN_EXE_vserver"),
+        crate::support::program::vserver_path(),
         host.at("conf").display(),
         host.at("state").display()
     );
@@ -343,7 +343,7 @@ fn the_program_that_enters_cannot_be_written() {
     let host = Host::new();
     // A copy, which a failure of this test may spoil.
     let program = host.at("vserver");
-    fs::copy(env!("CARGO_BIN_EXE_vserver"), &program).unwrap();
+    fs::copy(crate::support::program::vserver_path(), &program).unwrap();
     host.sleeper("web");
     host.set("web", "bcapabilities", "CAP_SYS_ADMIN\n");
     // The kernel takes the interpreter from the guest's /proc: it runs `vserver` in the guest.
@@ -375,7 +375,8 @@ fn the_program_that_enters_cannot_be_written() {
     let text = watcher.wait_with_output().unwrap().stdout;
     let text = String::from_utf8(text).unwrap();
     assert_eq!(text, "/\nInvalid argument\nInvalid argument\nrefused\n");
-    let is_same = fs::read(&program).unwrap() == fs::read(env!("CARGO_BIN_EXE_vserver")).unwrap();
+    let is_same =
+        fs::read(&program).unwrap() == fs::read(crate::support::program::vserver_path()).unwrap();
     assert!(is_same, "the host's program was written by the guest");
 }
 

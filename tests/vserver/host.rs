@@ -88,7 +88,7 @@ impl Host {
 
     /// `vserver --config-dir … --state-dir … ARGUMENTS`.
     pub fn vserver(&self, arguments: &[&str]) -> Command {
-        let mut vserver = Command::new(env!("CARGO_BIN_EXE_vserver"));
+        let mut vserver = Command::new(crate::support::program::vserver_path());
         vserver
             .env_remove("VSERVER_CONFDIR")
             .stdin(Stdio::null())

@@ -111,7 +111,7 @@ fn enter_has_a_terminal_of_the_guests() {
     host.ok(&["web", "start"]);
     let enter = format!(
         "stty rows 33 cols 99; {} --config-dir {} --state-dir {} web enter",
-        env!("CARGO_BIN_EXE_vserver"),
+        crate::support::program::vserver_path(),
         host.at("conf").display(),
         host.at("state").display()
     );

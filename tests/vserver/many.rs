@@ -18,7 +18,7 @@ fn vserver_stat_shows_each_running_guest() {
     let state = host.at("state");
     let state = state.to_str().unwrap();
     // Under its own name, as a link would call it.
-    let mut stat = Command::new(env!("CARGO_BIN_EXE_vserver"));
+    let mut stat = Command::new(crate::support::program::vserver_path());
     stat.arg0("/usr/sbin/vserver-stat")
         .args(["--state-dir", state]);
     let output = stat.output().unwrap();
@@ -33,7 +33,7 @@ fn vserver_stat_shows_each_running_guest() {
         lines[2].starts_with("1261      1 ") && lines[2].ends_with("  mail"),
         "{table}"
     );
-    let mut stat = Command::new(env!("CARGO_BIN_EXE_vserver"));
+    let mut stat = Command::new(crate::support::program::vserver_path());
     stat.args(["vserver-stat", "--state-dir", state, "--format", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&stat.output().unwrap().stdout).unwrap();
     let web = &json["guests"][0];
@@ -53,7 +53,7 @@ fn vps_and_vkill_know_whose_a_process_is() {
     let state = host.at("state");
     let state = state.to_str().unwrap();
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vserver"));
+        let mut command = Command::new(crate::support::program::vserver_path());
         command.arg(arguments[0]).args(["--state-dir", state]);
         command.args(&arguments[1..]).output().unwrap()
     };
@@ -92,7 +92,7 @@ fn marked_guests_start_after_what_they_depend_on_and_stop_before_it() {
     let many = |command: &str| {
         let conf = host.at("conf");
         let state = host.at("state");
-        let mut run = Command::new(env!("CARGO_BIN_EXE_vserver"));
+        let mut run = Command::new(crate::support::program::vserver_path());
         run.arg(command)
             .arg("--config-dir")
             .arg(conf)
@@ -124,7 +124,7 @@ fn marked_guests_start_after_what_they_depend_on_and_stop_before_it() {
     );
     assert!(!host.is_running("web"));
     let link = host.at("start-vservers");
-    symlink(env!("CARGO_BIN_EXE_vserver"), &link).unwrap();
+    symlink(crate::support::program::vserver_path(), &link).unwrap();
     assert!(
         Command::new(link)
             .arg("--help")

@@ -99,7 +99,7 @@ fn two_unified_guests_start_are_entered_answer_and_leave_nothing() {
     for address in addresses {
         wait_until("nginx answers", || answers(address));
     }
-    let mut stat = Command::new(env!("CARGO_BIN_EXE_vserver"));
+    let mut stat = Command::new(crate::support::program::vserver_path());
     stat.arg("vserver-stat")
         .arg("--state-dir")
         .arg(host.at("state"));
@@ -124,7 +124,7 @@ fn two_unified_guests_start_are_entered_answer_and_leave_nothing() {
 fn entered(host: &Host, name: &str) -> String {
     let enter = format!(
         "{} --config-dir {} --state-dir {} {name} enter",
-        env!("CARGO_BIN_EXE_vserver"),
+        crate::support::program::vserver_path(),
         host.at("conf").display(),
         host.at("state").display()
     );

@@ -4,8 +4,7 @@ use std::io;
 use std::path::Path;
 
 use thiserror::Error;
-
-use crate::error::{SystemError, advice, reason};
+use vhashify_sys::call_error::{CallError, advice, reason};
 
 /// What went wrong with the guard. Its text is a clause on one line.
 #[derive(Debug, Error)]
@@ -24,7 +23,7 @@ pub enum GuardError {
     },
     /// A system call failed.
     #[error(transparent)]
-    System(#[from] SystemError),
+    System(#[from] CallError),
     /// A guest that could change shared files without the guard is running.
     #[error(
         "the guard stays: process {process} has a root directory of its own on the guarded filesystem {device}; stop the guests, or say --force"
@@ -50,7 +49,7 @@ pub enum GuardError {
 impl GuardError {
     /// A failed system call on `path`.
     pub(super) fn call(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        SystemError::new(call, path, source).into()
+        CallError::new(call, path, source).into()
     }
 
     /// What aya says of a part.

@@ -8,12 +8,12 @@ use std::path::Path;
 use aya::programs::links::FdLink;
 use aya::programs::{Lsm, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader};
+use vhashify_sys::resolve;
 
 use super::error::GuardError;
 use super::hook::{HOOKS, Hook};
 use super::pins::{self, Lock, MAPS, PLACE, UNFINISHED};
 use super::{filesystem, running};
-use crate::sys::beneath;
 
 /// What `build.rs` compiled.
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
@@ -63,7 +63,7 @@ pub fn guards(directory: &Path) -> Result<bool, GuardError> {
     if !pins::is_loaded()? {
         return Ok(false);
     }
-    let Ok(open) = beneath::open_host_directory(directory) else {
+    let Ok(open) = resolve::open_host_directory(directory) else {
         return Ok(true);
     };
     let device = filesystem::device(open, directory)?;

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::{part, percent};
+use crate::outcome::numbers::bytes;
 use crate::report::StoreReport;
-use crate::report::numbers::bytes;
 
 /// The numbers.
 pub fn figures(report: &StoreReport) -> Markup {

@@ -23,7 +23,7 @@ mod tables;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::StoreReport;
-use super::numbers::grouped;
+use crate::outcome::numbers::grouped;
 
 const STYLE: &str = include_str!("style.css");
 

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::date;
+use crate::outcome::numbers::{bytes, grouped};
 use crate::report::PastRun;
-use crate::report::numbers::{bytes, grouped};
 
 /// Three plots, one column a run; nothing where there are not two runs to compare.
 pub fn runs(runs: &[PastRun]) -> Markup {

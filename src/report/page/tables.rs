@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
+use vhashify_sys::shown::Shown;
 
 use super::part;
 use super::plots::moment;
-use crate::display::Shown;
-use crate::report::numbers::{bytes, grouped};
+use crate::outcome::numbers::{bytes, grouped};
 use crate::report::{OldCopy, PastRun, StoreReport, Unshared};
 
 /// Rows of a list that nobody reads to its end.

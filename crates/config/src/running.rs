@@ -1,0 +1,91 @@
+//! What `vserver` writes about each guest that runs, in its state directory.
+//!
+//! ```text
+//! /run/vserver/NAME/guest.json    Running: from before its first process until nothing of it is left
+//!                   last.json     Ended: how it ended
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vhashify_sys::call_error::CallError;
+use vhashify_sys::pidfd::Process;
+
+/// A guest that runs, or is being started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its context number.
+    pub context: u32,
+    /// Its process 1; none as long as it is being made.
+    pub init: Option<Process>,
+    /// Who watches it.
+    pub monitor: Process,
+    /// Who breaks links for it, if somebody is to: the monitor that it was started with.
+    #[serde(default)]
+    pub broker: Option<Process>,
+    /// Its root directory.
+    pub vdir: PathBuf,
+    /// When it was started, in seconds since 1970.
+    pub since: u64,
+    /// The boot that it belongs to.
+    pub boot: String,
+    /// The configuration tree that it was started from.
+    pub config_dir: PathBuf,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The exit status of its init, if it exited by itself and somebody saw it.
+    pub status: Option<i32>,
+    /// The signal that ended its init.
+    pub signal: Option<i32>,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+impl Running {
+    /// Whether the guest runs, or somebody is starting it. Only looks: what an untimely death left stays as it is.
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        self.boot == boot()
+            && (self.monitor.is_alive() || self.init.is_some_and(|init| init.is_alive()))
+    }
+}
+
+/// The guests that run or are being started, with their names, of the state directory `top`.
+///
+/// # Errors
+/// A file that cannot be read. One that cannot be understood was not written by this version, and is passed over.
+pub fn running_guests(top: &Path) -> Result<Vec<(String, Running)>, CallError> {
+    let mut guests = Vec::new();
+    for entry in fs::read_dir(top).into_iter().flatten().flatten() {
+        let path = entry.path().join("guest.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(CallError::new("read", &path, error)),
+        };
+        let running = serde_json::from_slice::<Running>(&bytes).ok();
+        let name = entry.file_name().into_string().ok();
+        guests.extend(name.zip(running).filter(|(_, running)| running.is_true()));
+    }
+    guests.sort_by(|(first, _), (second, _)| first.cmp(second));
+    Ok(guests)
+}
+
+/// What tells this boot from every other.
+#[must_use]
+pub fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}

@@ -1,0 +1,271 @@
+//! apk: the list of installed packages, and the protected paths that say what is configuration.
+//!
+//! ```text
+//! P:alpine-baselayout          a package; an empty line ends it
+//! F:etc                        a directory
+//! a:0:0:644                    attributes, of no interest
+//! R:hosts                      a file in it
+//! ```
+//!
+//! A line of `etc/apk/protected_paths.d/*.list` is a pattern, matched name by name from the root,
+//! with `+` (or nothing) for protected, `-` for not, `@` for symbolic links only, and `!` for
+//! always kept. A protected directory protects all below it; the longer pattern wins over the
+//! shorter, and among equally long ones the later.
+
+use std::path::Path;
+
+use super::found::{Excessive, Found};
+use super::guest::Guest;
+use crate::PackageError;
+use crate::pattern::Pattern;
+
+/// What apk itself starts from.
+const DEFAULTS: &[u8] = b"+etc\n@etc/init.d\n!etc/apk\n";
+
+/// The most patterns a guest may have; Alpine has none beside the defaults.
+const MOST_PATTERNS: usize = 1000;
+/// All lists of them together, in bytes. Compiled, a pattern takes some twenty times the memory of
+/// its text.
+const LONGEST_LISTS: usize = 1 << 20;
+
+pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {
+    let mut seen = Vec::new();
+    let mut protected = None;
+    // The second name is apk 3's; merged /usr makes both the same file.
+    for name in ["lib/apk/db/installed", "usr/lib/apk/db/installed"] {
+        let Some(file) = guest.read(Path::new(name))? else {
+            continue;
+        };
+        if seen.contains(&file.stamp.identity) {
+            continue;
+        }
+        seen.push(file.stamp.identity);
+        let rules = match &mut protected {
+            Some(rules) => rules,
+            none => none.insert(Protected::read(guest)?),
+        };
+        parse(&file.bytes, rules, found).map_err(|Excessive(reason)| PackageError::Database {
+            path: file.path,
+            reason,
+        })?;
+    }
+    Ok(!seen.is_empty())
+}
+
+pub(super) fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excessive> {
+    let mut directory = rules.directory(b"", found)?;
+    for line in text.split(|byte| *byte == b'\n') {
+        match line {
+            // Files before the first F: line of a package would be in its root directory.
+            [] => directory = rules.directory(b"", found)?,
+            [b'F', b':', name @ ..] => directory = rules.directory(name, found)?,
+            [b'R', b':', name @ ..] if directory.protects(name, found)? => {
+                let slash: &[u8] = if directory.path.is_empty() { b"" } else { b"/" };
+                found.add(&[directory.path, slash, name])?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The protected paths, in order.
+#[derive(Debug, Default)]
+pub(super) struct Protected {
+    rules: Vec<ProtectedPath>,
+    /// The length of the lists that they are from.
+    length: usize,
+}
+
+#[derive(Debug)]
+struct ProtectedPath {
+    names: Vec<Pattern>,
+    protects: bool,
+}
+
+/// One directory, with what is left to be matched against the names of the files in it.
+struct Directory<'r, 'p> {
+    path: &'p [u8],
+    protects: bool,
+    last_names: Vec<(&'r Pattern, bool)>,
+}
+
+impl Protected {
+    fn read(guest: &Guest<'_>) -> Result<Self, PackageError> {
+        let mut rules = Self::defaults();
+        for name in guest
+            .list(Path::new("etc/apk/protected_paths.d"))?
+            .unwrap_or_default()
+        {
+            // apk passes over other names, and over hidden files.
+            if name.extension().is_none_or(|extension| extension != "list") {
+                continue;
+            }
+            let Some(file) = guest.read(&name)? else {
+                continue;
+            };
+            rules.add_list(&file.path, &file.bytes)?;
+        }
+        Ok(rules)
+    }
+
+    /// What apk protects by itself.
+    pub(super) fn defaults() -> Self {
+        let mut rules = Self::default();
+        rules.extend(DEFAULTS);
+        rules
+    }
+
+    /// Adds a guest's list; `path` is its name for messages.
+    pub(super) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), PackageError> {
+        let too_large = |limit, unit| PackageError::TooLarge {
+            path: path.to_owned(),
+            limit,
+            unit,
+        };
+        self.length = self.length.saturating_add(text.len());
+        if self.length > LONGEST_LISTS {
+            return Err(too_large(LONGEST_LISTS as u64, "bytes"));
+        }
+        self.extend(text);
+        if self.rules.len() > MOST_PATTERNS {
+            return Err(too_large(MOST_PATTERNS as u64, "patterns"));
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, text: &[u8]) {
+        let lines = text
+            .split(|byte| *byte == b'\n')
+            .filter_map(ProtectedPath::parse);
+        // One more than the limit is enough to notice that it is passed.
+        let room = (MOST_PATTERNS + 1).saturating_sub(self.rules.len());
+        self.rules.extend(lines.take(room));
+    }
+
+    fn directory<'p>(
+        &self,
+        path: &'p [u8],
+        found: &mut Found,
+    ) -> Result<Directory<'_, 'p>, Excessive> {
+        let names: Vec<_> = path
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty())
+            .collect();
+        // The longest pattern that matches a leading part of the path decides.
+        let mut decided = (0, false);
+        let mut last_names = Vec::new();
+        // An empty line costs a look at every rule, too.
+        found.spend(self.rules.len() as u64)?;
+        for rule in &self.rules {
+            let mut matching = true;
+            for (pattern, name) in rule.names.iter().zip(&names) {
+                found.spend(pattern.cost(name.len()))?;
+                matching = pattern.matches(name);
+                if !matching {
+                    break;
+                }
+            }
+            if !matching {
+                continue;
+            }
+            let depth = rule.names.len();
+            if depth <= names.len() && depth >= decided.0 {
+                decided = (depth, rule.protects);
+            } else if depth == names.len() + 1
+                && let Some(last) = rule.names.last()
+            {
+                last_names.push((last, rule.protects));
+            }
+        }
+        Ok(Directory {
+            path,
+            protects: decided.1,
+            last_names,
+        })
+    }
+}
+
+impl Directory<'_, '_> {
+    fn protects(&self, name: &[u8], found: &mut Found) -> Result<bool, Excessive> {
+        let mut protects = self.protects;
+        for (pattern, verdict) in &self.last_names {
+            found.spend(pattern.cost(name.len()))?;
+            if pattern.matches(name) {
+                protects = *verdict;
+            }
+        }
+        Ok(protects)
+    }
+}
+
+impl ProtectedPath {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = line.trim_ascii();
+        let (protects, path) = match line {
+            [] | [b'#', ..] => return None,
+            // Symbolic links are never unified, so protecting only those protects no file.
+            [b'-' | b'@', path @ ..] => (false, path),
+            [b'+' | b'!', path @ ..] | path => (true, path),
+        };
+        let names: Vec<_> = path
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty())
+            // fnmatch takes a pattern that is none literally.
+            .map(|name| Pattern::compile(name).unwrap_or_else(|_| Pattern::exactly(name)))
+            .collect();
+        (!names.is_empty()).then_some(Self { names, protects })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::found::MOST_WORK;
+    use super::*;
+
+    #[test]
+    fn the_longest_then_the_last_pattern_decides() {
+        let mut rules = Protected::defaults();
+        rules.extend(
+            b"# comment\n-etc/ssl/certs\n/opt/*/conf/\n+etc/ssl/certs/*.local\nsrv\n-srv\n",
+        );
+        for (directory, name, expected) in [
+            ("etc", "hosts", true),
+            ("etc/conf.d", "x", true),
+            ("etc/init.d", "x", false),
+            ("etc/apk", "world", true),
+            ("etc/ssl/certs", "a.pem", false),
+            ("etc/ssl/certs", "a.local", true),
+            ("etc/ssl", "openssl.cnf", true),
+            ("opt/x/conf/deep", "a", true),
+            ("opt/x/data", "a", false),
+            ("srv", "a", false),
+            ("usr/bin", "a", false),
+            ("", "etc", true),
+        ] {
+            let mut found = Found::default();
+            let directory = rules.directory(directory.as_bytes(), &mut found).unwrap();
+            let verdict = directory.protects(name.as_bytes(), &mut found).unwrap();
+            assert_eq!(verdict, expected, "{:?} {name}", directory.path);
+        }
+    }
+
+    #[test]
+    fn looking_at_the_rules_is_work_even_for_an_empty_line() {
+        let rules = Protected::defaults();
+        let mut found = Found::default();
+        found.spend(MOST_WORK).unwrap();
+        assert!(rules.directory(b"", &mut found).is_err());
+    }
+
+    #[test]
+    fn long_lists_are_not_compiled() {
+        let mut rules = Protected::default();
+        let half = b"?".repeat(LONGEST_LISTS / 2);
+        for _ in 0..2 {
+            rules.add_list(Path::new("/list"), &half).unwrap();
+        }
+        let error = rules.add_list(Path::new("/list"), b"?").unwrap_err();
+        assert!(matches!(error, PackageError::TooLarge { .. }), "{error}");
+    }
+}

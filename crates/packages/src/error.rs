@@ -1,0 +1,88 @@
+//! What can go wrong while package databases are read.
+
+use std::io;
+use std::path::PathBuf;
+
+use vhashify_sys::call_error::{advice, reason};
+use vhashify_sys::shown::Shown;
+
+use crate::pattern::BadPattern;
+
+/// Why a pattern file or a package database could not be used. Every variant names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// A line of a pattern file.
+    #[error(
+        "{}:{line}: {reason}; correct the line or begin it with '#'",
+        Shown::path(path)
+    )]
+    BadLine {
+        /// The pattern file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: BadPattern,
+    },
+    /// A system call failed.
+    #[error(
+        "{call} failed on {}: {}{}",
+        Shown::path(path),
+        reason(source),
+        advice(source)
+    )]
+    Io {
+        /// The call.
+        call: &'static str,
+        /// The file or directory it was given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A device, a FIFO or a directory is where a file should be.
+    #[error(
+        "{} is not a regular file; replace it by one or remove it",
+        Shown::path(path)
+    )]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file or directory is larger than anything that its kind has a reason to be.
+    #[error(
+        "{} is larger than the limit of {limit} {unit}; it is not read",
+        Shown::path(path)
+    )]
+    TooLarge {
+        /// The file or directory.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+        /// What the limit counts.
+        unit: &'static str,
+    },
+    /// A package database does not hold what its format asks for.
+    #[error(
+        "package database {}: {reason}; repair it in the guest, or unify the guest without \
+         package information",
+        Shown::path(path)
+    )]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// `SQLite` refused an rpm database.
+    #[error(
+        "package database {}: {source}; repair it in the guest (rpm --rebuilddb), or unify the \
+         guest without package information",
+        Shown::path(path)
+    )]
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// What `SQLite` said.
+        source: rusqlite::Error,
+    },
+}

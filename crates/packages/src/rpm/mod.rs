@@ -1,0 +1,112 @@
+//! rpm: one header a package, in a database of one of three kinds.
+//!
+//! | file | kind | since |
+//! | --- | --- | --- |
+//! | `rpmdb.sqlite` | [`sqlite`] | Fedora 33, RHEL 9 |
+//! | `Packages.db` | [`ndb`] | SUSE |
+//! | `Packages` | [`bdb`], a Berkeley DB hash | everything before |
+//!
+//! All three hold the same [`header`] blobs. A guest that was upgraded can have an old database
+//! beside the new one; both are read, because a file too many is excluded at little cost.
+
+mod bdb;
+mod header;
+mod ndb;
+mod sqlite;
+mod wal;
+
+use std::path::Path;
+
+use super::found::{Excessive, Found};
+use super::guest::Guest;
+use crate::PackageError;
+
+/// Where distributions keep the database: of old, since Fedora 36 and on SUSE, and with ostree.
+const DIRECTORIES: [&str; 3] = ["var/lib/rpm", "usr/lib/sysimage/rpm", "usr/share/rpm"];
+
+/// Why a database could not be read.
+#[derive(Debug)]
+enum Damage {
+    Format(&'static str),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<Excessive> for Damage {
+    fn from(Excessive(reason): Excessive) -> Self {
+        Self::Format(reason)
+    }
+}
+
+impl Damage {
+    fn of(self, path: &Path) -> PackageError {
+        let path = path.to_owned();
+        match self {
+            Self::Format(reason) => PackageError::Database { path, reason },
+            Self::Sqlite(source) => PackageError::Sqlite { path, source },
+        }
+    }
+}
+
+pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {
+    // The directories are often links to each other.
+    let mut seen = Vec::new();
+    for directory in DIRECTORIES.map(Path::new) {
+        if let Some((file, log)) = sqlite::read_both(guest, &directory.join("rpmdb.sqlite"))?
+            && !seen.contains(&file.stamp.identity)
+        {
+            seen.push(file.stamp.identity);
+            parse_sqlite(&file.path, file.bytes, &log, found)?;
+        }
+        for (name, parse) in [
+            ("Packages.db", parse_ndb as Parser),
+            ("Packages", parse_bdb),
+        ] {
+            if let Some(file) = guest.read(&directory.join(name))?
+                && !seen.contains(&file.stamp.identity)
+            {
+                seen.push(file.stamp.identity);
+                parse(&file.path, &file.bytes, found)?;
+            }
+        }
+    }
+    Ok(!seen.is_empty())
+}
+
+type Parser = fn(&Path, &[u8], &mut Found) -> Result<(), PackageError>;
+
+/// Reads a database of `SQLite` and its log; `path` is its name for messages, here and below.
+pub(super) fn parse_sqlite(
+    path: &Path,
+    file: Vec<u8>,
+    log: &[u8],
+    found: &mut Found,
+) -> Result<(), PackageError> {
+    sqlite::parse(file, log, found).map_err(|damage| damage.of(path))
+}
+
+pub(super) fn parse_ndb(path: &Path, file: &[u8], found: &mut Found) -> Result<(), PackageError> {
+    ndb::parse(file, found).map_err(|damage| damage.of(path))
+}
+
+pub(super) fn parse_bdb(path: &Path, file: &[u8], found: &mut Found) -> Result<(), PackageError> {
+    bdb::parse(file, found).map_err(|damage| damage.of(path))
+}
+
+/// The 32-bit little-endian number at `offset`.
+fn le32(bytes: &[u8], offset: usize) -> Option<u32> {
+    word(bytes, offset).map(u32::from_le_bytes)
+}
+
+/// The 32-bit big-endian number at `offset`.
+fn be32(bytes: &[u8], offset: usize) -> Option<u32> {
+    word(bytes, offset).map(u32::from_be_bytes)
+}
+
+fn word(bytes: &[u8], offset: usize) -> Option<[u8; 4]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+/// A number of the file as a position in it. It fits: `usize` has at least 32 bits on Linux.
+fn position(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,64 @@
+//! A system call that failed: in the system's words, and with what the user can do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::shown::Shown;
+
+/// A system call that failed, told in full.
+#[derive(Debug, Error)]
+#[error(
+    "{call} on {} failed: {}{}",
+    Shown::path(path),
+    reason(source),
+    advice(source)
+)]
+pub struct CallError {
+    /// The call, or what was to be done.
+    call: &'static str,
+    /// On what.
+    path: PathBuf,
+    /// Why.
+    source: io::Error,
+}
+
+impl CallError {
+    /// `call` on `path` failed.
+    #[must_use]
+    pub fn new(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self {
+            call,
+            path: path.to_path_buf(),
+            source: source.into(),
+        }
+    }
+}
+
+/// The system's words for an error, without the number that Rust adds.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
+
+/// What the user can do about it, beginning with `; `, where that is known.
+#[must_use]
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => "; free some space there and run it again",
+        Some(libc::EROFS) => "; mount the filesystem for writing",
+        Some(libc::EACCES | libc::EPERM) => "; run it as root",
+        Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
+        Some(libc::EIO) => "; look at the kernel's log (dmesg), the disk may be failing",
+        Some(libc::EUCLEAN) => "; unmount the filesystem and check it (fsck)",
+        Some(libc::ENOENT) => "; make it, or correct the path",
+        Some(libc::ENOTDIR) => "; name a directory",
+        Some(libc::EISDIR) => "; name a file",
+        _ => "",
+    }
+}

@@ -1,0 +1,106 @@
+//! A process by a name that no later one can have: its number and when it began.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::process::send_signal;
+
+/// One process of this boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number on the host.
+    pub pid: i32,
+    /// When it began, in ticks since the boot.
+    pub began: u64,
+}
+
+impl Process {
+    /// This one.
+    #[must_use]
+    pub fn this() -> Self {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        Self::find(pid).unwrap_or(Self { pid, began: 0 })
+    }
+
+    /// The process that has the number now, unless it has ended already.
+    #[must_use]
+    pub fn find(pid: i32) -> Option<Self> {
+        let (state, began) = stat(pid)?;
+        (!matches!(state, 'Z' | 'X')).then_some(Self { pid, began })
+    }
+
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        Self::find(self.pid) == Some(*self)
+    }
+
+    /// A handle on it, or `None` when it has ended.
+    #[must_use]
+    pub fn open(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.pid)?;
+        let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // The number may have passed on before the handle was opened, never after.
+        self.is_alive().then_some(handle)
+    }
+
+    /// Sends a signal. That it has ended already is as good.
+    pub fn signal(&self, number: i32) {
+        if let Some(handle) = self.open() {
+            // It can only fail when the process has ended.
+            drop(send_signal(handle, number));
+        }
+    }
+
+    /// Waits for its end. False when the time is over first.
+    #[must_use]
+    pub fn wait(&self, time: Duration) -> bool {
+        let Some(handle) = self.open() else {
+            return true;
+        };
+        let mut waited = [PollFd::new(&handle, PollFlags::IN)];
+        let limit = Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
+        let begun = std::time::Instant::now();
+        while let Err(rustix::io::Errno::INTR) = poll(&mut waited, Some(&limit)) {
+            if begun.elapsed() >= time {
+                break;
+            }
+        }
+        !self.is_alive()
+    }
+}
+
+/// The state of a process, and when it began.
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets, and may hold anything.
+    let (_, after) = text.rsplit_once(')')?;
+    let mut fields = after.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let began = fields.nth(18)?.parse().ok()?;
+    Some((state, began))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Process;
+
+    #[test]
+    fn a_process_is_known_by_its_number_and_beginning() {
+        let this = Process::this();
+        assert!(this.is_alive());
+        let other = Process {
+            began: this.began + 1,
+            ..this
+        };
+        assert!(!other.is_alive());
+    }
+}

@@ -1,0 +1,405 @@
+//! Where a guest's processes are counted and limited: `vserver/CONTEXT` in every hierarchy that the
+//! host has, of either version.
+//!
+//! ```text
+//! version 1, each controller    vserver/CONTEXT            processes and limits
+//! version 2                     vserver/CONTEXT            limits; out of the guest's reach
+//!                               vserver/CONTEXT/guest      process 1 and what it starts: what the guest
+//!                                                          sees as the root, and may divide
+//!                               vserver/CONTEXT/entered    what `exec` and `enter` run
+//! ```
+//!
+//! The last is a place of its own, since a guest that divides its own tree (systemd) lets nobody into
+//! the root of it. A host that has both versions uses version 1 for limits, and version 2 for a tree
+//! that the guest may divide.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::limits::{Limit, Version};
+
+/// The parent of all guests' cgroups.
+const PARENT: &str = "vserver";
+
+/// The root of the guest's own tree in version 2.
+const GUEST: &str = "guest";
+/// What enters the guest later, in version 2.
+const ENTERED: &str = "entered";
+/// How deep a guest may divide its tree: so that each place in it has a path short enough for a call.
+const DEEPEST: &str = "12";
+/// How many cgroups a guest may make.
+const MOST: &str = "4096";
+
+/// The path of the cgroup of a guest's process 1, as the specification has it.
+#[must_use]
+pub fn path(context: u32) -> String {
+    let limited = format!("/{PARENT}/{context}");
+    match hierarchies().as_slice() {
+        [only] if only.is_unified => format!("{limited}/{GUEST}"),
+        _ => limited,
+    }
+}
+
+/// Whether a guest can have a tree of its own to divide, which systemd needs.
+#[must_use]
+pub fn has_unified() -> bool {
+    hierarchies().iter().any(|hierarchy| hierarchy.is_unified)
+}
+
+/// A guest's cgroup in each hierarchy that the host has mounted.
+#[must_use]
+pub fn directories(context: u32) -> Vec<PathBuf> {
+    let hierarchies = hierarchies();
+    let own = hierarchies.iter().map(|hierarchy| hierarchy.of(context));
+    own.collect()
+}
+
+/// A guest's cgroup of version 2, where that is not all that the host has.
+fn unified_beside_others(context: u32) -> Option<PathBuf> {
+    let hierarchies = hierarchies();
+    let unified = hierarchies.iter().find(|hierarchy| hierarchy.is_unified)?;
+    (hierarchies.len() > 1).then(|| unified.of(context))
+}
+
+/// Takes a context number for this host: the directory that is made is the proof.
+///
+/// False when somebody has it. What a start leaves behind is removed by [`remove`].
+///
+/// # Errors
+/// No hierarchy is mounted, or it cannot be written.
+pub fn claim(context: u32) -> io::Result<bool> {
+    let Some(first) = directories(context).into_iter().next() else {
+        let reason = "no cgroup hierarchy is mounted";
+        return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+    };
+    if let Some(parent) = first.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::create_dir(&first) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bounds what the guest may make of its own tree.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn bound(context: u32) -> io::Result<()> {
+    for hierarchy in hierarchies().iter().filter(|found| found.is_unified) {
+        let directory = hierarchy.of(context);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join("cgroup.max.depth"), DEEPEST)?;
+        fs::write(directory.join("cgroup.max.descendants"), MOST)?;
+    }
+    Ok(())
+}
+
+/// This process among those of a guest in version 2, where `libcontainer`, which uses version 1, would
+/// leave the guest's processes where this one is; back again when it is dropped.
+#[derive(Debug)]
+pub struct Lent {
+    before: Option<PathBuf>,
+}
+
+impl Lent {
+    /// Goes there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn to(context: u32) -> io::Result<Self> {
+        let Some(directory) = unified_beside_others(context) else {
+            return Ok(Self { before: None });
+        };
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let top = directory.ancestors().nth(2).unwrap_or(&directory);
+        let before = top.join(own.unwrap_or_default()).join("cgroup.procs");
+        let guest = directory.join(GUEST);
+        fs::create_dir_all(&guest)?;
+        fs::write(guest.join("cgroup.procs"), b"0")?;
+        let before = Some(before);
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            // Where that is gone, the guest's end takes this process with it, which only watches it.
+            drop(fs::write(before, b"0"));
+        }
+    }
+}
+
+/// Makes a user of the host, who is root of the guest, the owner of the guest's own tree.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn give(context: u32, user: u32) -> io::Result<()> {
+    for hierarchy in hierarchies().iter().filter(|found| found.is_unified) {
+        let root = hierarchy.of(context).join(GUEST);
+        // What cgroups(7) says of delegation.
+        for below in [
+            "",
+            "cgroup.procs",
+            "cgroup.subtree_control",
+            "cgroup.threads",
+        ] {
+            std::os::unix::fs::chown(root.join(below), Some(user), Some(user))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts this process into the guest's cgroups.
+///
+/// # Errors
+/// One of them cannot be joined: the guest must not have a process that is not counted.
+pub fn join(context: u32) -> io::Result<()> {
+    for hierarchy in hierarchies() {
+        let mut directory = hierarchy.of(context);
+        if !directory.is_dir() {
+            continue;
+        }
+        if hierarchy.is_unified {
+            directory.push(ENTERED);
+            fs::create_dir_all(&directory)?;
+        }
+        fs::write(directory.join("cgroup.procs"), b"0")?;
+    }
+    Ok(())
+}
+
+/// The processes of a guest, by the host's numbers.
+#[must_use]
+pub fn processes(context: u32) -> BTreeSet<i32> {
+    let listed = |directory: PathBuf| fs::read_to_string(directory.join("cgroup.procs")).ok();
+    directories(context)
+        .iter()
+        .flat_map(|directory| with_all_below(directory))
+        .filter_map(listed)
+        .flat_map(|text| {
+            let numbers = text.lines().filter_map(|line| line.parse().ok());
+            numbers.collect::<Vec<_>>()
+        })
+        .filter(|pid| *pid > 0)
+        .collect()
+}
+
+/// A number that one of the guest's controllers keeps, under the name it has in either version.
+#[must_use]
+pub fn counter(context: u32, names: &[&str]) -> Option<u64> {
+    directories(context).iter().find_map(|directory| {
+        names
+            .iter()
+            .find_map(|name| number_in(&directory.join(name)))
+    })
+}
+
+/// A number alone in a file, or on its line `usage_usec`.
+fn number_in(path: &Path) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec "))
+        .unwrap_or(&text);
+    line.trim().parse().ok()
+}
+
+/// Writes one value of `cgroup/` of the configuration.
+///
+/// # Errors
+/// No controller has a file of that name, or refuses the value.
+pub fn set(context: u32, name: &str, value: &str) -> io::Result<()> {
+    let place = directories(context)
+        .into_iter()
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file());
+    match place {
+        Some(path) => fs::write(path, value),
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "this kernel's controllers have no such file",
+        )),
+    }
+}
+
+/// Kills every process of the guest, those that it makes meanwhile, too, where the kernel can
+/// (version 2 since Linux 5.14).
+pub fn kill(context: u32) {
+    for directory in directories(context) {
+        drop(fs::write(directory.join("cgroup.kill"), b"1"));
+    }
+}
+
+/// Sets one limit of a guest.
+///
+/// # Errors
+/// This host's controllers cannot do it, or refuse the value: what is wrong, for one line.
+pub fn limit(context: u32, limit: &Limit) -> Result<(), String> {
+    let writes = limit.writes(version());
+    if writes.is_empty() {
+        let name = limit.name();
+        return Err(format!(
+            "{name} needs cgroup version 2, which this host does not use"
+        ));
+    }
+    let directories = directories(context);
+    for write in writes {
+        let found = write.any_of.iter().find_map(|(file, value)| {
+            let places = directories.iter().map(|directory| directory.join(file));
+            let place = places.into_iter().find(|place| place.is_file())?;
+            Some((file, place, value))
+        });
+        let Some((file, place, value)) = found else {
+            if write.is_optional {
+                continue;
+            }
+            let (file, _) = write.any_of[0];
+            return Err(format!(
+                "{} cannot be set: this host's controllers have no {file}",
+                limit.name()
+            ));
+        };
+        fs::write(place, value).map_err(|error| {
+            let words = vhashify_sys::call_error::reason(&error);
+            format!(
+                "{} cannot be set: {file} does not take {value}: {words}",
+                limit.name()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// The version of the hierarchies that guests are in.
+fn version() -> Version {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let has_controllers = |line: &str| line.contains(" - cgroup ") && !line.contains("name=");
+    if mounts.lines().any(has_controllers) {
+        Version::One
+    } else {
+        Version::Two
+    }
+}
+
+/// The text that one of the guest's controllers keeps in a file, under the name that it has in
+/// either version.
+#[must_use]
+pub fn text(context: u32, names: &[&str]) -> Option<String> {
+    directories(context).iter().find_map(|directory| {
+        let read = |name: &&str| fs::read_to_string(directory.join(name)).ok();
+        names.iter().find_map(read)
+    })
+}
+
+/// Removes the guest's cgroups. True when none is left.
+#[must_use]
+pub fn remove(context: u32) -> bool {
+    let mut is_gone = true;
+    for directory in directories(context) {
+        for place in with_all_below(&directory).into_iter().rev() {
+            match fs::remove_dir(&place) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => is_gone = false,
+            }
+        }
+        // Empty when this was the last guest.
+        if let Some(parent) = directory.parent() {
+            drop(fs::remove_dir(parent));
+        }
+    }
+    is_gone
+}
+
+/// A cgroup and those in it, each before those in itself.
+fn with_all_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_path_buf()];
+    while let Some(place) = open.pop() {
+        let entries = fs::read_dir(&place).into_iter().flatten().flatten();
+        let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        open.extend(inner.map(|entry| entry.path()));
+        found.push(place);
+    }
+    found
+}
+
+/// A mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Hierarchy {
+    /// Version 2.
+    is_unified: bool,
+    top: PathBuf,
+}
+
+impl Hierarchy {
+    /// The cgroup of a guest in it.
+    fn of(&self, context: u32) -> PathBuf {
+        self.top.join(PARENT).join(context.to_string())
+    }
+}
+
+/// All mounted hierarchies: each of version 1 that has a controller, then that of version 2.
+fn hierarchies() -> Vec<Hierarchy> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    parse(&mounts)
+}
+
+fn parse(mountinfo: &str) -> Vec<Hierarchy> {
+    let mut found = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((before, after)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(place) = before.split(' ').nth(4) else {
+            continue;
+        };
+        let is_unified = match after.split(' ').next() {
+            // A named hierarchy limits nothing; it is its owner's.
+            Some("cgroup") if !after.contains("name=") => false,
+            // The same hierarchy, mounted again, is the same tree.
+            Some("cgroup2") if !found.iter().any(|known: &Hierarchy| known.is_unified) => true,
+            _ => continue,
+        };
+        let top = PathBuf::from(place);
+        found.push(Hierarchy { is_unified, top });
+    }
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{Hierarchy, parse};
+
+    #[test]
+    fn hierarchies_with_controllers_come_first_and_version_2_last() {
+        let found = |is_unified, top: &str| Hierarchy {
+            is_unified,
+            top: PathBuf::from(top),
+        };
+        let both = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                    41 31 0:38 / /sys/fs/cgroup/a rw - cgroup2 cgroup2 rw\n\
+                    42 31 0:38 / /elsewhere rw - cgroup2 cgroup2 rw\n\
+                    32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                    40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n";
+        assert_eq!(
+            parse(both),
+            [
+                found(false, "/sys/fs/cgroup/cpu"),
+                found(true, "/sys/fs/cgroup/a")
+            ]
+        );
+        let v2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(parse(v2), [found(true, "/sys/fs/cgroup")]);
+        assert!(parse("").is_empty());
+    }
+}

@@ -1,0 +1,18 @@
+//! Loads a filter of system calls into this thread.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use libcontainer::oci_spec::runtime::LinuxSeccomp;
+use libcontainer::seccomp::initialize_seccomp;
+use vhashify_sys::notification::adopt;
+
+/// Puts this thread, and what it becomes, under a filter of system calls. Gives the descriptor on which
+/// calls arrive that wait for somebody's word, if there are such.
+///
+/// # Errors
+/// The filter cannot be made, or not be loaded; or this process has loaded one with a listener before.
+pub fn load_filter(filter: &LinuxSeccomp) -> io::Result<Option<OwnedFd>> {
+    let listener = initialize_seccomp(filter).map_err(io::Error::other)?;
+    listener.map(adopt).transpose()
+}

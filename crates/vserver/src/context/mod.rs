@@ -1,0 +1,22 @@
+//! What isolates a running guest from the host and from other guests.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | [`spec`] | the OCI specification that `libcontainer` runs: mounts, `/dev`, masked paths, limits |
+//! | [`seccomp`] | which system calls it has not |
+//! | [`filter`] | loads such a filter |
+//! | [`notify`] | which system calls wait for its broker |
+//! | [`cgroup`] | where its processes are counted and limited |
+//! | [`limits`], [`bucket`] | its limits, and which files of the controllers hold them; the token bucket |
+//! | [`sysctl`] | kernel parameters of its namespaces |
+//!
+//! The first two are pure: settings in, data out.
+
+pub mod bucket;
+pub mod cgroup;
+pub mod filter;
+pub mod limits;
+pub mod notify;
+pub mod seccomp;
+pub mod spec;
+pub mod sysctl;

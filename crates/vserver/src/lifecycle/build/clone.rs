@@ -1,0 +1,286 @@
+//! Copies a guest's root directory: what is unified is linked, the rest gets inodes of its own.
+//!
+//! A name of the source whose inode is an object of the store becomes one more link of that object; so
+//! the clone shares it exactly as the source does, and in the clone two names are one file if and only
+//! if they are in the source. Every other file is copied, by shared extents where the filesystem can,
+//! under a lease, so that no copy is half of one state and half of another. Inode flags (`chattr`) of
+//! what is copied are given to the copies last, since some of them keep everything else from being done.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, chmodat, chownat, linkat,
+    mkdirat, mknodat, readlinkat, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+use vhashify::guest::StoreLocation;
+use vhashify::relink::private_copy::private_copy;
+use vhashify::store::{Store, StoreLock, Wait};
+use vhashify_config::ConfigTree;
+use vhashify_sys::flags::Own;
+use vhashify_sys::lease::{LeasedFile, ignore_break_signal};
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::Stamp;
+
+use super::super::LifecycleError;
+use super::super::error::Doing;
+
+/// Copies the directory `source` into the empty directory `to`.
+pub fn clone(
+    tree: &ConfigTree,
+    name: &str,
+    source: &Path,
+    to: &Path,
+) -> Result<(), LifecycleError> {
+    ignore_break_signal();
+    // Without one, the guard refuses leases on marked files, and the mark.
+    #[cfg(feature = "guard")]
+    let _permit =
+        vhashify::protect::guard::Permit::acquire().map_err(|error| LifecycleError::Build {
+            name: name.to_owned(),
+            reason: error.to_string(),
+        })?;
+    let from = resolve::open_host_directory(source).doing("open", source)?;
+    let into = resolve::open_host_directory(to).doing("open", to)?;
+    let stamp = Stamp::of(from.as_fd()).doing("statx", source)?;
+    let device = rustix::fs::fstat(&from).doing("stat", source)?.st_dev;
+    let target = rustix::fs::fstat(&into).doing("stat", to)?.st_dev;
+    // Held until the last link is made: a run would replace names meanwhile.
+    let (objects, _lock) = if device == target {
+        objects_on(tree, name, device)?
+    } else {
+        (HashSet::new(), None)
+    };
+    let mut copy = Copy {
+        objects,
+        groups: HashMap::new(),
+        flagged: Vec::new(),
+        device,
+        place: source.to_path_buf(),
+    };
+    copy.contents(from.as_fd(), into.as_fd())?;
+    let (from_name, to_name) = (as_path(&from), as_path(&into));
+    copy.metadata(&stamp, CWD, from_name.as_os_str(), CWD, to_name.as_os_str())?;
+    // It gets its name later.
+    let own = Own::of(from.as_fd()).doing("ioctl(FS_IOC_GETFLAGS)", source)?;
+    let top = (into, own.that_leave_names(), to.to_path_buf());
+    copy.flagged.push(top);
+    copy.give_flags()
+}
+
+/// The inodes of the store's objects on a device; none where the tree has no store there.
+fn objects_on(
+    tree: &ConfigTree,
+    name: &str,
+    device: u64,
+) -> Result<(HashSet<u64>, Option<StoreLock>), LifecycleError> {
+    let failed = |error: &dyn std::fmt::Display| LifecycleError::Build {
+        name: name.to_owned(),
+        reason: error.to_string(),
+    };
+    let Ok(stores) = tree.all_stores() else {
+        return Ok((HashSet::new(), None));
+    };
+    let Some(entry) = stores.iter().find(|store| store.device == device) else {
+        return Ok((HashSet::new(), None));
+    };
+    let location = StoreLocation::open(&entry.directory).map_err(|error| failed(&error))?;
+    let mut store = Store::open(&location).map_err(|error| failed(&error))?;
+    let lock = StoreLock::acquire(&store, Wait::Forever, || {
+        tracing::info!("waiting for a run on the store");
+    });
+    let lock = lock.map_err(|error| failed(&error))?;
+    let (listed, _) = store.list().map_err(|error| failed(&error))?;
+    let inodes = listed.iter().map(|object| object.inode).collect();
+    Ok((inodes, Some(lock)))
+}
+
+struct Copy {
+    /// Inodes that are linked, not copied.
+    objects: HashSet<u64>,
+    /// Where the first name of each link group of copied files is.
+    groups: HashMap<u64, (OwnedFd, Vec<u8>)>,
+    /// Copies that are to have inode flags of their own, and what they are copies of.
+    flagged: Vec<(OwnedFd, Own, PathBuf)>,
+    device: u64,
+    /// Where it is now, for messages.
+    place: PathBuf,
+}
+
+impl Copy {
+    fn contents(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), LifecycleError> {
+        let mut names = resolve::names(from).doing("read", &self.place)?;
+        names.sort_unstable();
+        for name in names {
+            let name = OsStr::from_bytes(&name);
+            self.place.push(name);
+            self.entry(from, to, name)?;
+            self.place.pop();
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(), LifecycleError> {
+        let bytes = name.as_bytes();
+        let stamp = Stamp::at(from, bytes).doing("statx", &self.place)?;
+        match FileType::from_raw_mode(stamp.mode.into()) {
+            FileType::Directory => {
+                mkdirat(to, name, Mode::RWXU).doing("mkdir", &self.place)?;
+                let inner_from = resolve::open_directory(from, bytes);
+                // What is mounted in a guest is not the guest's.
+                if matches!(inner_from, Err(Errno::XDEV)) {
+                    return Ok(());
+                }
+                let inner_from = inner_from.doing("open", &self.place)?;
+                let inner_to = resolve::open_directory(to, bytes).doing("open", &self.place)?;
+                self.contents(inner_from.as_fd(), inner_to.as_fd())?;
+                self.remember_flags(inner_from.as_fd(), inner_to.as_fd())?;
+            }
+            FileType::RegularFile => return self.file(from, to, name, &stamp),
+            FileType::Symlink => {
+                let target = readlinkat(from, name, Vec::new()).doing("readlink", &self.place)?;
+                symlinkat(target, to, name).doing("symlink", &self.place)?;
+            }
+            kind => {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                let found = rustix::fs::statat(from, name, flags).doing("stat", &self.place)?;
+                mknodat(to, name, kind, Mode::RUSR, found.st_rdev).doing("mknod", &self.place)?;
+            }
+        }
+        self.metadata(&stamp, from, name, to, name)
+    }
+
+    /// Links an object, or another name of a file that was copied; else copies.
+    fn file(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        stamp: &Stamp,
+    ) -> Result<(), LifecycleError> {
+        let device = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)
+            .doing("stat", &self.place)?
+            .st_dev;
+        if device == self.device && self.objects.contains(&stamp.inode) {
+            match linkat(from, name, to, name, AtFlags::empty()) {
+                Ok(()) => return Ok(()),
+                // It has as many names as the filesystem allows.
+                Err(Errno::MLINK) => {}
+                Err(error) => return Err(error).doing("link", &self.place),
+            }
+        }
+        if let Some((directory, first)) = self.groups.get(&stamp.inode) {
+            let first = OsStr::from_bytes(first);
+            return linkat(directory, first, to, name, AtFlags::empty()).doing("link", &self.place);
+        }
+        let file = resolve::open_file(from, name.as_bytes()).doing("open", &self.place)?;
+        let leased = LeasedFile::acquire(file).map_err(|refused| match refused.errno {
+            Errno::AGAIN => io::Error::other("it is open for writing; stop who writes it"),
+            errno => errno.into(),
+        });
+        let leased = leased.doing("copy", &self.place)?;
+        let stamp = Stamp::of(leased.as_fd()).doing("statx", &self.place)?;
+        let copied = private_copy(&leased, &stamp, to)
+            .map_err(|(_, error)| error)
+            .doing("copy", &self.place)?;
+        let unnamed = as_path(&copied);
+        linkat(CWD, &unnamed, to, name, AtFlags::SYMLINK_FOLLOW).doing("link", &self.place)?;
+        self.remember_flags(leased.as_fd(), copied.as_fd())?;
+        if stamp.link_count > 1 {
+            let directory = to.try_clone_to_owned().doing("dup", &self.place)?;
+            self.groups
+                .insert(stamp.inode, (directory, name.as_bytes().to_vec()));
+        }
+        Ok(())
+    }
+
+    fn remember_flags(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+    ) -> Result<(), LifecycleError> {
+        let own = Own::of(from).doing("ioctl(FS_IOC_GETFLAGS)", &self.place)?;
+        if !own.is_empty() {
+            let to = to.try_clone_to_owned().doing("dup", &self.place)?;
+            self.flagged.push((to, own, self.place.clone()));
+        }
+        Ok(())
+    }
+
+    /// Gives copies their flags, and warns of those that this filesystem does not keep.
+    fn give_flags(self) -> Result<(), LifecycleError> {
+        for (copy, own, place) in self.flagged {
+            if !own.is_empty()
+                && !own
+                    .give(copy.as_fd())
+                    .doing("ioctl(FS_IOC_SETFLAGS)", &place)?
+            {
+                let place = vhashify_sys::shown::Shown::path(&place);
+                tracing::warn!("the copy of {place} cannot have all of its inode flags (lsattr)");
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner, mode, extended attributes and times of whatever is no regular file.
+    fn metadata(
+        &self,
+        stamp: &Stamp,
+        from: BorrowedFd<'_>,
+        from_name: &OsStr,
+        to: BorrowedFd<'_>,
+        to_name: &OsStr,
+    ) -> Result<(), LifecycleError> {
+        let is_link = FileType::from_raw_mode(stamp.mode.into()) == FileType::Symlink;
+        let (user, group) = (Uid::from_raw(stamp.owner), Gid::from_raw(stamp.group));
+        let follow = if from_name.as_bytes().contains(&b'/') {
+            AtFlags::empty()
+        } else {
+            AtFlags::SYMLINK_NOFOLLOW
+        };
+        chownat(to, to_name, Some(user), Some(group), follow).doing("chown", &self.place)?;
+        if !is_link {
+            let mode = Mode::from_raw_mode(stamp.mode.into());
+            chmodat(to, to_name, mode, AtFlags::empty()).doing("chmod", &self.place)?;
+        }
+        let path = |directory: BorrowedFd<'_>, name: &OsStr| {
+            if name.as_bytes().contains(&b'/') {
+                let mut inside = PathBuf::from(name);
+                inside.push(".");
+                inside
+            } else {
+                as_path(&directory).join(name)
+            }
+        };
+        let (from_path, to_path) = (path(from, from_name), path(to, to_name));
+        for attribute in xattr::list(&from_path).doing("listxattr", &self.place)? {
+            let value = xattr::get(&from_path, &attribute).doing("getxattr", &self.place)?;
+            let value = value.unwrap_or_default();
+            xattr::set(&to_path, &attribute, &value).doing("setxattr", &self.place)?;
+        }
+        let time = Timespec {
+            tv_sec: stamp.mtime.seconds,
+            tv_nsec: stamp.mtime.nanoseconds.into(),
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        utimensat(to, to_name, &times, follow).doing("utimensat", &self.place)
+    }
+}
+
+/// An open file's name among this process's descriptors.
+fn as_path(file: &impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
+}

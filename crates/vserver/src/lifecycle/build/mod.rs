@@ -1,0 +1,111 @@
+//! Makes a new guest: its files by one of several methods, and its configuration.
+//!
+//! ```text
+//! ROOTDIR/.NAME.building/   the vdir while it is filled     ─ rename ─▶ ROOTDIR/NAME
+//! CONFDIR/.NAME.building/   the configuration beside it     ─ rename ─▶ CONFDIR/NAME
+//! ```
+//!
+//! Hidden names are no guests. So a build that fails, is interrupted or killed never leaves half a
+//! guest; what a killed one left is removed by the next build of that name.
+
+mod clone;
+mod configuration;
+mod fill;
+mod import;
+mod members;
+mod oci;
+mod remove;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use configuration::Options;
+pub use fill::Method;
+pub use import::{Import, import};
+pub use remove::delete;
+
+use super::error::Doing;
+use super::{LifecycleError, StateDirectory};
+use vhashify_config::ConfigTree;
+
+/// What is built, where.
+#[derive(Debug)]
+pub struct Plan {
+    /// How the vdir is filled.
+    pub method: Method,
+    /// Where it goes: a directory of this one; by default the tree's `vdirbase`.
+    pub root_dir: Option<PathBuf>,
+    /// What is written into the configuration.
+    pub options: Options,
+    /// Move a guest of that name out of the way instead of refusing.
+    pub force: bool,
+    /// Leave what a failed build made, for a look at it.
+    pub keep: bool,
+}
+
+/// Builds the guest.
+///
+/// # Errors
+/// There is one of that name already; the method failed, or was interrupted. Then nothing is left,
+/// unless it was to be kept.
+pub fn build(tree: &ConfigTree, state: &StateDirectory, plan: &Plan) -> Result<(), LifecycleError> {
+    let name = state.name();
+    let _lock = state.lock()?;
+    let vdir = match &plan.root_dir {
+        Some(base) => std::path::absolute(base).doing("look at", base)?.join(name),
+        None => tree.default_vdir(name.as_ref())?,
+    };
+    let configuration = tree.top().join(name);
+    let hidden = |path: &Path| path.with_file_name(format!(".{name}.building"));
+    let (new_vdir, new_configuration) = (hidden(&vdir), hidden(&configuration));
+    for path in [&vdir, &configuration] {
+        if path.symlink_metadata().is_ok() && !plan.force {
+            return Err(LifecycleError::Build {
+                name: name.to_owned(),
+                reason: format!(
+                    "{} is there already; delete it, or say --force to have it moved away",
+                    path.display()
+                ),
+            });
+        }
+    }
+    // Whatever the method mounts is this process's own, and gone with it.
+    vhashify_sys::process::unshare_mounts().doing("unshare", &vdir)?;
+    let private =
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).doing("mount", Path::new("/"))?;
+    if let Some(base) = vdir.parent() {
+        fs::create_dir_all(base).doing("mkdir", base)?;
+    }
+    for stale in [&new_vdir, &new_configuration] {
+        remove::tree(stale)?;
+    }
+    let made = fill::fill(tree, state, &plan.method, &new_vdir)
+        .and_then(|()| configuration::write(&new_configuration, name, &vdir, &plan.options))
+        .and_then(|()| {
+            put_in_place(
+                plan,
+                [(&new_vdir, &vdir), (&new_configuration, &configuration)],
+            )
+        });
+    if made.is_err() && !plan.keep {
+        for path in [&new_vdir, &new_configuration] {
+            remove::tree(path)?;
+        }
+    }
+    made
+}
+
+fn put_in_place(plan: &Plan, moves: [(&PathBuf, &PathBuf); 2]) -> Result<(), LifecycleError> {
+    for (from, to) in moves {
+        remove::unmount_below(from)?;
+        if plan.force && to.symlink_metadata().is_ok() {
+            let name = to.file_name().unwrap_or_default().to_string_lossy();
+            let aside = to.with_file_name(format!(".{name}.{}", super::state::now()));
+            fs::rename(to, &aside).doing("rename", to)?;
+            tracing::warn!("what was in {} is in {}", to.display(), aside.display());
+        }
+        fs::rename(from, to).doing("rename", to)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! An OCI image layout: `oci-layout`, `index.json`, and blobs under their digests.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::image::{Descriptor, DigestAlgorithm, OciLayout};
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
+/// The longest index or manifest.
+const LONGEST_TEXT: u64 = 4 << 20;
+
+/// Where the files of a layout are.
+pub enum Layout {
+    Directory(PathBuf),
+    /// A tar archive, and where in it each file begins and how long it is.
+    Archive(File, HashMap<Vec<u8>, (u64, u64)>),
+}
+
+impl Layout {
+    /// Opens a layout, and looks whether it is one.
+    pub fn open(source: &Path) -> Result<Self, String> {
+        let failed = |error: io::Error| {
+            format!(
+                "{}: {}",
+                source.display(),
+                vhashify_sys::call_error::reason(&error)
+            )
+        };
+        let file = open_plain(source).map_err(failed)?;
+        let layout = if file.metadata().map_err(failed)?.is_dir() {
+            Self::Directory(source.to_path_buf())
+        } else {
+            let places = places(&file).map_err(|error| {
+                format!(
+                    "{}: it is no tar archive of an image layout ({}); where it is compressed, \
+                     decompress it first",
+                    source.display(),
+                    vhashify_sys::call_error::reason(&error)
+                )
+            })?;
+            Self::Archive(file, places)
+        };
+        let text = layout.small("oci-layout")?;
+        OciLayout::from_reader(text.as_slice()).map_err(|error| {
+            format!(
+                "{}: its oci-layout makes no sense: {error}",
+                source.display()
+            )
+        })?;
+        Ok(layout)
+    }
+
+    /// The text of `index.json`, which nothing vouches for.
+    pub fn index(&self) -> Result<Vec<u8>, String> {
+        self.small("index.json")
+    }
+
+    /// A small blob, verified.
+    pub fn text(&self, of: &Descriptor) -> Result<Vec<u8>, String> {
+        if of.size() > LONGEST_TEXT {
+            return Err(format!("{} is larger than 4 MiB", of.digest()));
+        }
+        let failed = |reason: String| format!("{}: {reason}", of.digest());
+        let mut blob = self.blob(of).map_err(failed)?;
+        let text = super::whole(&mut blob)
+            .map_err(|error| failed(vhashify_sys::call_error::reason(&error)))?;
+        blob.verify().map_err(failed)?;
+        Ok(text)
+    }
+
+    /// A blob, which must be verified after it was read.
+    pub fn blob(&self, of: &Descriptor) -> Result<Blob, String> {
+        let hash = Hash::of(of.digest().algorithm())
+            .ok_or_else(|| format!("digests by {} are not known here", of.digest().algorithm()))?;
+        let name = format!("blobs/{}/{}", of.digest().algorithm(), of.digest().digest());
+        Ok(Blob {
+            source: self.file(&name).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => "the image does not hold it".to_owned(),
+                _ => vhashify_sys::call_error::reason(&error),
+            })?,
+            hash,
+            expected: of.digest().digest().to_owned(),
+            size: of.size(),
+            read: 0,
+        })
+    }
+
+    fn small(&self, name: &str) -> Result<Vec<u8>, String> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => format!("it is no OCI image layout: it has no {name}"),
+            _ => format!("{name}: {}", vhashify_sys::call_error::reason(&error)),
+        };
+        let text = super::whole(self.file(name).map_err(failed)?.take(LONGEST_TEXT + 1));
+        let text = text.map_err(failed)?;
+        if text.len() as u64 > LONGEST_TEXT {
+            return Err(format!("{name} is larger than 4 MiB"));
+        }
+        Ok(text)
+    }
+
+    fn file(&self, name: &str) -> io::Result<Part> {
+        match self {
+            Self::Directory(top) => {
+                let file = open_plain(&top.join(name))?;
+                let found = file.metadata()?;
+                if !found.is_file() {
+                    return Err(io::Error::other("it is not a plain file"));
+                }
+                let left = found.len();
+                Ok(Part { file, at: 0, left })
+            }
+            Self::Archive(file, places) => {
+                let place = places.get(name.as_bytes());
+                let (at, left) = *place.ok_or(io::ErrorKind::NotFound)?;
+                let file = file.try_clone()?;
+                Ok(Part { file, at, left })
+            }
+        }
+    }
+}
+
+/// Opens without waiting for whoever would write into a FIFO.
+fn open_plain(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+fn places(file: &File) -> io::Result<HashMap<Vec<u8>, (u64, u64)>> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    let mut archive = tar::Archive::new(file);
+    let mut places = HashMap::new();
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        if entry.header().entry_type().is_file() {
+            let name = entry.path_bytes();
+            let name = name.strip_prefix(b"./").unwrap_or(&name).to_vec();
+            places.insert(name, (entry.raw_file_position(), entry.size()));
+        }
+    }
+    Ok(places)
+}
+
+/// A part of a file.
+struct Part {
+    file: File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// A blob that is being read.
+pub struct Blob {
+    source: Part,
+    hash: Hash,
+    expected: String,
+    size: u64,
+    read: u64,
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        self.read += count as u64;
+        if self.read > self.size {
+            return Err(io::Error::other("it is longer than the image says"));
+        }
+        Ok(count)
+    }
+}
+
+impl Blob {
+    /// Reads what is left and compares size and digest.
+    pub fn verify(mut self) -> Result<(), String> {
+        io::copy(&mut self, &mut io::sink())
+            .map_err(|error| vhashify_sys::call_error::reason(&error))?;
+        if self.read != self.size {
+            return Err(format!("it has {} bytes, not {}", self.read, self.size));
+        }
+        let found = self.hash.finish();
+        if found == self.expected {
+            Ok(())
+        } else {
+            Err(format!(
+                "its content has the digest {found}: it is damaged, or not what was meant"
+            ))
+        }
+    }
+}
+
+enum Hash {
+    Sha256(Sha256),
+    Sha384(Sha384),
+    Sha512(Sha512),
+}
+
+impl Hash {
+    fn of(algorithm: &DigestAlgorithm) -> Option<Self> {
+        match algorithm {
+            DigestAlgorithm::Sha256 => Some(Self::Sha256(Sha256::new())),
+            DigestAlgorithm::Sha384 => Some(Self::Sha384(Sha384::new())),
+            DigestAlgorithm::Sha512 => Some(Self::Sha512(Sha512::new())),
+            _ => None,
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha384(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    fn finish(self) -> String {
+        use std::fmt::Write;
+        let bytes = match self {
+            Self::Sha256(hash) => hash.finalize().to_vec(),
+            Self::Sha384(hash) => hash.finalize().to_vec(),
+            Self::Sha512(hash) => hash.finalize().to_vec(),
+        };
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            // Writing into a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! Removes guests, and what failed builds left, without a step onto another filesystem.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use vhashify_config::{ConfigTree, GuestSettings};
+
+use super::super::error::Doing;
+use super::super::{LifecycleError, Observed, StateDirectory};
+
+/// Removes a guest that does not run: its configuration first, then its files.
+///
+/// # Errors
+/// It runs; something is mounted in it; the configuration, the state or a store lies in it, or it
+/// shares its vdir.
+pub fn delete(
+    tree: &ConfigTree,
+    settings: &GuestSettings,
+    state: &StateDirectory,
+) -> Result<(), LifecycleError> {
+    let _lock = state.lock()?;
+    let name = &settings.name;
+    if let Observed::Running(running, _) | Observed::Starting(running) = state.observe()? {
+        let (name, context) = (name.clone(), running.context);
+        return Err(LifecycleError::AlreadyRunning { name, context });
+    }
+    super::super::start::open_vdir(tree, settings)?;
+    let refuse = |reason: String| LifecycleError::Vdir {
+        name: name.clone(),
+        vdir: settings.vdir.clone(),
+        reason,
+    };
+    let mut kept = vec![tree.top().to_path_buf(), state.top().to_path_buf()];
+    kept.extend(
+        tree.all_stores()
+            .into_iter()
+            .flatten()
+            .map(|store| store.directory),
+    );
+    for path in kept {
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        if path.starts_with(&settings.vdir) {
+            return Err(refuse(format!(
+                "{} lies in it; move that out of it",
+                path.display()
+            )));
+        }
+    }
+    if let Some(mount) = mounts_below(&settings.vdir)?.first() {
+        return Err(refuse(format!(
+            "something is mounted on {}; unmount it",
+            mount.display()
+        )));
+    }
+    // From here on it is no guest any more, whenever this is interrupted.
+    let hidden = |path: &Path| path.with_file_name(format!(".{name}.deleting"));
+    let (configuration, vdir) = (hidden(&settings.directory), hidden(&settings.vdir));
+    for stale in [&configuration, &vdir] {
+        self::tree(stale)?;
+    }
+    fs::rename(&settings.directory, &configuration).doing("rename", &settings.directory)?;
+    fs::rename(&settings.vdir, &vdir).doing("rename", &settings.vdir)?;
+    self::tree(&vdir)?;
+    self::tree(&configuration)?;
+    for below in ["console.log", "console.log.1", "last.json", "lock"] {
+        drop(fs::remove_file(state.at(below)));
+    }
+    drop(fs::remove_dir(state.at("")));
+    Ok(())
+}
+
+/// Removes a directory and everything in it that is on its own filesystem.
+pub fn tree(directory: &Path) -> Result<(), LifecycleError> {
+    if directory.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    unmount_below(directory)?;
+    let output = Command::new("rm")
+        .args(["--recursive", "--force", "--one-file-system", "--"])
+        .arg(directory)
+        .stdin(Stdio::null())
+        .output()
+        .doing("run rm", directory)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let first = said.lines().next().unwrap_or("rm failed").to_owned();
+    Err(io::Error::other(first)).doing("removal", directory)
+}
+
+/// Unmounts what is mounted below a directory, the innermost first.
+pub fn unmount_below(directory: &Path) -> Result<(), LifecycleError> {
+    for mount in mounts_below(directory)?.into_iter().rev() {
+        let detach = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+        rustix::mount::unmount(&mount, detach).doing("umount", &mount)?;
+    }
+    Ok(())
+}
+
+/// What is mounted below a directory, in the order in which it was.
+fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>, LifecycleError> {
+    let list = Path::new("/proc/self/mountinfo");
+    let text = fs::read(list).doing("read", list)?;
+    let found = text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let place = line.split(|byte| *byte == b' ').nth(4)?;
+        Some(PathBuf::from(unescape(place)))
+    });
+    Ok(found.filter(|place| place.starts_with(directory)).collect())
+}
+
+/// The kernel writes blanks and backslashes as `\040` and the like.
+fn unescape(text: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after
+            .get(..3)
+            .filter(|_| byte == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        if let Some(code) = code {
+            out.push(code);
+            rest = &after[3..];
+        } else {
+            out.push(byte);
+            rest = after;
+        }
+    }
+    debug_assert!(OsString::from_vec(out.clone()).as_bytes() == out);
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescape;
+
+    #[test]
+    fn a_mount_point_is_read_as_the_kernel_writes_it() {
+        assert_eq!(unescape(br"/a\040b\134c"), r"/a b\c");
+        assert_eq!(unescape(br"/plain\9"), r"/plain\9");
+    }
+}

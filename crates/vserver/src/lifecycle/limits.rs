@@ -1,0 +1,302 @@
+//! Changes the limits of a guest that runs.
+//!
+//! What its cgroup holds is written there. A limit of each process is set for all of them, and in the
+//! guest's specification, from which what enters it later has it. None of this is written into the
+//! configuration: the next start begins with what stands there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::{Value, json};
+use vhashify_config::TokenBucket;
+use vhashify_sys::pidfd::Process;
+
+use super::error::Doing;
+use super::state::known;
+use super::{LifecycleError, Observed, Running, StateDirectory};
+use crate::context::cgroup;
+use crate::context::limits::Limit;
+
+/// Which part of a limit of each process is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What is enforced.
+    Soft,
+    /// How far a process may raise it; a soft one that is above is lowered to it.
+    Hard,
+    /// Both.
+    Both,
+}
+
+/// A limit that each process has for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessLimit {
+    /// One of [`RESOURCES`].
+    pub resource: &'static ProcessResource,
+    /// Which part.
+    pub part: Part,
+    /// The value, in the unit of setrlimit(2); `None` is no limit.
+    pub value: Option<u64>,
+}
+
+/// What a process can be limited in.
+#[derive(Debug)]
+pub struct ProcessResource {
+    /// The name that `rlimits` has for it.
+    pub name: &'static str,
+    kind: Resource,
+    /// What `/proc/PID/limits` calls it.
+    line: &'static str,
+}
+
+impl PartialEq for ProcessResource {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for ProcessResource {}
+
+const fn resource(name: &'static str, kind: Resource, line: &'static str) -> ProcessResource {
+    ProcessResource { name, kind, line }
+}
+
+/// All of them that mean something of a single process.
+pub const RESOURCES: [ProcessResource; 14] = [
+    resource("as", Resource::As, "Max address space"),
+    resource("core", Resource::Core, "Max core file size"),
+    resource("cpu", Resource::Cpu, "Max cpu time"),
+    resource("data", Resource::Data, "Max data size"),
+    resource("fsize", Resource::Fsize, "Max file size"),
+    resource("locks", Resource::Locks, "Max file locks"),
+    resource("memlock", Resource::Memlock, "Max locked memory"),
+    resource("msgqueue", Resource::Msgqueue, "Max msgqueue size"),
+    resource("nice", Resource::Nice, "Max nice priority"),
+    resource("nofile", Resource::Nofile, "Max open files"),
+    resource("rtprio", Resource::Rtprio, "Max realtime priority"),
+    resource("rttime", Resource::Rttime, "Max realtime timeout"),
+    resource("sigpending", Resource::Sigpending, "Max pending signals"),
+    resource("stack", Resource::Stack, "Max stack size"),
+];
+
+/// The running guest of that name or context number.
+///
+/// # Errors
+/// None runs, or its state cannot be read.
+pub fn find(state_dir: &Path, guest: &str) -> Result<(StateDirectory, Running), LifecycleError> {
+    for state in known(state_dir) {
+        if let Observed::Running(running, _) = state.observe()?
+            && (state.name() == guest || running.context.to_string() == guest)
+        {
+            return Ok((state, running));
+        }
+    }
+    let name = guest.to_owned();
+    Err(LifecycleError::NotRunning { name })
+}
+
+/// Changes limits of a guest: those of its cgroup, then those of each process.
+///
+/// # Errors
+/// It does not run any more; this host cannot do one of them, or refuses the value. Those before it
+/// are changed then.
+pub fn change(
+    state: &StateDirectory,
+    limits: &[Limit],
+    of_processes: &[ProcessLimit],
+) -> Result<(), LifecycleError> {
+    // Nobody starts it again meanwhile, with a number that is another guest's by then.
+    let _lock = state.lock()?;
+    let (running, init) = state.running()?;
+    let refused = |reason: String| LifecycleError::Refused {
+        name: state.name().to_owned(),
+        reason,
+    };
+    for limit in limits {
+        cgroup::limit(running.context, limit).map_err(refused)?;
+    }
+    for limit in of_processes {
+        limit_processes(running.context, *limit).map_err(refused)?;
+    }
+    if of_processes.is_empty() {
+        return Ok(());
+    }
+    remember(state, init, of_processes)
+}
+
+/// Sets a limit of all processes: again and again until a look at all of them finds none without it,
+/// since a process that was not seen may have been made by one that did not have it yet.
+fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), String> {
+    loop {
+        let mut is_changed = false;
+        for pid in cgroup::processes(context) {
+            // What has ended meanwhile needs no limit.
+            let Some(process) = Process::find(pid) else {
+                continue;
+            };
+            let Some(before) = of_process(pid, limit.resource) else {
+                continue;
+            };
+            let wanted = changed(before, limit)?;
+            if before == wanted || !process.is_alive() {
+                continue;
+            }
+            let to = Rlimit {
+                current: wanted.0,
+                maximum: wanted.1,
+            };
+            match prlimit(Pid::from_raw(pid), limit.resource.kind, to) {
+                Ok(_) => is_changed = true,
+                Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => {
+                    let words = vhashify_sys::call_error::reason(&error.into());
+                    let name = limit.resource.name;
+                    return Err(format!(
+                        "{name} of the process {pid} cannot be set: {words}"
+                    ));
+                }
+            }
+        }
+        if !is_changed {
+            return Ok(());
+        }
+    }
+}
+
+type SoftAndHard = (Option<u64>, Option<u64>);
+
+/// What a limit becomes. `None` is no limit, and above every number.
+fn changed((soft, hard): SoftAndHard, limit: ProcessLimit) -> Result<SoftAndHard, String> {
+    let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    let value = limit.value;
+    match limit.part {
+        Part::Both => Ok((value, value)),
+        Part::Hard => Ok((least(soft, value), value)),
+        Part::Soft if least(value, hard) == value => Ok((value, hard)),
+        Part::Soft => Err(format!(
+            "the soft limit of {} would be above the hard one; raise that first, with -H",
+            limit.resource.name
+        )),
+    }
+}
+
+/// The limits of one process; `None` when it has ended.
+#[must_use]
+pub fn of_process(pid: i32, resource: &ProcessResource) -> Option<SoftAndHard> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    parse(&text, resource.line)
+}
+
+fn parse(limits: &str, line: &str) -> Option<SoftAndHard> {
+    let rest = limits.lines().find_map(|text| text.strip_prefix(line))?;
+    let mut words = rest.split_whitespace();
+    let mut next = || match words.next() {
+        Some("unlimited") => Some(None),
+        Some(number) => number.parse().ok().map(Some),
+        None => None,
+    };
+    Some((next()?, next()?))
+}
+
+/// Writes what init has now into the specification, for what enters the guest later.
+fn remember(
+    state: &StateDirectory,
+    init: Process,
+    changed: &[ProcessLimit],
+) -> Result<(), LifecycleError> {
+    let path = state.at("bundle/config.json");
+    let text = fs::read(&path).doing("read", &path)?;
+    let Ok(mut spec) = serde_json::from_slice::<Value>(&text) else {
+        return Ok(());
+    };
+    let Some(known) = spec["process"]["rlimits"].as_array_mut() else {
+        return Ok(());
+    };
+    for limit in changed {
+        let Some((soft, hard)) = of_process(init.pid, limit.resource) else {
+            continue;
+        };
+        let kind = format!("RLIMIT_{}", limit.resource.name.to_uppercase());
+        known.retain(|entry| entry["type"] != json!(kind));
+        let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        known.push(json!({ "type": kind, "soft": number(soft), "hard": number(hard) }));
+    }
+    replace(&path, &spec)
+}
+
+/// The token bucket that a guest had last: of its start, or of the last change.
+#[must_use]
+pub fn bucket(state: &StateDirectory) -> Option<TokenBucket> {
+    let text = fs::read(state.at(BUCKET)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Keeps it as long as the guest runs, so that a later change of one value leaves the others.
+///
+/// # Errors
+/// The state directory cannot be written.
+pub fn keep_bucket(state: &StateDirectory, bucket: &TokenBucket) -> Result<(), LifecycleError> {
+    replace(&state.at(BUCKET), &json!(bucket))
+}
+
+const BUCKET: &str = "bundle/bucket.json";
+
+/// Puts a file into the place of another, whole.
+fn replace(path: &PathBuf, value: &Value) -> Result<(), LifecycleError> {
+    let new = path.with_extension("new");
+    fs::write(&new, value.to_string()).doing("write", &new)?;
+    fs::rename(&new, path).doing("rename", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Part, ProcessLimit, RESOURCES, changed, parse};
+
+    #[test]
+    fn the_kernels_table_of_limits_is_read() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max cpu time              unlimited            unlimited            seconds   \n\
+                    Max open files            1024                 524288               files     \n";
+        assert_eq!(
+            parse(text, "Max open files"),
+            Some((Some(1024), Some(524_288)))
+        );
+        assert_eq!(parse(text, "Max cpu time"), Some((None, None)));
+        assert_eq!(parse(text, "Max stack size"), None);
+        let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+        for resource in &RESOURCES {
+            assert!(parse(&own, resource.line).is_some(), "{}", resource.name);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_limit_leaves_the_other_unless_it_must_give_way() {
+        let limit = |part, value| ProcessLimit {
+            resource: &RESOURCES[0],
+            part,
+            value,
+        };
+        let before = (Some(10), Some(20));
+        for (part, value, after) in [
+            (Part::Both, Some(5), Ok((Some(5), Some(5)))),
+            (Part::Both, None, Ok((None, None))),
+            (Part::Hard, Some(30), Ok((Some(10), Some(30)))),
+            (Part::Hard, Some(5), Ok((Some(5), Some(5)))),
+            (Part::Hard, None, Ok((Some(10), None))),
+            (Part::Soft, Some(15), Ok((Some(15), Some(20)))),
+            (Part::Soft, Some(20), Ok((Some(20), Some(20)))),
+        ] {
+            assert_eq!(changed(before, limit(part, value)), after);
+        }
+        assert!(changed(before, limit(Part::Soft, Some(21))).is_err());
+        assert!(changed(before, limit(Part::Soft, None)).is_err());
+        assert_eq!(
+            changed((None, None), limit(Part::Soft, None)),
+            Ok((None, None))
+        );
+    }
+}

@@ -1,0 +1,52 @@
+//! How a guest lives: build, start, watch, enter, stop, delete.
+//!
+//! ```text
+//!   vserver NAME start                 vserver NAME exec, enter           vserver NAME stop
+//!     │ settings, checks, context        │ joins cgroup, namespaces         │ cmd.stop
+//!     ▼                                  │ takes the filter, drops          │ killseq, SIGKILL
+//!   monitor (sealed) ─────── libcontainer│ capabilities, then forks         ▼
+//!     │ own mounts, vdir nodev     │     ▼                            init ends
+//!     ▼                            └─▶ init ◀─────────────────────────────┘
+//!   monitor (watching) ◀── console, exit ┘
+//!     removes cgroup, container, state; starts it again when it rebooted
+//! ```
+//!
+//! A guest's state is a directory of its own, by default below `/run/vservers`, which the next boot
+//! finds empty:
+//!
+//! ```text
+//! NAME/lock              held by the command that starts or stops it
+//! NAME/guest.json        there while it runs: see `state`
+//! NAME/last.json         how it ended last time
+//! NAME/console.log, .1   what its init wrote
+//! NAME/console           the pipe through which it does, or the place of its terminal
+//! NAME/bundle/           its specification, and the mount point of its root
+//! NAME/container/        libcontainer's state
+//! NAME/broker            where listeners are sent to, if it has a broker
+//! ```
+//!
+//! Nobody in a guest ever meets a process with the host's powers: init is made before the guest has
+//! any process, and what enters later is confined before it is in the guest's PID namespace. The
+//! program that both run is sealed ([`sealed`]), so that `/proc/self/exe` leads to nothing that can be written.
+
+pub mod broker;
+pub mod build;
+mod console;
+pub mod distribution;
+pub mod enter;
+mod error;
+mod hooks;
+mod inherited;
+mod init;
+pub mod limits;
+pub mod many;
+pub mod monitor;
+pub mod sealed;
+pub mod start;
+pub mod state;
+pub mod stop;
+mod terminal;
+
+pub use error::LifecycleError;
+pub use state::{Observed, StateDirectory};
+pub use vhashify_config::running::{Ended, Running};

@@ -1,0 +1,142 @@
+//! This program as nobody can write to it, for whatever becomes a process of a guest.
+//!
+//! A guest can name the program that entered it (`/proc/PID/exe`, or a script whose interpreter is
+//! `/proc/self/exe`) and, being root, open it for writing. If that were the file on the host, the next
+//! start of `vserver` would run what the guest wrote. So it runs from a read-only mount that is in no
+//! namespace ([`read_only`]), which costs nothing; or, where the kernel cannot make one, from a copy in memory that
+//! is sealed, which takes milliseconds.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::io::Errno;
+use vhashify_sys::read_only;
+
+/// This program, as the kernel names it.
+const PROGRAM: &str = "/proc/self/exe";
+/// Where the sealed program finds the one that it was.
+const ORIGIN: &str = "VSERVER_ORIGIN";
+
+/// How long pages of a copy may be held by others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// This program, sealed. It can be begun as long as this value lives, which must end once it has been begun: only
+/// then is its mount out of everybody's reach.
+#[derive(Debug)]
+pub struct Sealed(OwnedFd);
+
+impl Sealed {
+    /// Seals this program.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted, or there is no memory.
+    pub fn new() -> io::Result<Self> {
+        match read_only::show(Path::new(PROGRAM)) {
+            Ok(shown) => Ok(Self(shown)),
+            Err(error) => {
+                tracing::debug!(%error, "no mount of this program; it is copied");
+                Self::copy()
+            }
+        }
+    }
+
+    fn copy() -> io::Result<Self> {
+        let mut program = File::open(PROGRAM)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut copy = File::from(memfd_create("vserver", flags)?);
+        io::copy(&mut program, &mut copy)?;
+        seal(&copy)?;
+        Ok(Self(copy.into()))
+    }
+
+    /// A command that runs it.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
+        command.arg0("vserver").env(ORIGIN, origin());
+        command
+    }
+}
+
+/// Seals a copy, against everybody and for good.
+///
+/// The kernel refuses with `EBUSY` while anybody but the page cache holds one of its pages
+/// (`memfd_wait_for_pins`, mm/memfd.c), which it may do itself for a moment: to move them, say.
+fn seal(copy: &File) -> io::Result<()> {
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    let begun = Instant::now();
+    loop {
+        match fcntl_add_seals(copy, seals) {
+            Err(Errno::BUSY) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            sealed => return Ok(sealed?),
+        }
+    }
+}
+
+/// Whether this process was begun from [`Sealed::command`].
+#[must_use]
+pub fn is_sealed() -> bool {
+    let seals = File::open(PROGRAM).and_then(|program| Ok(fcntl_get_seals(&program)?));
+    let is_copy = seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE));
+    is_copy || (std::env::var_os(ORIGIN).is_some() && read_only::is_read_only(Path::new(PROGRAM)))
+}
+
+/// Goes on in the sealed program, with the same arguments. Returns only there.
+///
+/// # Errors
+/// As [`Sealed::new`], or it cannot be run.
+pub fn ensure() -> io::Result<()> {
+    if is_sealed() {
+        return Ok(());
+    }
+    let sealed = Sealed::new()?;
+    Err(sealed.command().args(std::env::args_os().skip(1)).exec())
+}
+
+/// The program on the disk that this one was, or is.
+#[must_use]
+pub fn origin() -> PathBuf {
+    let of_copy = std::env::var_os(ORIGIN).map(PathBuf::from);
+    if let (true, Some(origin)) = (is_sealed(), of_copy) {
+        return origin;
+    }
+    std::fs::read_link(PROGRAM).unwrap_or_else(|_| Path::new(PROGRAM).to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::time::Duration;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use rustix::pipe::{SpliceFlags, splice};
+
+    use super::seal;
+
+    #[test]
+    fn a_copy_whose_pages_are_held_for_a_moment_is_sealed_all_the_same() {
+        let mut copy = File::from(memfd_create("copy", MemfdFlags::ALLOW_SEALING).unwrap());
+        copy.write_all(&[7; 4096]).unwrap();
+        let (held, holds) = rustix::pipe::pipe().unwrap();
+        // A page that waits in a pipe is held.
+        let from = &mut 0;
+        let count = splice(&copy, Some(from), &holds, None, 4096, SpliceFlags::empty()).unwrap();
+        assert_eq!(count, 4096);
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(400));
+            drop((held, holds));
+        });
+        seal(&copy).unwrap();
+        holder.join().unwrap();
+        copy.write_all(b"x").unwrap_err();
+    }
+}

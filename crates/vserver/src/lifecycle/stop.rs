@@ -1,0 +1,213 @@
+//! Stops a guest: its own command first, then signals, then SIGKILL; and waits until nothing of it
+//! is left.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vhashify_config::{GuestSettings, KillStep, Style};
+use vhashify_sys::pidfd::Process;
+
+use super::error::Doing;
+use super::state::{Observed, StateDirectory};
+use super::{LifecycleError, hooks, sealed};
+use crate::context::cgroup;
+
+/// How long `cmd.stop` may take.
+const COMMAND: Duration = Duration::from_secs(30);
+/// How long the kernel may take after SIGKILL.
+const KILLING: Duration = Duration::from_secs(20);
+
+/// Stops the guest. When this returns, no process, mount or cgroup of it is left.
+///
+/// # Errors
+/// It does not run; or it does not even end by SIGKILL.
+pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
+    let _lock = state.lock()?;
+    state.running()?;
+    // A guest whose hooks fail is stopped all the same; the first failure is told.
+    let mut told = Ok(());
+    for stage in ["prepre-stop", "pre-stop"] {
+        told = told.and(hooks::run(settings, stage));
+    }
+    end(settings, state)?;
+    for stage in ["post-stop", "postpost-stop"] {
+        told = told.and(hooks::run(settings, stage));
+    }
+    told
+}
+
+/// Stops it without a word to anybody, for who has the lock.
+pub(super) fn end(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
+    let (running, init) = state.running()?;
+    // A guest that says good-bye with reboot(2) is not started again.
+    let marker = state.at("stopping");
+    fs::write(&marker, b"").doing("write", &marker)?;
+    let stopped = until_nothing_is_left(settings, state, running.context, init);
+    drop(fs::remove_file(&marker));
+    stopped
+}
+
+fn until_nothing_is_left(
+    settings: &GuestSettings,
+    state: &StateDirectory,
+    context: u32,
+    init: Process,
+) -> Result<(), LifecycleError> {
+    if let Some(command) = &settings.init.stop {
+        run_inside(settings, state, command);
+    }
+    let default = default_sequence(settings.init.style);
+    for step in settings.init.kill_sequence.as_ref().unwrap_or(&default) {
+        let others = settings.init.style == Style::Sysv;
+        if signal_guest(context, init, step.signal, others)
+            && init.wait(Duration::from_secs(step.seconds))
+        {
+            break;
+        }
+    }
+    init.signal(libc::SIGKILL);
+    let name = || settings.name.clone();
+    if !init.wait(KILLING) {
+        return Err(LifecycleError::DoesNotEnd { name: name() });
+    }
+    match state.observe()? {
+        Observed::Stopped(_) => Ok(()),
+        _ => Err(LifecycleError::DoesNotEnd { name: name() }),
+    }
+}
+
+/// What is tried without `killseq`. An init gets what it handles: systemd halts by SIGRTMIN+3, others
+/// by SIGTERM or SIGINT (control-alt-delete).
+fn default_sequence(style: Style) -> Vec<KillStep> {
+    let step = |signal, seconds| KillStep { signal, seconds };
+    match style {
+        Style::Sysv => vec![step(libc::SIGTERM, 10)],
+        Style::Plain | Style::Systemd | Style::Minit => vec![
+            step(libc::SIGRTMIN() + 3, 90),
+            step(libc::SIGTERM, 10),
+            step(libc::SIGINT, 10),
+        ],
+    }
+}
+
+/// Sends a signal to the guest's init, or, where that is a reaper, to all others. False when nobody
+/// would notice, and waiting would be in vain.
+fn signal_guest(context: u32, init: Process, signal: i32, others: bool) -> bool {
+    let mut is_noticed = false;
+    if !others {
+        is_noticed = would_notice(init.pid, signal, true);
+        init.signal(signal);
+        return is_noticed;
+    }
+    for pid in cgroup::processes(context) {
+        let Some(process) = Process::find(pid).filter(|found| *found != init) else {
+            continue;
+        };
+        is_noticed |= would_notice(pid, signal, false);
+        process.signal(signal);
+    }
+    is_noticed
+}
+
+/// Whether a process would notice a signal: it has a handler, or would end by it.
+fn would_notice(pid: i32, signal: i32, is_init: bool) -> bool {
+    let look = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.map_or(Answer::No, |status| answer(&status, signal, is_init))
+    };
+    // A shell blocks all signals while it starts a program; systemd blocks its own for good.
+    let mut looks = (0..LOOKS).map(|number| {
+        if number > 0 {
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        look()
+    });
+    let last = looks.find(|answer| *answer != Answer::Blocked);
+    last.unwrap_or(Answer::Yes) == Answer::Yes
+}
+
+/// How often a blocked signal is looked at, and how long after one another.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// What a process would do with a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+    /// It keeps it from being delivered, maybe to read it.
+    Blocked,
+}
+
+/// Process 1 of a guest gets no signal that it has no handler for.
+fn answer(status: &str, signal: i32, is_init: bool) -> Answer {
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .unwrap_or(0)
+    };
+    let bit = u32::try_from(signal - 1)
+        .ok()
+        .and_then(|shift| 1u64.checked_shl(shift))
+        .unwrap_or(0);
+    let has = |name: &str| mask(name) & bit != 0;
+    match is_init {
+        true if has("SigCgt:") => Answer::Yes,
+        true if has("SigBlk:") => Answer::Blocked,
+        false if !has("SigIgn:") => Answer::Yes,
+        _ => Answer::No,
+    }
+}
+
+/// Runs `cmd.stop`. That it fails, or takes too long, only means that signals have to do it.
+fn run_inside(settings: &GuestSettings, state: &StateDirectory, command: &[String]) {
+    let mut child = Command::new(sealed::origin());
+    child
+        .arg("--silent")
+        .arg("--config-dir")
+        .arg(settings.directory.parent().unwrap_or(&settings.directory))
+        .arg("--state-dir")
+        .arg(state.top())
+        .args([state.name(), "exec", "--"])
+        .args(command)
+        .stdin(Stdio::null());
+    let Ok(mut child) = child.spawn() else {
+        return;
+    };
+    let begun = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return,
+            Ok(Some(status)) => {
+                tracing::warn!("{}: cmd.stop ended with {status}", settings.name);
+                return;
+            }
+            Ok(None) if begun.elapsed() < COMMAND => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            _ => {
+                tracing::warn!("{}: cmd.stop took too long", settings.name);
+                drop(child.kill());
+                drop(child.wait());
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, answer};
+
+    #[test]
+    fn an_init_notices_what_it_handles_and_others_what_they_do_not_ignore() {
+        let status = "SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n\
+                      SigCgt:\t0000000000004000\n";
+        assert_eq!(answer(status, 15, true), Answer::Yes);
+        assert_eq!(answer(status, 1, true), Answer::Blocked);
+        assert_eq!(answer(status, 2, true), Answer::No);
+        assert_eq!(answer(status, 2, false), Answer::Yes);
+        assert_eq!(answer(status, 13, false), Answer::No);
+    }
+}

@@ -1,0 +1,154 @@
+//! What LXC's monitor sends of each call that it has received: the proxy protocol of `lxc.seccomp.notify.proxy`
+//! (`seccomp_notify_handler`, src/lxc/seccomp.c of LXC).
+//!
+//! ```text
+//! sent      struct seccomp_notify_proxy_msg │ struct seccomp_notif │ …_resp │ cookie     + the listener
+//! answered  the same                        │ the same             │ filled │
+//! ```
+//!
+//! The monitor answers the kernel with what it gets, and does nothing else meanwhile. So come all calls of a
+//! container from the moment on that its init is executed ([`lxc_hook`](super::lxc_hook) has those before), and of
+//! commands that enter it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use vhashify_sys::notification::{Listener, Notification, Verdict};
+
+use super::Containers;
+use super::error::Unserved;
+use crate::broker::message::receive;
+use crate::broker::serve::{Judge, judge_for_another, obey_quotas};
+
+/// Bytes of a message: the cookie is some text of the administrator's.
+const LONGEST: usize = 16 << 10;
+
+/// Bytes of a `struct seccomp_notify_proxy_msg`: eight that are reserved, the numbers of the monitor's and of
+/// init's process, the sizes of three structures, the length of the cookie.
+const HEAD: usize = 32;
+const INIT: usize = 12;
+const SIZES: usize = 16;
+
+/// Answers the calls of a container until its monitor closes the connection.
+///
+/// # Errors
+/// [`Unserved`]. LXC then lets the calls that come this way fail with `ENOSYS`.
+pub fn attend(connection: BorrowedFd<'_>, containers: &Containers) -> Result<(), Unserved> {
+    obey_quotas();
+    let failed = |errno: Errno| Unserved::Receive(errno.into());
+    let mut buffer = vec![0; LONGEST];
+    // A container that reboots has another init, and the same monitor.
+    let mut known: Option<(i32, Arc<dyn Judge>)> = None;
+    loop {
+        let received = receive(connection, &mut buffer).map_err(failed)?;
+        if received.length == 0 {
+            return Ok(());
+        }
+        let call = Call::parse(&buffer[..received.length]).ok_or(Unserved::NotProxied)?;
+        let is_listener = |descriptor: &_| Listener::is_one(AsFd::as_fd(descriptor));
+        let listener = received.descriptors.into_iter().find(is_listener);
+        let listener = Listener::from(listener.ok_or(Unserved::NoListener)?);
+        let judge = match &known {
+            Some((init, judge)) if *init == call.init => Arc::clone(judge),
+            _ => {
+                let name = format!("the LXC container of process {}", call.init);
+                let judge = containers.choose(call.init, &name)?.judge;
+                known = Some((call.init, Arc::clone(&judge)));
+                judge
+            }
+        };
+        let verdict = judge_for_another(&*judge, &listener, &call.notification);
+        let answer = call.answer(&mut buffer, verdict);
+        send(connection, answer, SendFlags::NOSIGNAL).map_err(failed)?;
+    }
+}
+
+/// A call, as the monitor sends it.
+struct Call {
+    /// The number of init's process.
+    init: i32,
+    notification: Notification,
+    /// Where the answer is to stand in the message.
+    response: usize,
+    /// Bytes of the message without the cookie.
+    length: usize,
+}
+
+impl Call {
+    fn parse(message: &[u8]) -> Option<Self> {
+        let size = |at: usize| Some(usize::from(u16::from_ne_bytes(part(message, at)?)));
+        let (notification, response) = (size(SIZES)?, size(SIZES + 2)?);
+        if notification < Notification::SIZE || response < Verdict::SIZE {
+            return None;
+        }
+        let length = HEAD + notification + response;
+        if message.len() < length {
+            return None;
+        }
+        Some(Self {
+            init: i32::from_ne_bytes(part(message, INIT)?),
+            notification: Notification::from_bytes(&part(message, HEAD)?),
+            response: HEAD + notification,
+            length,
+        })
+    }
+
+    /// Fills the answer in, and gives the message that is to be sent back.
+    fn answer<'a>(&self, message: &'a mut [u8], verdict: Verdict) -> &'a [u8] {
+        let bytes = verdict.to_bytes(self.notification.id);
+        message[self.response..][..bytes.len()].copy_from_slice(&bytes);
+        &message[..self.length]
+    }
+}
+
+fn part<const LENGTH: usize>(message: &[u8], at: usize) -> Option<[u8; LENGTH]> {
+    message.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Call, HEAD};
+    use vhashify_sys::notification::{Notification, Verdict};
+
+    /// A message of a kernel whose structures have these sizes.
+    fn message(notification: u16, response: u16, cookie: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; 8];
+        message.extend(100_i32.to_ne_bytes());
+        message.extend(200_i32.to_ne_bytes());
+        for size in [notification, response, 64, 0] {
+            message.extend(size.to_ne_bytes());
+        }
+        message.extend((cookie.len() as u64).to_ne_bytes());
+        assert_eq!(message.len(), HEAD);
+        message.extend(7_u64.to_ne_bytes());
+        message.resize(HEAD + usize::from(notification) + usize::from(response), 0);
+        message.extend(cookie);
+        message
+    }
+
+    #[test]
+    fn the_answer_stands_where_lxc_looks_for_it() {
+        for (notification, response) in [(80, 24), (96, 32)] {
+            let mut bytes = message(notification, response, b"web");
+            let call = Call::parse(&bytes).unwrap();
+            assert_eq!((call.init, call.notification.id), (200, 7));
+            let answer = call.answer(&mut bytes, Verdict::Continue);
+            let at = HEAD + usize::from(notification);
+            assert_eq!(answer.len(), at + usize::from(response));
+            assert_eq!(answer[at..][..Verdict::SIZE], Verdict::Continue.to_bytes(7));
+        }
+    }
+
+    #[test]
+    fn what_lxc_does_not_send_is_told_from_it() {
+        let whole = message(80, 24, b"");
+        for length in 0..whole.len() {
+            assert!(Call::parse(&whole[..length]).is_none(), "{length}");
+        }
+        assert!(Call::parse(&message(79, 24, b"")).is_none());
+        assert!(Call::parse(&message(80, 23, b"")).is_none());
+        assert_eq!(Notification::SIZE, 80);
+    }
+}

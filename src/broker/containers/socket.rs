@@ -1,0 +1,224 @@
+//! The socket that runtimes connect to.
+//!
+//! A socket gets its name when it is listening and root's alone, in one step, and its own only: what
+//! somebody listens on is left to him, and what a killed process left is replaced. The name goes with this
+//! value, if it is still this socket's.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, renameat_with, statat, unlinkat};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    socket_with,
+};
+use thiserror::Error;
+use vhashify_sys::call_error::CallError;
+use vhashify_sys::shown::Shown;
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 128;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    directory: OwnedFd,
+    name: OsString,
+    /// Device and inode number of the name.
+    inode: (u64, u64),
+    listening: OwnedFd,
+}
+
+/// Why a socket cannot be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// Somebody listens there.
+    #[error(
+        "somebody listens on {} already; stop that, or choose another path",
+        Shown::path(path)
+    )]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else is there.
+    #[error(
+        "{} is there already and is no socket; remove it, or choose another path",
+        Shown::path(path)
+    )]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path has no name at its end.
+    #[error(
+        "{} cannot be the path of a socket; name a file in a directory that exists",
+        Shown::path(path)
+    )]
+    NoName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A call failed.
+    #[error(transparent)]
+    System(#[from] CallError),
+}
+
+impl Socket {
+    /// Makes one of this `kind` that listens at `path`.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn listen(path: &Path, kind: SocketType) -> Result<Self, SocketError> {
+        let failed = |call: &'static str| {
+            move |errno: Errno| CallError::new(call, path, std::io::Error::from(errno))
+        };
+        // Whoever connects needs the whole path.
+        SocketAddrUnix::new(path).map_err(failed("bind"))?;
+        let Some(name) = path.file_name() else {
+            let path = path.to_path_buf();
+            return Err(SocketError::NoName { path });
+        };
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let directory = open_place(parent)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            socket_with(AddressFamily::UNIX, kind, flags, None).map_err(failed("socket"))?;
+        // What is bound gets the mode that the socket has, so that it never has another.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("chmod"))?;
+        let temporary = Temporary {
+            directory: directory.as_fd(),
+            name: format!(".vhashify-{}", std::process::id()).into(),
+        };
+        // What a killed process with the same number left.
+        let _ = temporary.remove();
+        let address = temporary.address().map_err(failed("bind"))?;
+        bind(&socket, &address).map_err(failed("bind"))?;
+        listen(&socket, BACKLOG).map_err(failed("listen"))?;
+        let found = temporary.look().map_err(failed("stat"))?;
+        place(&temporary, name, path)?;
+        drop(temporary);
+        Ok(Self {
+            path: path.to_path_buf(),
+            name: name.to_os_string(),
+            inode: (found.st_dev, found.st_ino),
+            listening: socket,
+            directory,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next connection, if there is one.
+    ///
+    /// # Errors
+    /// What `accept(2)` lists.
+    pub fn accept(&self) -> Result<OwnedFd, Errno> {
+        accept_with(&self.listening, SocketFlags::CLOEXEC)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listening.as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let found = statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        if found.is_ok_and(|found| (found.st_dev, found.st_ino) == self.inode) {
+            // Somebody may have removed it in this instant.
+            let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
+        }
+    }
+}
+
+/// A name that a socket has until it gets the one that it is for. Removed when it is dropped.
+struct Temporary<'a> {
+    directory: BorrowedFd<'a>,
+    name: OsString,
+}
+
+impl Temporary<'_> {
+    fn address(&self) -> Result<SocketAddrUnix, Errno> {
+        address(self.directory, &self.name)
+    }
+
+    fn look(&self) -> Result<rustix::fs::Stat, Errno> {
+        statat(self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn remove(&self) -> Result<(), Errno> {
+        unlinkat(self.directory, &self.name, AtFlags::empty())
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        // It is gone where all went well.
+        let _ = self.remove();
+    }
+}
+
+fn open_place(directory: &Path) -> Result<OwnedFd, CallError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty())
+        .map_err(|errno| CallError::new("open", directory, std::io::Error::from(errno)))
+}
+
+/// Gives the socket its name.
+fn place(temporary: &Temporary<'_>, name: &OsStr, path: &Path) -> Result<(), SocketError> {
+    let directory = temporary.directory;
+    let rename = |flags| renameat_with(directory, &temporary.name, directory, name, flags);
+    let failed = |errno: Errno| CallError::new("rename", path, std::io::Error::from(errno));
+    let in_use = || {
+        let path = path.to_path_buf();
+        SocketError::InUse { path }
+    };
+    match rename(RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed(errno).into()),
+    }
+    let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+        let path = path.to_path_buf();
+        return Err(SocketError::NoSocket { path });
+    }
+    if is_alive(directory, name) {
+        return Err(in_use());
+    }
+    rename(RenameFlags::EXCHANGE).map_err(failed)?;
+    // Another process may have listened there since it was looked at.
+    if is_alive(directory, &temporary.name) {
+        rename(RenameFlags::EXCHANGE).map_err(failed)?;
+        return Err(in_use());
+    }
+    Ok(())
+}
+
+/// Whether somebody listens on a socket, of whichever kind.
+fn is_alive(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let tried = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|socket| connect(&socket, &address(directory, name)?));
+    tried != Err(Errno::CONNREFUSED)
+}
+
+/// A name in a directory, however long the directory's path is.
+fn address(directory: BorrowedFd<'_>, name: &OsStr) -> Result<SocketAddrUnix, Errno> {
+    let directory = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    SocketAddrUnix::new(Path::new(&directory).join(name))
+}

@@ -1,0 +1,146 @@
+//! Gives a caller descriptors of the private copy in the place of those that lead to the object.
+//!
+//! A descriptor that was opened for reading leads to the object for as long as it is open. Before it
+//! is used for a change (`fchmod`, `futimens`) or for a lock, it is replaced by one to the copy: same
+//! number, flags and position; so are the caller's other descriptors of the same open file.
+//!
+//! A lock belongs to the open file, which other processes may have, too: a shell that opened it, say,
+//! and runs `flock 9`. Their descriptors cannot be replaced, and the lock would be gone with the caller.
+//! Such a lock is refused with `ENOLCK`, as the guard does: a lock that does not hold is worse than none.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
+use vhashify_sys::procfs::is_one_open_file;
+use vhashify_sys::{file_handle, tmpfile};
+
+use super::caller::Caller;
+
+/// Flags of an open file that a new one is opened with.
+const KEPT: OFlags = OFlags::APPEND
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::DIRECT)
+    .union(OFlags::NOATIME)
+    .union(OFlags::SYNC)
+    .union(OFlags::DSYNC);
+
+/// Replaces the caller's descriptor `number` of `object`, whose inode number is `inode`, and its others of
+/// the same open file, by one of `private`. `object` is open through the caller's mount, and so is what it
+/// gets: it sees the owners that it saw, and nothing of the host's mounts.
+///
+/// # Errors
+/// `EPERM` for one that could write to the object; what the calls list.
+pub fn replace(
+    caller: &Caller<'_>,
+    number: i32,
+    object: BorrowedFd<'_>,
+    inode: u64,
+    private: BorrowedFd<'_>,
+) -> Result<(), Errno> {
+    let number = u32::try_from(number).map_err(|_| Errno::BADF)?;
+    let (flags, position) = open_file(caller, number).ok_or(Errno::BADF)?;
+    let private = match file_handle::through(private, object, OFlags::RDONLY) {
+        // No handles; or none of a copy without a name.
+        Err(Errno::OPNOTSUPP | Errno::STALE) => tmpfile::open_again(private, OFlags::RDONLY)?,
+        opened => opened?,
+    };
+    let new = if flags.contains(OFlags::PATH) {
+        tmpfile::open_again(&private, OFlags::PATH)?
+    } else {
+        if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+            return Err(Errno::PERM);
+        }
+        let new = tmpfile::open_again(&private, OFlags::RDONLY | flags.intersection(KEPT))?;
+        rustix::fs::seek(&new, SeekFrom::Start(position))?;
+        new
+    };
+    let thread = caller.notification.thread;
+    for other in descriptors_of(thread, inode) {
+        if other == number || is_one_open_file((thread, number), (thread, other)) != Ok(true) {
+            continue;
+        }
+        let Some((flags, _)) = open_file(caller, other) else {
+            continue;
+        };
+        put(caller, other, &new, flags)?;
+    }
+    put(caller, number, &new, flags)
+}
+
+fn put(caller: &Caller<'_>, number: u32, new: &OwnedFd, flags: OFlags) -> Result<(), Errno> {
+    let closes = flags.contains(OFlags::CLOEXEC);
+    caller
+        .listener
+        .replace_descriptor(caller.notification, number, new.as_fd(), closes)
+}
+
+/// Whether a process of `processes` other than the caller's has the open file of its descriptor.
+#[must_use]
+pub fn is_held_elsewhere(
+    caller: &Caller<'_>,
+    number: i32,
+    inode: u64,
+    processes: impl IntoIterator<Item = i32>,
+) -> bool {
+    let (thread, Ok(number)) = (caller.notification.thread, u32::try_from(number)) else {
+        return true;
+    };
+    let status = caller.tell("status").unwrap_or_default();
+    let own = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    let own: Option<u32> = own.and_then(|own| own.trim().parse().ok());
+    processes
+        .into_iter()
+        .filter_map(|process| u32::try_from(process).ok())
+        .filter(|process| Some(*process) != own)
+        .any(|process| {
+            descriptors_of(process, inode)
+                .into_iter()
+                .any(|other| is_one_open_file((thread, number), (process, other)) == Ok(true))
+        })
+}
+
+/// Flags and position of an open file, as `/proc/PID/fdinfo` has them.
+fn open_file(caller: &Caller<'_>, number: u32) -> Option<(OFlags, u64)> {
+    parse(&caller.tell(&format!("fdinfo/{number}"))?)
+}
+
+fn parse(told: &str) -> Option<(OFlags, u64)> {
+    let field = |name: &str| {
+        let line = told.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim)
+    };
+    let flags = u32::from_str_radix(field("flags:")?, 8).ok()?;
+    let position = field("pos:")?.parse().ok()?;
+    Some((OFlags::from_bits_retain(flags), position))
+}
+
+/// The descriptors of a process that lead to `inode`, on whichever filesystem.
+fn descriptors_of(process: u32, inode: u64) -> Vec<u32> {
+    let listed = fs::read_dir(format!("/proc/{process}/fd"));
+    listed
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| fs::metadata(entry.path()).is_ok_and(|found| found.ino() == inode))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use rustix::fs::OFlags;
+
+    #[test]
+    fn flags_are_octal() {
+        let told = "pos:\t42\nflags:\t02104000\nmnt_id:\t25\nino:\t7\n";
+        let (flags, position) = parse(told).unwrap();
+        assert_eq!(position, 42);
+        assert!(flags.contains(OFlags::CLOEXEC | OFlags::NONBLOCK));
+        assert!(!flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+        assert!(parse("pos:\t1\n").is_none());
+    }
+}

@@ -1,0 +1,178 @@
+//! Under which names a guest has an inode: by what is known of the guest, where that is certain, and by
+//! a walk of it where it is not.
+//!
+//! # When one name is all of them
+//!
+//! A walk tells which inodes the guest has by more than one name. From then on names may be moved and
+//! removed, which shows when they are looked at, but only two can add one:
+//!
+//! - the guest, by `link(2)`: the broker is asked before, and remembers the object ([`NewNames`]) until a
+//!   walk has found the name;
+//! - a run of `vhashify`: it counts itself on the store ([`Run`]), and what a walk told is believed no
+//!   longer.
+//!
+//! So between two runs an object that is neither remembered nor among those with several names has exactly
+//! the name by which the caller came. While a run is under way every break walks. A guest that outruns the broker
+//! (it changes the path between look and call) can give an object a second name unseen and so part
+//! what it has made one; it parts its own files and no one else's.
+//!
+//! Somebody on the host who makes hard links in the guest by hand is as unseen.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use super::pending_links::NewNames;
+use crate::guest::Guest;
+pub use crate::relink::names::Name;
+use crate::relink::names::each_name;
+use crate::relink::private_copy::{CopyError, failed};
+use crate::store::Run;
+use vhashify_sys::resolve;
+
+/// What is known of a guest's names.
+#[derive(Debug)]
+pub struct LinkGroups {
+    /// The store of the guest's filesystem; unknown, every question is a walk.
+    store: Option<OwnedFd>,
+    known: Mutex<Option<Known>>,
+    new: NewNames,
+}
+
+/// What a walk told.
+#[derive(Debug)]
+struct Known {
+    /// The last run before it.
+    run: u64,
+    /// The names of each inode that had more than one.
+    several: HashMap<u64, Vec<Name>>,
+}
+
+/// A name, and its open directory.
+#[derive(Debug)]
+pub struct Placed {
+    /// The name's directory, one descriptor for all names in it.
+    pub directory: Rc<OwnedFd>,
+    /// The name.
+    pub name: Name,
+}
+
+impl Placed {
+    fn leads_to(&self, inode: u64) -> bool {
+        resolve::inode_of(self.directory.as_fd(), &self.name.name) == Ok(inode)
+    }
+}
+
+/// Opens the directories of `names`; `None` where one is no longer there.
+fn placed(guest: &Guest, names: Vec<Name>) -> Result<Option<Vec<Placed>>, Errno> {
+    let mut placed: Vec<Placed> = Vec::with_capacity(names.len());
+    for name in names {
+        // Names of a walk stand by directory, so that large groups need few descriptors.
+        let directory = match placed.last() {
+            Some(last) if last.name.directory == name.directory => Rc::clone(&last.directory),
+            _ => match resolve::open_directory(guest.root.as_fd(), &name.directory) {
+                Ok(directory) => Rc::new(directory),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
+                Err(errno) => return Err(errno),
+            },
+        };
+        placed.push(Placed { directory, name });
+    }
+    Ok(Some(placed))
+}
+
+impl LinkGroups {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(store: Option<OwnedFd>) -> Self {
+        Self {
+            store,
+            known: Mutex::default(),
+            new: NewNames::default(),
+        }
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn store(&self) -> Option<&OwnedFd> {
+        self.store.as_ref()
+    }
+
+    /// Those to which the guest gives names.
+    #[must_use]
+    pub fn new_names(&self) -> &NewNames {
+        &self.new
+    }
+
+    /// Every name by which the guest has `inode`, the temporary ones of replacements included, each with its
+    /// directory. `hint` is a name that may be one. `None` where directories are moved meanwhile.
+    ///
+    /// # Errors
+    /// A directory that cannot be opened or read.
+    pub fn names(
+        &self,
+        guest: &Guest,
+        inode: u64,
+        hint: Option<&Name>,
+    ) -> Result<Option<Vec<Placed>>, CopyError> {
+        let placed = |names| placed(guest, names).map_err(failed("openat2"));
+        if !self.new.may_have_come(inode)
+            && let Run::Over(run) = self.run()
+            && let Some(names) = self.recall(run, inode, hint)
+            && let Some(placed) = placed(names)?
+            && placed.iter().all(|name| name.leads_to(inode))
+        {
+            return Ok(Some(placed));
+        }
+        placed(self.walk(guest, inode).map_err(failed("getdents64"))?)
+    }
+
+    fn run(&self) -> Run {
+        self.store.as_ref().map_or(Run::UnderWay, Run::of)
+    }
+
+    fn recall(&self, run: u64, inode: u64, hint: Option<&Name>) -> Option<Vec<Name>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_ref().filter(|known| known.run == run)?;
+        match known.several.get(&inode) {
+            Some(names) => Some(names.clone()),
+            None => hint.map(|name| vec![name.clone()]),
+        }
+    }
+
+    fn walk(&self, guest: &Guest, wanted: u64) -> Result<Vec<Name>, Errno> {
+        let (before, there) = (self.run(), self.new.there());
+        // Twice, so that no name of the many inodes is kept that have no other.
+        let (mut seen, mut several) = (HashSet::new(), HashMap::<u64, Vec<Name>>::new());
+        each_name(guest, |_, _, inode| {
+            if !seen.insert(inode) {
+                several.entry(inode).or_default();
+            }
+        })?;
+        drop(seen);
+        let mut found = Vec::new();
+        each_name(guest, |directory, name, inode| {
+            let this = || Name {
+                directory: directory.to_vec(),
+                name: name.to_vec(),
+            };
+            if inode == wanted {
+                found.push(this());
+            }
+            if let Some(names) = several.get_mut(&inode) {
+                names.push(this());
+            }
+        })?;
+        if let Run::Over(run) = before
+            && self.run() == before
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = Some(Known { run, several });
+            self.new.were_found(&there);
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,83 @@
+//! Whether a caller could change a file at all, so that one who may not does not use up the disk: a
+//! break for a call that is refused afterwards would give the guest a copy for nothing.
+//!
+//! This may only ever be too kind. Whoever is told "no" here goes on unbroken, and the kernel must
+//! refuse him: so any capability by which it could let him through counts, and so does an ACL.
+
+use super::caller::Caller;
+use crate::broker::object::Object;
+
+/// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER`, `CAP_SYS_ADMIN`, `CAP_SETFCAP`.
+const CHANGING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 21 | 1 << 31;
+
+/// Whether `caller` may be able to change `object`.
+#[must_use]
+pub fn may_change(caller: &Caller<'_>, object: &Object) -> bool {
+    let told = caller.tell("status");
+    let Some(credentials) = told.and_then(|status| Credentials::parse(&status)) else {
+        return true;
+    };
+    let has_acl = || {
+        let mut none = [0; 0];
+        rustix::fs::fgetxattr(object, "system.posix_acl_access", &mut none).is_ok()
+    };
+    let stamp = object.stamp();
+    credentials.may_change(stamp.owner, stamp.group, stamp.mode) || has_acl()
+}
+
+#[derive(Debug)]
+struct Credentials {
+    user: u32,
+    groups: Vec<u32>,
+    capabilities: u64,
+}
+
+impl Credentials {
+    /// From `/proc/PID/status`: the filesystem's user and group stand fourth.
+    fn parse(status: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.split_whitespace())
+        };
+        let mut groups: Vec<u32> = field("Groups:")?.filter_map(|id| id.parse().ok()).collect();
+        groups.push(field("Gid:")?.nth(3)?.parse().ok()?);
+        Some(Self {
+            user: field("Uid:")?.nth(3)?.parse().ok()?,
+            groups,
+            capabilities: u64::from_str_radix(field("CapEff:")?.next()?, 16).ok()?,
+        })
+    }
+
+    fn may_change(&self, owner: u32, group: u32, mode: u16) -> bool {
+        let is_in_group = self.groups.contains(&group);
+        self.capabilities & CHANGING != 0
+            || self.user == owner
+            || mode & 0o002 != 0
+            || (is_in_group && mode & 0o020 != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Credentials;
+
+    #[test]
+    fn only_one_whom_the_kernel_refuses_for_certain_is_refused() {
+        let status = |uid, caps| {
+            format!(
+                "Name:\tx\nUid:\t0\t0\t0\t{uid}\nGid:\t9\t9\t9\t34\nGroups:\t4 5 \nCapEff:\t{caps}\n"
+            )
+        };
+        let may = |uid, caps, mode| {
+            let who = Credentials::parse(&status(uid, caps)).unwrap();
+            who.may_change(7, 5, mode)
+        };
+        let none = "0000000000000000";
+        assert!(!may(33, none, 0o644));
+        assert!(may(7, none, 0o400), "an owner changes the mode first");
+        assert!(may(33, none, 0o664), "its group");
+        assert!(may(33, none, 0o646));
+        assert!(may(33, "0000000000000008", 0o600), "CAP_FOWNER");
+        assert!(!may(33, "0000000000000400", 0o600), "CAP_NET_BIND_SERVICE");
+    }
+}

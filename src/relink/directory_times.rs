@@ -1,0 +1,376 @@
+//! Puts back the mtime of directories in which names were replaced.
+//!
+//! A link and a rename give their directory a new mtime, by which programs tell that something was
+//! added or removed: font caches, module caches and backups would do all their work again. So each
+//! directory gets its old mtime back after the last replacement in it, unless the guest changed
+//! the directory meanwhile: then the new one is the truth.
+//!
+//! ```text
+//! watch (inotify) ─ look at mtime ─ replace names … ─ events? ─┬─ ours alone: set mtime ─ events? ─┬─ none: done
+//!                                                              └─ others, too: leave it            └─ some: now
+//! ```
+//!
+//! The watch tells our own changes from the guest's: each event of ours names a temporary name, or
+//! is one half of a move whose other half does. The look after the setting makes sure that a
+//! change in the moment before it is not hidden: such a directory gets the time of now.
+//!
+//! A killed run cannot put anything back; content and files' metadata do not depend on this.
+
+use std::collections::{HashMap, HashSet};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::{Timespec, UTIME_NOW};
+use rustix::io::Errno;
+use vhashify_sys::fault::{self, Point};
+use vhashify_sys::stamp::{Stamp, Timestamp, set_mtime};
+
+use super::temporary;
+
+/// Directories that are watched at once. Far below what a kernel allows for one user
+/// (`fs.inotify.max_user_watches`, 8,192 on the smallest hosts and more with more memory).
+const MOST_WATCHED: usize = 4096;
+
+/// Between two looks at the queue, which takes 16,384 events (`fs.inotify.max_queued_events`). Two
+/// workers that replace 20,000 names a second bring it about 1,200.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes of events that are taken at once.
+const EVENT_BUFFER: usize = 64 << 10;
+/// Events of which one more fits into that: one is 16 bytes and a name of 255 with its end, filled up to 16.
+const SURELY_FIT: usize = EVENT_BUFFER / (16 + 256);
+
+/// The directories that are being changed.
+#[derive(Debug)]
+pub struct DirectoryTimes {
+    /// `None` where the kernel has no watcher left to give.
+    watcher: Option<OwnedFd>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the scan's number of the directory.
+    touched: HashMap<u32, Touched>,
+    by_watch: HashMap<i32, u32>,
+    /// Halves of moves that wait for the other one, by cookie: the watch, and whether the name is
+    /// a temporary one.
+    moves: HashMap<u32, (i32, bool)>,
+    /// Directories that could not be watched.
+    unwatched: u64,
+    /// What is still watched of what was restored and cleared.
+    kept: Option<i32>,
+    /// Whether times are being put back, which is a change of attributes of ours.
+    is_restoring: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Touched {
+    inode: u64,
+    mtime: Timestamp,
+    is_changed_by_guest: bool,
+}
+
+impl Touched {
+    /// Of a directory that is not watched nothing is known, so that its mtime is not put back.
+    const UNWATCHED: Self = Self {
+        inode: 0,
+        mtime: Timestamp {
+            seconds: 0,
+            nanoseconds: 0,
+        },
+        is_changed_by_guest: true,
+    };
+}
+
+impl Default for DirectoryTimes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DirectoryTimes {
+    /// Nothing is watched yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let watcher = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .inspect_err(|errno| tracing::warn!(%errno, "directories get a new mtime"))
+            .ok();
+        Self {
+            watcher,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Must be called before the first change of the directory that the scan calls `number`.
+    pub fn begin(&self, number: u32, directory: BorrowedFd<'_>) {
+        let mut state = self.state();
+        if state.touched.contains_key(&number) {
+            return;
+        }
+        let touched = if let Ok((watch, touched)) = self.watch(directory, &mut state) {
+            state.by_watch.insert(watch, number);
+            touched
+        } else {
+            state.unwatched += 1;
+            Touched::UNWATCHED
+        };
+        state.touched.insert(number, touched);
+    }
+
+    /// Whether it is time to put back what is there before more is begun.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state().touched.len() >= MOST_WATCHED
+    }
+
+    /// Takes events from the kernel's queue until `is_over`, so that it does not overflow.
+    ///
+    /// It looks now and then and does not wait for events: there are a few for each name that is
+    /// replaced, and to be woken by each of them costs more than all else that is done with it. Whoever
+    /// sets `is_over` unparks its thread.
+    pub fn listen(&self, is_over: &AtomicBool) {
+        while !is_over.load(Ordering::Acquire) {
+            std::thread::park_timeout(PAUSE);
+            self.take_events();
+        }
+    }
+
+    /// Puts back every mtime that is to be put back; nothing of ours may change the directories any
+    /// more. `open` opens a directory by the scan's number. Returns how many directories keep a new
+    /// mtime because they could not be watched.
+    pub fn restore(self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) -> u64 {
+        self.put_back(open)
+    }
+
+    /// As [`restore`](Self::restore), ready to be used again afterwards: to close a watcher takes the kernel
+    /// milliseconds.
+    ///
+    /// One directory stays watched. The next change is mostly in the same one, and where a watch begins, the kernel
+    /// goes through all names of the directory that it has in memory (`fsnotify_set_children_dentry_flags`): a
+    /// break among thousands of files would take as long as several others. What happens there until then
+    /// waits in the queue, which is bounded.
+    pub fn restore_and_clear<D: AsFd>(&self, open: impl Fn(u32) -> Result<D, Errno>) {
+        self.put_back(open);
+        let mut state = self.state();
+        let kept = state.by_watch.keys().next().copied().or(state.kept);
+        let watches: HashSet<i32> = state.by_watch.keys().copied().chain(state.kept).collect();
+        if let Some(watcher) = &self.watcher {
+            for watch in watches.into_iter().filter(|watch| Some(*watch) != kept) {
+                // It is gone with its directory.
+                let _ = inotify::remove_watch(watcher, watch);
+            }
+        }
+        // Numbers of watches are not given twice, so that a late event means nothing.
+        *state = State {
+            kept,
+            ..State::default()
+        };
+    }
+
+    fn put_back<D: AsFd>(&self, open: impl Fn(u32) -> Result<D, Errno>) -> u64 {
+        self.take_events();
+        self.settle_moves();
+        self.state().is_restoring = true;
+        let mut restored = Vec::new();
+        let unchanged: Vec<(u32, Touched)> = self.unchanged();
+        for (number, touched) in unchanged {
+            // A directory that the guest has moved or removed meanwhile it has changed.
+            let Ok(directory) = open(number) else {
+                continue;
+            };
+            let is_same = Stamp::of(directory.as_fd()).is_ok_and(|now| now.inode == touched.inode);
+            if is_same && put_back(directory.as_fd(), touched.mtime.into()) {
+                restored.push(number);
+            }
+        }
+        self.take_events();
+        self.settle_moves();
+        let state = self.state();
+        for number in restored {
+            let is_changed = |touched: &Touched| touched.is_changed_by_guest;
+            if state.touched.get(&number).is_some_and(is_changed)
+                && let Ok(directory) = open(number)
+            {
+                let now = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: UTIME_NOW,
+                };
+                put_back(directory.as_fd(), now);
+            }
+        }
+        state.unwatched
+    }
+
+    fn watch(&self, directory: BorrowedFd<'_>, state: &mut State) -> Result<(i32, Touched), Errno> {
+        const CHANGES: WatchFlags = WatchFlags::ATTRIB
+            .union(WatchFlags::CREATE)
+            .union(WatchFlags::DELETE)
+            .union(WatchFlags::MOVED_FROM)
+            .union(WatchFlags::MOVED_TO)
+            .union(WatchFlags::ONLYDIR);
+        let watcher = self.watcher.as_ref().ok_or(Errno::MFILE)?;
+        // inotify takes paths only; this one leads to the descriptor and nowhere else.
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let watch = inotify::add_watch(watcher, path, CHANGES)?;
+        if state.kept == Some(watch) {
+            // What the guest has done since it was kept is in the mtime that is looked at now.
+            self.take_events_into(state);
+            state.moves.retain(|_, (half, _)| *half != watch);
+        }
+        // After the watch, so that no change comes between the two unseen.
+        let stamp = Stamp::of(directory)?;
+        let touched = Touched {
+            inode: stamp.inode,
+            mtime: stamp.mtime,
+            is_changed_by_guest: false,
+        };
+        Ok((watch, touched))
+    }
+
+    /// Takes what is in the kernel's queue now.
+    pub fn take_events(&self) {
+        self.take_events_into(&mut self.state());
+    }
+
+    fn take_events_into(&self, state: &mut State) {
+        let Some(watcher) = &self.watcher else { return };
+        let mut buffer = vec![MaybeUninit::uninit(); EVENT_BUFFER];
+        let mut reader = Reader::new(watcher, &mut buffer);
+        let mut taken_at_once = 0;
+        // Ends with EAGAIN, once the queue is empty.
+        while let Ok(event) = reader.next() {
+            let name = event.file_name().map_or(&b""[..], |name| name.to_bytes());
+            state.note(event.wd(), event.events(), event.cookie(), name);
+            taken_at_once += 1;
+            if reader.is_buffer_empty() {
+                // There was room for more: it was empty then.
+                if taken_at_once < SURELY_FIT {
+                    break;
+                }
+                taken_at_once = 0;
+            }
+        }
+    }
+
+    /// Half a move: the other half is in a directory that is not watched, so it is a guest's.
+    fn settle_moves(&self) {
+        let mut state = self.state();
+        let halves: Vec<(i32, bool)> = state.moves.drain().map(|(_, half)| half).collect();
+        for (watch, _) in halves {
+            state.changed_by_guest(watch);
+        }
+    }
+
+    fn unchanged(&self) -> Vec<(u32, Touched)> {
+        let state = self.state();
+        let all = state.touched.iter().map(|(number, one)| (*number, *one));
+        all.filter(|(_, touched)| !touched.is_changed_by_guest)
+            .collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note(&mut self, watch: i32, events: ReadFlags, cookie: u32, name: &[u8]) {
+        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+            // Anything may have happened.
+            for touched in self.touched.values_mut() {
+                touched.is_changed_by_guest = true;
+            }
+            return;
+        }
+        if events.contains(ReadFlags::ATTRIB) {
+            // Of the directory itself, a `utimes` say; not of a file in it.
+            if name.is_empty() && !self.is_restoring {
+                self.changed_by_guest(watch);
+            }
+            return;
+        }
+        let is_ours = temporary::is_one(name);
+        if events.intersects(ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO) {
+            match self.moves.remove(&cookie) {
+                None => {
+                    self.moves.insert(cookie, (watch, is_ours));
+                }
+                Some((other, other_is_ours)) if !is_ours && !other_is_ours => {
+                    self.changed_by_guest(watch);
+                    self.changed_by_guest(other);
+                }
+                Some(_) => {}
+            }
+        } else if !is_ours {
+            self.changed_by_guest(watch);
+        }
+    }
+
+    fn changed_by_guest(&mut self, watch: i32) {
+        let touched = self
+            .by_watch
+            .get(&watch)
+            .and_then(|number| self.touched.get_mut(number));
+        if let Some(touched) = touched {
+            touched.is_changed_by_guest = true;
+        }
+    }
+}
+
+fn put_back(directory: BorrowedFd<'_>, mtime: Timespec) -> bool {
+    fault::at(Point::DirectoryTime, || set_mtime(directory, mtime)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{State, Touched};
+    use crate::relink::temporary::{self, Purpose};
+    use rustix::fs::inotify::ReadFlags;
+    use vhashify_sys::stamp::Timestamp;
+
+    fn changed_after(events: &[(ReadFlags, u32, &[u8])]) -> bool {
+        let mut state = State::default();
+        let touched = Touched {
+            inode: 1,
+            mtime: Timestamp::default(),
+            is_changed_by_guest: false,
+        };
+        state.touched.insert(0, touched);
+        state.by_watch.insert(7, 0);
+        for &(event, cookie, name) in events {
+            state.note(7, event, cookie, name);
+        }
+        state.touched[&0].is_changed_by_guest
+    }
+
+    #[test]
+    fn our_own_replacement_is_told_from_a_guests_changes() {
+        use ReadFlags as E;
+        let temporary = temporary::of(b"file", Purpose::Share);
+        let ours = [
+            (E::CREATE, 0, temporary.as_slice()),
+            (E::MOVED_FROM, 1, &temporary),
+            (E::MOVED_TO, 1, b"file"),
+            (E::MOVED_FROM, 2, b"file"),
+            (E::MOVED_TO, 2, &temporary),
+            (E::DELETE, 0, &temporary),
+        ];
+        assert!(!changed_after(&ours));
+        assert!(!changed_after(&[(E::ATTRIB, 0, b"file")]));
+        let guests: [&[(ReadFlags, u32, &[u8])]; 5] = [
+            &[(E::ATTRIB, 0, b"")],
+            &[(E::CREATE, 0, b"file")],
+            &[(E::DELETE, 0, b"file")],
+            &[(E::MOVED_FROM, 9, b"file.new"), (E::MOVED_TO, 9, b"file")],
+            &[(E::QUEUE_OVERFLOW, 0, b"")],
+        ];
+        for events in guests {
+            assert!(changed_after(&[&ours[..], events].concat()), "{events:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a run tells the index, so that the next one need not find it out again.
+
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStringExt;
+
+use vhashify_sys::stamp::Stamp;
+
+use super::group;
+use super::share::guests_of;
+use super::shared::Shared;
+use super::worker_stats::Tally;
+use crate::guest::Guest;
+use crate::index::{GuestLinks, GuestRow, Update};
+use crate::scan::FileRecord;
+use crate::store::ObjectName;
+
+/// What the index is to know after this run.
+#[must_use]
+pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
+    let mut update = Update {
+        objects: proven_objects(shared, &tally),
+        ..Update::default()
+    };
+    let links = links_by_guest(shared, &tally, &update.objects);
+    update.guests = shared
+        .sources
+        .iter()
+        .zip(links)
+        .map(|(source, links)| (guest_row(&source.guest), links))
+        .collect();
+    // Files of other guests are still theirs; of these, only what is unchanged.
+    let changed: HashSet<u64> = shared
+        .scan
+        .files
+        .iter()
+        .filter(|file| {
+            let row = shared.read.get(&file.inode());
+            row.is_some_and(|row| !row.0.is_unchanged_since(&shared.scan.stamp_of(file)))
+        })
+        .map(FileRecord::inode)
+        .collect();
+    let is_kept =
+        |inode: &u64| !changed.contains(inode) && !shared.objects.by_inode.contains_key(inode);
+    let rows = shared.read.iter().filter(|(inode, _)| is_kept(inode));
+    update.read = rows.map(|(inode, row)| (*inode, *row)).collect();
+    let places = shared.extents.iter();
+    let kept = places.filter(|(inode, _)| update.read.contains_key(inode));
+    update.extents = kept.map(|(inode, at)| (*inode, *at)).collect();
+    update.read.extend(
+        tally
+            .read
+            .into_iter()
+            .map(|(stamp, identity)| (stamp.inode, (stamp, identity))),
+    );
+    update.extents.extend(tally.extents);
+    // What says where the extents of a file lie is worth nothing without its stamp.
+    let Update { extents, read, .. } = &mut update;
+    extents.retain(|inode, _| read.contains_key(inode));
+    update
+}
+
+/// The objects that are known to be what their names say, sorted by name.
+fn proven_objects(shared: &Shared<'_>, tally: &Tally) -> Vec<(ObjectName, Stamp)> {
+    let mut objects: Vec<(ObjectName, Stamp)> = tally
+        .objects
+        .iter()
+        .map(|linked| (linked.name, linked.stamp))
+        .collect();
+    let before = shared.objects.by_inode.values();
+    objects.extend(before.filter_map(|state| Some((state.name, state.proven?))));
+    // Of an object that was linked, what was seen after that counts: it stands first.
+    objects.sort_by_key(|(name, _)| *name);
+    objects.dedup_by_key(|(name, _)| *name);
+    objects
+}
+
+/// Who links which of `objects`, for each guest, sorted by object.
+fn links_by_guest(
+    shared: &Shared<'_>,
+    tally: &Tally,
+    objects: &[(ObjectName, Stamp)],
+) -> Vec<Vec<GuestLinks>> {
+    let position = |name: &ObjectName| {
+        let found = objects.binary_search_by_key(name, |(name, _)| *name);
+        found.ok().and_then(|at| u32::try_from(at).ok())
+    };
+    let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); shared.sources.len()];
+    for names in group::inodes(&shared.scan.files) {
+        let state = shared.object_of(names[0].inode());
+        let Some(object) = state.and_then(|state| position(&state.name)) else {
+            continue;
+        };
+        // Names of one guest are not always neighbours: they are sorted by directory.
+        for (guest, count) in guests_of(shared, names) {
+            let of_guest =
+                |file: &&FileRecord| shared.scan.guest_of(file.directory) == guest && count > 1;
+            let names = names.iter().filter(of_guest);
+            links[usize::from(guest)].push(GuestLinks {
+                object,
+                count,
+                names: names.map(|file| shared.scan.path_of(file)).collect(),
+            });
+        }
+    }
+    for linked in &tally.objects {
+        let Some(object) = position(&linked.name) else {
+            continue;
+        };
+        for &(guest, count) in &linked.guests {
+            links[usize::from(guest)].push(GuestLinks {
+                object,
+                count,
+                names: Box::default(),
+            });
+        }
+    }
+    for links in &mut links {
+        links.sort_by_key(|row| row.object);
+        links.dedup_by_key(|row| row.object);
+    }
+    links
+}
+
+/// How the index names a guest.
+fn guest_row(guest: &Guest) -> GuestRow {
+    GuestRow {
+        name: guest.name.clone().into_vec(),
+        vdir: guest.vdir.clone().into_os_string().into_vec(),
+    }
+}

@@ -1,0 +1,82 @@
+//! Confines a run to files of the first guest and what the others have at the same paths: finds the
+//! names of a group's files, for the decisions of [`super::by_reference`].
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use super::by_reference::{self, GUEST, Name};
+use super::group::inodes;
+use super::path_filter::Below;
+use super::shared::Source;
+use crate::error::Error;
+use crate::scan::{FileRecord, Scan};
+
+/// Which files may be shared with which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Partners {
+    /// Files of any guests that are the same, and objects that are.
+    All,
+    /// Files of the first guest at or below these paths, as it sees them (all of it, if there are
+    /// none), each with the file that another guest has at the same path.
+    AtSamePath(Vec<PathBuf>),
+}
+
+/// [`Partners::AtSamePath`], resolved.
+#[derive(Debug)]
+pub struct Pairing {
+    below: Below,
+}
+
+impl Pairing {
+    /// What `partners` confines a run on `sources` to; `None` where it does not.
+    ///
+    /// # Errors
+    /// A path that is not in the first guest.
+    pub fn new(partners: &Partners, sources: &[Source]) -> Result<Option<Self>, Error> {
+        match (partners, sources) {
+            (Partners::AtSamePath(paths), [first, ..]) => Ok(Some(Self {
+                below: Below::new(&first.guest, paths)?,
+            })),
+            _ => Ok(None),
+        }
+    }
+
+    /// The names of each of `files`, without those of the first guest that are not asked for.
+    pub fn names<'f>(
+        &self,
+        scan: &Scan,
+        files: impl IntoIterator<Item = &'f [FileRecord]>,
+    ) -> Vec<Vec<Name>> {
+        let mut numbers: HashMap<Vec<u8>, u32> = HashMap::new();
+        let mut name = |file: &FileRecord| {
+            let (guest, path) = (scan.guest_of(file.directory), scan.path_of(file));
+            if guest == GUEST && !self.below.holds(&path) {
+                return None;
+            }
+            let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+            let path = *numbers.entry(path).or_insert(next);
+            Some(Name { guest, path })
+        };
+        let files = files.into_iter();
+        files
+            .map(|names| names.iter().filter_map(&mut name).collect())
+            .collect()
+    }
+
+    /// The inodes among `files`, all of one key, that have a partner or are one.
+    #[must_use]
+    pub fn paired(&self, scan: &Scan, files: &[FileRecord]) -> HashSet<u64> {
+        let is_own = |file: &FileRecord| scan.guest_of(file.directory) == GUEST;
+        // Most groups are of one guest; no path is put together for these.
+        if files.iter().all(is_own) || !files.iter().any(is_own) {
+            return HashSet::new();
+        }
+        let all: Vec<&[FileRecord]> = inodes(files).collect();
+        let names = self.names(scan, all.iter().copied());
+        let found = by_reference::partners(&names).into_iter();
+        found
+            .flat_map(|(file, partners)| std::iter::once(file).chain(partners))
+            .map(|file| all[file][0].inode())
+            .collect()
+    }
+}

@@ -1,0 +1,264 @@
+//! Checks that every object is what its name says, and that the index says what is on the disk.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rustix::io::Errno;
+use serde::Serialize;
+use vhashify_sys::call_error::reason;
+use vhashify_sys::lease::LeasedFile;
+use vhashify_sys::stamp::Stamp;
+
+use crate::error::Error;
+use crate::identity::{self, Digester};
+use crate::identity::{Leased, Unproven};
+use crate::index::{Index, Update};
+use crate::outcome::{FileError, Progress};
+use crate::protect::{Protection, holds_its_bytes};
+use crate::store::{Listed, ObjectName, Store, StoreLock};
+
+/// How thoroughly, and whether faults are mended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Check {
+    /// Read every object's content (`--deep`).
+    pub deep: bool,
+    /// Mend what is found (`--repair`): content is read then, too.
+    pub repair: bool,
+}
+
+/// What a verification found.
+#[derive(Debug, Default, Serialize)]
+pub struct VerifyReport {
+    /// The stores that were looked at.
+    #[serde(serialize_with = "crate::outcome::shown_all")]
+    pub stores: Vec<PathBuf>,
+    /// Objects that were looked at.
+    pub objects: u64,
+    /// Bytes of content that were read.
+    pub bytes_read: u64,
+    /// Rows of the index that differ from the disk.
+    pub index_rows_wrong: u64,
+    /// Objects that lacked the mark, or were taken out of the store because they are not what
+    /// their name says, with `--repair`.
+    pub objects_repaired: u64,
+    /// Rows of the index after it was made anew, with `--repair`.
+    pub index_rows_rebuilt: u64,
+    /// What is wrong, each with its path. With `--repair`: what was, and could not be mended.
+    pub errors: Vec<FileError>,
+}
+
+/// Verifies a store against itself and against its index.
+///
+/// With `repair` the index is made anew from what was read, a missing mark is set, and an object
+/// that is not what its name says loses its name in the store: the guests that link it keep it as
+/// it is, and nothing else will ever be linked to it.
+///
+/// # Errors
+/// A store that cannot be listed, an index that cannot be written.
+pub fn verify(
+    store: &mut Store,
+    lock: &StoreLock,
+    index: Option<Index>,
+    check: Check,
+    protection: &dyn Protection,
+    progress: &dyn Progress,
+) -> Result<VerifyReport, Error> {
+    let (listed, strangers) = store.list()?;
+    let store = &*store;
+    let sizes = listed.len() as u64;
+    progress.stage("verify", Some(sizes));
+    let verifier = Verifier {
+        store,
+        lock,
+        check,
+        protection,
+        progress,
+    };
+    let (mut report, found) = listed
+        .par_iter()
+        .map_init(Digester::default, |digester, object| {
+            verifier.object(object, digester)
+        })
+        .reduce(Default::default, |(one, mut found), (other, more)| {
+            found.extend(more);
+            (one.merged(other), found)
+        });
+    report.stores = vec![store.path().to_path_buf()];
+    report
+        .errors
+        .extend(strangers.into_iter().map(|path| FileError {
+            path,
+            reason: "is not an object; move it out of the store".to_owned(),
+        }));
+    let Some(index) = index else {
+        return Ok(report);
+    };
+    let recorded = index.load().objects;
+    let stale = recorded.iter().filter(|(name, stamp)| {
+        found.get(name).is_none_or(|now| {
+            (now.inode, now.size, now.mtime) != (stamp.inode, stamp.size, stamp.mtime)
+        })
+    });
+    let unknown = listed
+        .iter()
+        .filter(|object| !recorded.contains_key(&object.name));
+    report.index_rows_wrong = (stale.count() + unknown.count()) as u64 + index.inconsistencies();
+    if check.repair {
+        report.index_rows_rebuilt = found.len() as u64;
+        let index = index.clear(store)?;
+        let mut objects: Vec<_> = found.into_iter().collect();
+        objects.sort_unstable_by_key(|(name, _)| *name);
+        index.record(&Update {
+            objects,
+            ..Update::default()
+        })?;
+    } else if report.index_rows_wrong > 0 {
+        report.errors.push(FileError {
+            path: index.file().to_path_buf(),
+            reason: format!(
+                "{} rows differ from the disk, which costs time and nothing else; \
+                 run `vhashify verify --repair`",
+                report.index_rows_wrong
+            ),
+        });
+    }
+    Ok(report)
+}
+
+struct Verifier<'a> {
+    store: &'a Store,
+    lock: &'a StoreLock,
+    check: Check,
+    protection: &'a dyn Protection,
+    progress: &'a dyn Progress,
+}
+
+impl Verifier<'_> {
+    fn object(
+        &self,
+        object: &Listed,
+        digester: &mut Digester,
+    ) -> (VerifyReport, HashMap<ObjectName, Stamp>) {
+        let mut report = VerifyReport {
+            objects: 1,
+            ..VerifyReport::default()
+        };
+        let mut found = HashMap::new();
+        match self.examine(object, digester, &mut report) {
+            Ok(Some(stamp)) => {
+                found.insert(object.name, stamp);
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                let path = self.store.path_of(&object.name);
+                report.errors.push(FileError {
+                    path,
+                    reason: fault,
+                });
+            }
+        }
+        self.progress.advance(1);
+        (report, found)
+    }
+
+    /// The object's inode if it is what its name says; `None` if it vanished meanwhile.
+    fn examine(
+        &self,
+        object: &Listed,
+        digester: &mut Digester,
+        report: &mut VerifyReport,
+    ) -> Result<Option<Stamp>, String> {
+        let opened = match self.store.open_object(&object.name) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => {
+                report.objects = 0;
+                return Ok(None);
+            }
+            Err(errno) => return Err(format!("openat2: {}", reason(&errno.into()))),
+        };
+        let leased = Leased::new(opened).map_err(|unproven| told(&unproven))?;
+        let (stamp, is_marked) = (leased.stamp, leased.is_marked);
+        let (file, fault) = self.compare(object, leased, digester, report)?;
+        match (fault, is_marked) {
+            (None, true) => Ok(Some(stamp)),
+            (None, false) if !self.check.repair => Err(mendable("it lacks the mark of iunlink")),
+            (None, false) => {
+                let marked = self.protection.protect(file.as_fd());
+                let stamp = marked.and_then(|()| Stamp::of(file.as_fd()));
+                report.objects_repaired = 1;
+                stamp
+                    .map(Some)
+                    .map_err(|errno| format!("ioctl(FS_IOC_SETFLAGS): {}", reason(&errno.into())))
+            }
+            (Some(fault), _) if !self.check.repair => Err(mendable(fault)),
+            (Some(fault), _) => {
+                self.store
+                    .remove(self.lock, &object.name)
+                    .map_err(|errno| format!("{fault}; unlinkat: {}", reason(&errno.into())))?;
+                report.objects_repaired = 1;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Compares an object with its name, and says in what they differ.
+    fn compare(
+        &self,
+        object: &Listed,
+        leased: Leased,
+        digester: &mut Digester,
+        report: &mut VerifyReport,
+    ) -> Result<(LeasedFile, Option<&'static str>), String> {
+        const METADATA: &str = "its metadata are not what its name says";
+        let identity = object.name.identity;
+        if !self.check.deep && !self.check.repair {
+            let found = identity::fingerprint(leased.file.as_fd(), &leased.stamp, identity.mtime)
+                .map_err(|(call, error)| format!("{call}: {}", reason(&error)))?;
+            let fault = (found != identity.fingerprint).then_some(METADATA);
+            return Ok((leased.file, fault));
+        }
+        report.bytes_read += leased.stamp.size;
+        let proven = leased
+            .prove(identity.mtime, digester)
+            .map_err(|unproven| told(&unproven))?;
+        let file = proven.leased.file.as_fd();
+        let fault = if proven.identity == identity {
+            let is_held = holds_its_bytes(file, proven.leased.stamp.size)
+                .map_err(|error| format!("FS_IOC_MEASURE_VERITY: {}", reason(&error)))?;
+            (!is_held).then_some("fs-verity holds other bytes than it has")
+        } else if proven.identity.digest == identity.digest {
+            Some(METADATA)
+        } else {
+            Some("its bytes are not what its name says")
+        };
+        Ok((proven.leased.file, fault))
+    }
+}
+
+fn mendable(fault: &str) -> String {
+    format!("{fault}; run `vhashify verify --repair`")
+}
+
+fn told(unproven: &Unproven) -> String {
+    match unproven {
+        Unproven::Skipped(skip) => format!("it cannot be read safely: {}", skip.name()),
+        Unproven::Failed(call, error) => format!("{call}: {}", reason(error)),
+    }
+}
+
+impl VerifyReport {
+    /// The sum of both.
+    #[must_use]
+    pub fn merged(mut self, other: Self) -> Self {
+        self.stores.extend(other.stores);
+        self.objects += other.objects;
+        self.bytes_read += other.bytes_read;
+        self.index_rows_wrong += other.index_rows_wrong;
+        self.objects_repaired += other.objects_repaired;
+        self.index_rows_rebuilt += other.index_rows_rebuilt;
+        self.errors.extend(other.errors);
+        self
+    }
+}
