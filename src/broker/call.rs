@@ -4,7 +4,7 @@
 //! in the table cannot be judged and fails with `ENOSYS`, as if the kernel did not have it: these are
 //! the calls of the x32 convention, which stock kernels refuse anyhow.
 
-use vhashify_sys::notification::Notification;
+use vhashify_sys::seccomp::Notification;
 
 /// What a call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,7 +253,7 @@ fn of_aarch64(number: i32) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::{Asked, I386, X86_64, asked};
-    use vhashify_sys::notification::Notification;
+    use vhashify_sys::seccomp::Notification;
 
     fn call(architecture: u32, number: i32, arguments: [u64; 6]) -> Asked {
         let mut notification = Notification::default();

@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2};
 use rustix::io::Errno;
-use vhashify_sys::notification::{Listener, Notification};
 use vhashify_sys::procfs::{read_memory, tell};
 use vhashify_sys::resolve::path_of;
+use vhashify_sys::seccomp::{Listener, Notification};
 
 use super::root::Roots;
 

@@ -64,8 +64,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
-use vhashify_sys::notification::{Listener, Notification, Verdict};
 use vhashify_sys::resolve::path_of;
+use vhashify_sys::seccomp::{Listener, Notification, Verdict};
 use vhashify_sys::stamp::Stamp;
 
 use self::break_link::Breaker;

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use vhashify_sys::lease::ignore_break_signal;
-use vhashify_sys::notification::{Listener, Notification, Verdict};
+use vhashify_sys::seccomp::{Listener, Notification, Verdict};
 
 /// Threads for the calls of a guest's init and all that comes of it.
 pub const THREADS_OF_INIT: usize = 4;

@@ -30,8 +30,8 @@ use rustix::process::{
 use serde_json::json;
 use thiserror::Error;
 use vhashify_sys::call_error::CallError;
-use vhashify_sys::notification::Listener;
 use vhashify_sys::procfs::tell;
+use vhashify_sys::seccomp::Listener;
 use vhashify_sys::shown::Shown;
 
 use super::Containers;

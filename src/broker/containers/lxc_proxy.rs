@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
-use vhashify_sys::notification::{Listener, Notification, Verdict};
+use vhashify_sys::seccomp::{Listener, Notification, Verdict};
 
 use super::Containers;
 use super::error::Unserved;
@@ -110,7 +110,7 @@ fn part<const LENGTH: usize>(message: &[u8], at: usize) -> Option<[u8; LENGTH]> 
 #[cfg(test)]
 mod tests {
     use super::{Call, HEAD};
-    use vhashify_sys::notification::{Notification, Verdict};
+    use vhashify_sys::seccomp::{Notification, Verdict};
 
     /// A message of a kernel whose structures have these sizes.
     fn message(notification: u16, response: u16, cookie: &[u8]) -> Vec<u8> {

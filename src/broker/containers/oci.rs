@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Deserialize;
-use vhashify_sys::notification::Listener;
+use vhashify_sys::seccomp::Listener;
 
 use super::error::Unserved;
 use super::{Containers, lxc_hook};

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
 use libcontainer::seccomp::initialize_seccomp;
-use vhashify_sys::notification::adopt;
+use vhashify_sys::seccomp::adopt;
 
 /// Puts this thread, and what it becomes, under a filter of system calls. Gives the descriptor on which
 /// calls arrive that wait for somebody's word, if there are such.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl, opcode};
 use rustix::system::uname;
 
-use super::resolve::path_of;
+use crate::resolve::path_of;
 
 /// A call that waits (`struct seccomp_notif`).
 #[repr(C)]
