@@ -11,8 +11,7 @@ use super::listener::ID_VALID;
 
 /// Takes over the listener that a C library made in this process and gave away as a number.
 ///
-/// A process does so once: libseccomp asks the kernel for one listener, and gives its number to everybody who
-/// asks later.
+/// Once a process: libseccomp asks the kernel for one listener, and returns its number to every later caller.
 ///
 /// # Errors
 /// `EALREADY` the second time; `EBADF` or `EINVAL` for the number of anything else.
@@ -21,18 +20,21 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     if IS_ADOPTED.swap(true, Ordering::Relaxed) {
         return Err(Errno::ALREADY.into());
     }
-    // SAFETY: the descriptor is looked at and given back before this returns; a number of none is an error of the
-    // call below, except -1, which may not be borrowed.
+    // SAFETY: `borrow_raw` asks that the descriptor is not -1, which is excluded here, and stays open as long as
+    // it is borrowed: its owner, the library, closes it only where this process exits. A number that no descriptor
+    // has is an EBADF of the call below.
     let borrowed = (number != -1).then(|| unsafe { BorrowedFd::borrow_raw(number) });
     let borrowed = borrowed.ok_or(Errno::BADF)?;
     // SAFETY: ID_VALID takes a pointer to a `u64`, which `Setter` passes.
     let call = unsafe { Setter::<ID_VALID, u64>::new(0) };
-    // SAFETY: a listener compares the number with those of its calls and answers ENOENT; nothing else knows it.
+    // SAFETY: the kernel reads the `u64` and writes nothing: a listener compares it with the ids of its calls and
+    // answers ENOENT; a descriptor of another kind refuses the opcode.
     match unsafe { ioctl(borrowed, call) } {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(Errno::BADF) => return Err(Errno::BADF.into()),
         Err(_) => return Err(Errno::INVAL.into()),
     }
-    // SAFETY: the library that made it gives it away, and nobody has taken it before, which is seen above.
+    // SAFETY: `from_raw_fd` asks for an open descriptor that nobody else owns: the call above has seen it open, the
+    // library gives it away, and `IS_ADOPTED` lets only the first caller come here.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -14,28 +14,29 @@ use crate::resolve::path_of;
 /// `SECCOMP_IOCTL_NOTIF_ID_VALID`: `_IOW('!', 2, __u64)`.
 pub(super) const ID_VALID: Opcode = opcode::write::<u64>(b'!', 2);
 
-/// The first release of Linux whose `SECCOMP_IOCTL_NOTIF_RECV` ends, with `ENOENT`, once no process has the
-/// filter any more (`recv_wait_event`, kernel/seccomp.c).
-const TELLS_ITS_END: (u32, u32) = (6, 11);
+/// The first release of Linux whose `SECCOMP_IOCTL_NOTIF_RECV` returns `ENOENT` once no process has the filter any
+/// more (`recv_wait_event`, kernel/seccomp.c).
+const RECV_ENDS: (u32, u32) = (6, 11);
 
 const NOW: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
 
-/// The descriptor on which calls of a filter arrive.
+/// The descriptor on which the kernel hands out the calls of a filter.
 #[derive(Debug)]
 pub struct Listener {
     descriptor: OwnedFd,
-    /// Whether who waits for a call hears that none can come any more. Before, he would wait for ever.
-    tells_its_end: bool,
+    /// Whether RECV returns ENOENT when the last process with the filter exits (Linux 6.11); before, it blocks for
+    /// ever.
+    recv_ends: bool,
 }
 
 impl From<OwnedFd> for Listener {
     fn from(descriptor: OwnedFd) -> Self {
         Self {
             descriptor,
-            tells_its_end: is_at_least(uname().release().to_bytes(), TELLS_ITS_END),
+            recv_ends: is_at_least(uname().release().to_bytes(), RECV_ENDS),
         }
     }
 }
@@ -47,7 +48,7 @@ impl AsFd for Listener {
 }
 
 impl Listener {
-    /// Whether a descriptor that somebody sent is one. Everything else would be polled in vain.
+    /// Whether a descriptor that another process has sent is a listener.
     #[must_use]
     pub fn is_one(descriptor: BorrowedFd<'_>) -> bool {
         path_of(descriptor).is_ok_and(|what| what == b"anon_inode:seccomp notify")
@@ -59,9 +60,9 @@ impl Listener {
         /// `_IOW('!', 4, __u64)`.
         const SET_FLAGS: Opcode = opcode::write::<u64>(b'!', 4);
         // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP; the kernel takes the number itself as the argument.
-        // SAFETY: an opcode that takes an integer and follows no pointer.
+        // SAFETY: SET_FLAGS takes an integer, not a pointer.
         let call = unsafe { IntegerSetter::<SET_FLAGS>::new_usize(1) };
-        // SAFETY: see above; older kernels refuse it with an error.
+        // SAFETY: so the call touches no memory of this process; older kernels refuse it with an error.
         let _ = unsafe { ioctl(&self.descriptor, call) };
     }
 
@@ -73,21 +74,21 @@ impl Listener {
         /// `_IOWR('!', 0, struct seccomp_notif)`.
         const RECV: Opcode = opcode::read_write::<Notification>(b'!', 0);
         loop {
-            // It costs a fifth of all that an answer takes, and only old kernels need it.
-            if !self.tells_its_end && self.is_over(None)? {
+            // This poll costs a fifth of what a whole answer costs, and only kernels before 6.11 need it.
+            if !self.recv_ends && self.is_over(None)? {
                 return Ok(None);
             }
-            // It must come as zeros.
+            // The kernel refuses a structure that is not zeroed.
             let mut notification = Notification::default();
-            // SAFETY: the opcode takes a `struct seccomp_notif`, which `Notification` is, field by field.
+            // SAFETY: RECV takes a pointer to a `struct seccomp_notif`, which `Notification` is, field by field.
             let call = unsafe { Updater::<RECV, Notification>::new(&mut notification) };
-            // SAFETY: the kernel fills the structure and nothing else.
+            // SAFETY: the kernel writes the structure, which lives until the call returns, and nothing else.
             match unsafe { ioctl(&self.descriptor, call) } {
                 Ok(()) => return Ok(Some(notification)),
-                Err(Errno::NOENT) if self.tells_its_end && self.is_over(Some(&NOW))? => {
+                Err(Errno::NOENT) if self.recv_ends && self.is_over(Some(&NOW))? => {
                     return Ok(None);
                 }
-                // Its caller was killed, or a signal came.
+                // The caller was killed, or a signal interrupted this thread.
                 Err(Errno::NOENT | Errno::INTR) => {}
                 Err(Errno::NOTCONN) => return Ok(None),
                 Err(errno) => return Err(errno),
@@ -101,14 +102,15 @@ impl Listener {
         self.is_over(Some(&NOW)).unwrap_or(true)
     }
 
-    /// Whether there is a call to be received, or comes within `limit`.
+    /// Whether a call waits, or arrives within `limit`.
     #[must_use]
     pub fn has_call(&self, limit: &Timespec) -> bool {
         let mut waited = [PollFd::new(&self.descriptor, PollFlags::IN)];
         poll(&mut waited, Some(limit)).is_ok() && waited[0].revents().contains(PollFlags::IN)
     }
 
-    /// Waits, at most for `limit`, until there is a call or can be none any more, and says whether the latter is so.
+    /// Waits, at most for `limit`, until a call arrives or the last process with the filter exits. True for the
+    /// latter.
     fn is_over(&self, limit: Option<&Timespec>) -> Result<bool, Errno> {
         let mut waited = [PollFd::new(&self.descriptor, PollFlags::IN)];
         loop {
@@ -120,18 +122,18 @@ impl Listener {
         }
     }
 
-    /// Whether the call still waits: what was read of its process since it came is its own then, and
-    /// not that of a later process with the same number.
+    /// Whether the call still waits. If it does, everything that was read from `/proc` since it arrived belongs to
+    /// its caller, and not to a later process with the same number.
     #[must_use]
     pub fn still_waits(&self, notification: &Notification) -> bool {
-        // SAFETY: the opcode takes a pointer to a `__u64`.
+        // SAFETY: ID_VALID takes a pointer to a `u64`, which `Setter` passes.
         let call = unsafe { Setter::<ID_VALID, u64>::new(notification.id) };
-        // SAFETY: the kernel reads the number and nothing else.
+        // SAFETY: the kernel reads the `u64` and writes nothing.
         unsafe { ioctl(&self.descriptor, call) }.is_ok()
     }
 
-    /// Says what becomes of a call. That its caller is gone meanwhile is no error, nor that it was answered
-    /// before: the first answer holds.
+    /// Answers a call. No error where its caller has gone meanwhile, or where it was answered before: the first
+    /// answer holds.
     ///
     /// # Errors
     /// What `ioctl(2)` lists.
@@ -139,16 +141,16 @@ impl Listener {
         /// `_IOWR('!', 1, struct seccomp_notif_resp)`.
         const SEND: Opcode = opcode::read_write::<RawResponse>(b'!', 1);
         let mut response = RawResponse::new(notification.id, verdict);
-        // SAFETY: the opcode takes a `struct seccomp_notif_resp`, which `RawResponse` is, field by field.
+        // SAFETY: SEND takes a pointer to a `struct seccomp_notif_resp`, which `RawResponse` is, field by field.
         let call = unsafe { Updater::<SEND, RawResponse>::new(&mut response) };
-        // SAFETY: the kernel reads the structure and nothing else.
+        // SAFETY: the kernel reads the structure, which lives until the call returns, and writes nothing.
         match unsafe { ioctl(&self.descriptor, call) } {
             Ok(()) | Err(Errno::NOENT | Errno::INPROGRESS) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
 
-    /// Puts `file` in the place of the descriptor `number` of the caller.
+    /// Replaces the caller's descriptor `number` by `file`.
     ///
     /// # Errors
     /// `ENOENT` when the caller is gone, `EBADF` beyond its limit of descriptors.
@@ -174,9 +176,10 @@ impl Listener {
                 0
             },
         };
-        // SAFETY: the opcode takes a `struct seccomp_notif_addfd`, which this is, field by field.
+        // SAFETY: ADDFD takes a pointer to a `struct seccomp_notif_addfd`, which `AddDescriptor` is, field by field.
         let call = unsafe { Setter::<ADDFD, AddDescriptor>::new(request) };
-        // SAFETY: the kernel reads the structure; the descriptor that it names is open for the call.
+        // SAFETY: the kernel reads the structure and writes nothing; `file` keeps the descriptor in it open for the
+        // whole call.
         unsafe { ioctl(&self.descriptor, call) }
     }
 }
@@ -192,7 +195,7 @@ fn is_at_least(release: &[u8], least: (u32, u32)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{TELLS_ITS_END, is_at_least};
+    use super::{RECV_ENDS, is_at_least};
 
     #[test]
     fn releases_are_told_apart_by_their_numbers() {
@@ -207,7 +210,7 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(
-                is_at_least(release.as_bytes(), TELLS_ITS_END),
+                is_at_least(release.as_bytes(), RECV_ENDS),
                 is_it,
                 "{release}"
             );

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Notification {
-    /// What names it to the kernel.
+    /// The kernel's id for it.
     pub id: u64,
-    /// The thread, by the number that it has for this process.
+    /// The calling thread, as numbered in this process's namespace.
     pub thread: u32,
     flags: u32,
     /// The call's number.
@@ -27,7 +27,7 @@ impl Notification {
     /// Bytes of a `struct seccomp_notif`.
     pub const SIZE: usize = size_of::<Self>();
 
-    /// From the bytes that somebody else has received of the kernel.
+    /// Reads one from the bytes that another process received from the kernel.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
         let (longs, _) = bytes.as_chunks::<8>();
@@ -46,12 +46,12 @@ impl Notification {
     }
 }
 
-/// What becomes of a call that waits.
+/// The answer to a call that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on, as if nobody had been asked.
+    /// The kernel runs the call, as if there were no filter.
     Continue,
-    /// It fails.
+    /// The call fails.
     Fail(Errno),
 }
 
@@ -59,7 +59,7 @@ impl Verdict {
     /// Bytes of a `struct seccomp_notif_resp`.
     pub const SIZE: usize = size_of::<RawResponse>();
 
-    /// The bytes with which somebody else is to answer the call `id`.
+    /// The bytes with which another process answers the call `id`.
     #[must_use]
     pub fn to_bytes(self, id: u64) -> [u8; Self::SIZE] {
         let RawResponse {
