@@ -175,7 +175,7 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
     let chosen = selection::for_run(common, run, bar)?;
     let options = Options {
         dry_run: how.dry_run,
-        partners: chosen.partners,
+        scope: chosen.scope,
         mtime: if how.ignore_mtime {
             Mtime::Ignored
         } else {

@@ -18,7 +18,7 @@ use crate::guest::{Guest, StoreLocation, check_layout, check_references};
 use crate::index::Index;
 use crate::outcome::Progress;
 use crate::store::Store;
-use crate::unify::{Partners, Source};
+use crate::unify::{Scope, Source};
 
 /// A store and the guests on its filesystem.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Chosen {
     /// The guests, by store.
     pub selections: Vec<Selection>,
     /// Which of their files may be shared with which.
-    pub partners: Partners,
+    pub scope: Scope,
 }
 
 /// The guests of a run.
@@ -46,7 +46,7 @@ pub fn for_run(
 ) -> Result<Chosen, Error> {
     let chosen = |selections| Chosen {
         selections,
-        partners: Partners::All,
+        scope: Scope::All,
     };
     if run.manually {
         let rules = || {
@@ -98,7 +98,7 @@ fn by_path(
     if has_references {
         return Ok(Chosen {
             selections,
-            partners: Partners::AtSamePath(paths.to_vec()),
+            scope: Scope::AtSamePath(paths.to_vec()),
         });
     }
     progress.note(&format!(
@@ -107,7 +107,7 @@ fn by_path(
     ));
     Ok(Chosen {
         selections,
-        partners: Partners::All,
+        scope: Scope::All,
     })
 }
 

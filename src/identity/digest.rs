@@ -27,7 +27,7 @@ const CHUNK: usize = 256 << 10;
 
 /// Why a file's content could not be read to its end.
 #[derive(Debug)]
-pub enum ReadFailure {
+pub enum ReadError {
     /// Somebody waits to write to it.
     LeaseBroken,
     /// The file is shorter or longer than its inode said.
@@ -60,8 +60,8 @@ impl Digester {
     /// true for as long as `file` lives unbroken.
     ///
     /// # Errors
-    /// [`ReadFailure`]; a broken lease ends the reading early.
-    pub fn digest(&mut self, file: &LeasedFile, size: u64) -> Result<Digest, ReadFailure> {
+    /// [`ReadError`]; a broken lease ends the reading early.
+    pub fn digest(&mut self, file: &LeasedFile, size: u64) -> Result<Digest, ReadError> {
         let mut reading = Reading {
             file,
             size,
@@ -74,7 +74,7 @@ impl Digester {
         }
     }
 
-    fn small(&mut self, reading: &mut Reading<'_>, size: usize) -> Result<Digest, ReadFailure> {
+    fn small(&mut self, reading: &mut Reading<'_>, size: usize) -> Result<Digest, ReadError> {
         let digest_of_last = self.digest_of_last.take();
         if let Some(digest) = digest_of_last.filter(|_| self.last.len() == size)
             && self.holds_last(reading)?
@@ -96,7 +96,7 @@ impl Digester {
 
     /// Reads on while the file holds what the last one did, and says whether it does to its end. Where
     /// it does not, what was read stands in `last`.
-    fn holds_last(&mut self, reading: &mut Reading<'_>) -> Result<bool, ReadFailure> {
+    fn holds_last(&mut self, reading: &mut Reading<'_>) -> Result<bool, ReadError> {
         while !reading.is_at_end {
             let start = reading.position();
             let count = reading.next(&mut self.chunk)?;
@@ -109,7 +109,7 @@ impl Digester {
         Ok(true)
     }
 
-    fn large(&mut self, reading: &mut Reading<'_>) -> Result<Digest, ReadFailure> {
+    fn large(&mut self, reading: &mut Reading<'_>) -> Result<Digest, ReadError> {
         let mut hasher = blake3::Hasher::new();
         reading.mapped(&mut hasher)?;
         while !reading.is_at_end {
@@ -138,23 +138,23 @@ impl Reading<'_> {
     }
 
     /// Reads the next bytes: how many.
-    fn next(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFailure> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
         // What is read at once needs no second look.
         if self.offset > 0 && !self.file.is_unbroken() {
-            return Err(ReadFailure::LeaseBroken);
+            return Err(ReadError::LeaseBroken);
         }
         let count = loop {
             let read = || rustix::io::pread(self.file.as_fd(), &mut *buffer, self.offset);
             match fault::at(Point::Read, read) {
                 Ok(count) => break count,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(ReadFailure::Call("pread", error.into())),
+                Err(error) => return Err(ReadError::Call("pread", error.into())),
             }
         };
         self.offset += count as u64;
         self.is_at_end = count == 0 || self.offset >= self.size && count < buffer.len();
         if self.offset > self.size || self.is_at_end && self.offset < self.size {
-            return Err(ReadFailure::SizeChanged);
+            return Err(ReadError::SizeChanged);
         }
         Ok(count)
     }
@@ -162,10 +162,10 @@ impl Reading<'_> {
     /// Digests through mappings, to the end of the file or to where the disk gives no answer. There
     /// `pread(2)` goes on, which fails with a reason, where touching the mapping would end the whole
     /// process with SIGBUS.
-    fn mapped(&mut self, hasher: &mut blake3::Hasher) -> Result<(), ReadFailure> {
+    fn mapped(&mut self, hasher: &mut blake3::Hasher) -> Result<(), ReadError> {
         while self.offset < self.size {
             if !self.file.is_unbroken() {
-                return Err(ReadFailure::LeaseBroken);
+                return Err(ReadError::LeaseBroken);
             }
             let rest = self.size - self.offset;
             let length = usize::try_from(rest).map_or(WINDOW, |rest| rest.min(WINDOW));

@@ -26,7 +26,7 @@ use std::os::fd::BorrowedFd;
 
 use xattr::FileExt;
 
-pub use digest::{Digester, ReadFailure};
+pub use digest::{Digester, ReadError};
 pub use prove::{Change, Leased, Proven, Unproven, look_again};
 
 use vhashify_sys::stamp::Stamp;

@@ -12,7 +12,7 @@ use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::lease::{LeasedFile, NoLease};
 use vhashify_sys::stamp::Stamp;
 
-use crate::identity::{self, Digester, Identity, Mtime, ReadFailure};
+use crate::identity::{self, Digester, Identity, Mtime, ReadError};
 use crate::outcome::Skip;
 
 /// A file under a lease that may be shared as far as its inode shows.
@@ -85,9 +85,9 @@ impl Leased {
         let digest = digester
             .digest(&self.file, self.stamp.size)
             .map_err(|error| match error {
-                ReadFailure::LeaseBroken => Unproven::Skipped(Skip::OpenForWriting),
-                ReadFailure::SizeChanged => Unproven::Skipped(Skip::Changed),
-                ReadFailure::Call(call, error) => Unproven::Failed(call, error),
+                ReadError::LeaseBroken => Unproven::Skipped(Skip::OpenForWriting),
+                ReadError::SizeChanged => Unproven::Skipped(Skip::Changed),
+                ReadError::Call(call, error) => Unproven::Failed(call, error),
             })?;
         let fingerprint = identity::fingerprint(self.file.as_fd(), &self.stamp, mtime)
             .map_err(|(call, error)| Unproven::Failed(call, error))?;

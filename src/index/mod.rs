@@ -66,7 +66,7 @@ impl From<rustix::io::Errno> for Fault {
 
 /// What the index remembers, in memory.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct IndexSnapshot {
     /// Objects, each as it was when it was last known to be what its name says.
     pub objects: HashMap<ObjectName, Stamp>,
     /// Private files that were read before, by inode.
@@ -167,10 +167,10 @@ impl Index {
 
     /// What the index of `store` remembers, without changing it; nothing where it cannot be read.
     #[must_use]
-    pub fn peek(state_directory: &Path, store: &Store) -> Loaded {
+    pub fn peek(state_directory: &Path, store: &Store) -> IndexSnapshot {
         let path = Self::path(state_directory, store.path());
         let Ok(mark) = store_mark(store) else {
-            return Loaded::default();
+            return IndexSnapshot::default();
         };
         let read = guarded(|| {
             let database = builder().open_read_only(&path).map_err(redb::Error::from)?;
@@ -236,7 +236,7 @@ impl Index {
 
     /// Reads what a run needs to know. Damaged rows are left out.
     #[must_use]
-    pub fn load(&self) -> Loaded {
+    pub fn load(&self) -> IndexSnapshot {
         guarded(|| load(&self.database.begin_read()?)).unwrap_or_default()
     }
 
@@ -414,8 +414,8 @@ fn check_meta(transaction: &ReadTransaction, mark: &[u8]) -> Result<(), Fault> {
     }
 }
 
-fn load(transaction: &ReadTransaction) -> Result<Loaded, Fault> {
-    let mut loaded = Loaded::default();
+fn load(transaction: &ReadTransaction) -> Result<IndexSnapshot, Fault> {
+    let mut loaded = IndexSnapshot::default();
     let table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
     for row in table.iter().map_err(redb::Error::from)? {
         let (key, value) = row.map_err(redb::Error::from)?;

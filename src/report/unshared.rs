@@ -14,7 +14,7 @@ use vhashify_sys::stamp::Stamp;
 use super::survey::{Inode, Survey};
 use crate::exclude::{Rules, Verdict};
 use crate::identity::{Digest, Identity};
-use crate::index::Loaded;
+use crate::index::IndexSnapshot;
 
 /// Why files that look alike are not shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +105,7 @@ impl Serialize for UnsharedCounts {
 /// Counts what looks alike and is not shared. `rules` are those of each guest, and `known` is what runs
 /// have read in files that stayed private, and which of these share extents.
 #[must_use]
-pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &Loaded) -> UnsharedCounts {
+pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &IndexSnapshot) -> UnsharedCounts {
     let mut counts = UnsharedCounts::default();
     let mut exclusions = Exclusions::new(survey, rules);
     let mut alike: Vec<File<'_>> = Vec::new();

@@ -16,8 +16,8 @@ use vhashify_sys::stamp::Stamp;
 use super::object::{self, ProvenObject};
 use super::plan::Step;
 use super::shared::{ObjectState, Shared};
-use super::transaction::{GRACE, Object, Replacement, Transaction};
-use super::worker_stats::Tally;
+use super::transaction::{GRACE, OpenObject, Replacement, Transaction};
+use super::worker_stats::WorkerStats;
 use crate::identity::{Digester, Identity};
 use crate::identity::{Leased, Proven, Unproven, look_again};
 use crate::outcome::{FileError, Skip};
@@ -102,17 +102,17 @@ impl<'a> Applier<'a> {
 
     /// Reads one file with all of its `names` for what it is. `None`, and it is counted, where that
     /// cannot be told.
-    pub fn prove(&mut self, names: &[FileRecord], tally: &mut Tally) -> Option<Proven> {
+    pub fn prove(&mut self, names: &[FileRecord], stats: &mut WorkerStats) -> Option<Proven> {
         let shared = self.shared;
         let file = &names[0];
         let size = file.size();
         let read = self.lease(file).and_then(|leased| {
-            tally.files_hashed += 1;
-            tally.bytes_hashed += size;
+            stats.files_hashed += 1;
+            stats.bytes_hashed += size;
             leased.prove(shared.mtime, &mut self.digester)
         });
         shared.progress.advance(size);
-        read.map_err(|why| tally.unproven(why, shared.host_path(file), count(names), size))
+        read.map_err(|why| stats.unproven(why, shared.host_path(file), count(names), size))
             .ok()
     }
 
@@ -123,13 +123,13 @@ impl<'a> Applier<'a> {
         steps: &[Step],
         participants: &mut [Participant<'_>],
         objects: &[ObjectState],
-        tally: &mut Tally,
+        stats: &mut WorkerStats,
     ) {
         let mut transaction = Transaction::default();
         // The object of the steps at hand, or why it is not linked.
         let mut current: Option<(u32, Result<usize, Skip>)> = None;
         for step in steps {
-            if tally.fatal.is_some() {
+            if stats.fatal.is_some() {
                 break;
             }
             match *step {
@@ -138,14 +138,14 @@ impl<'a> Applier<'a> {
                     let participant = &mut participants[member];
                     let is_copy = self.shared.protection.wants_copies();
                     let made = if is_copy {
-                        self.create_copy(name, participant, tally)
+                        self.create_copy(name, participant, stats)
                     } else {
-                        self.create(name, participant, tally)
+                        self.create(name, participant, stats)
                     };
                     let made = transaction.add(made.ok_or(Skip::ObjectGone));
                     current = Some((instance, made));
                     if let (true, Ok(object)) = (is_copy, made) {
-                        self.replace(identity, participant, object, &mut transaction, tally);
+                        self.replace(identity, participant, object, &mut transaction, stats);
                         if let Some(done) = transaction.replacements.last_mut() {
                             done.is_by_its_copy = done.object == object;
                         }
@@ -153,18 +153,18 @@ impl<'a> Applier<'a> {
                 }
                 Step::Replace { member, instance } => {
                     if current.is_none_or(|(number, _)| number != instance) {
-                        let state = objects.iter().find(|state| state.name.instance == instance);
-                        let found = state.ok_or(Skip::ObjectGone);
-                        let found = found.and_then(|state| self.open_object(state, tally));
+                        let known = objects.iter().find(|known| known.name.instance == instance);
+                        let found = known.ok_or(Skip::ObjectGone);
+                        let found = found.and_then(|known| self.open_object(known, stats));
                         current = Some((instance, transaction.add(found)));
                     }
                     let participant = &mut participants[member];
                     match current {
                         Some((_, Ok(object))) => {
-                            self.replace(identity, participant, object, &mut transaction, tally);
+                            self.replace(identity, participant, object, &mut transaction, stats);
                         }
                         Some((_, Err(skip))) => {
-                            tally.skipped.add(skip, count(participant.files));
+                            stats.skipped.add(skip, count(participant.files));
                         }
                         None => {}
                     }
@@ -173,42 +173,42 @@ impl<'a> Applier<'a> {
         }
         self.held += transaction.descriptors();
         self.waiting.push_back((Instant::now(), transaction));
-        self.finish_due(tally);
+        self.finish_due(stats);
     }
 
     /// Finishes all that waits.
-    pub fn finish_all(&mut self, tally: &mut Tally) {
+    pub fn finish_all(&mut self, stats: &mut WorkerStats) {
         while let Some((begun, transaction)) = self.waiting.pop_front() {
-            self.finish(begun, transaction, tally);
+            self.finish(begun, transaction, stats);
         }
-        self.lead_late(tally);
+        self.lead_late(stats);
     }
 
-    fn finish_due(&mut self, tally: &mut Tally) {
+    fn finish_due(&mut self, stats: &mut WorkerStats) {
         while let Some((begun, _)) = self.waiting.front() {
-            if begun.elapsed() < GRACE && self.held < self.shared.allowance.waiting {
+            if begun.elapsed() < GRACE && self.held < self.shared.budget.waiting {
                 return;
             }
             if let Some((begun, transaction)) = self.waiting.pop_front() {
-                self.finish(begun, transaction, tally);
+                self.finish(begun, transaction, stats);
             }
         }
     }
 
-    fn finish(&mut self, begun: Instant, transaction: Transaction, tally: &mut Tally) {
+    fn finish(&mut self, begun: Instant, transaction: Transaction, stats: &mut WorkerStats) {
         if let Some(rest) = GRACE.checked_sub(begun.elapsed()) {
             std::thread::sleep(rest);
         }
         self.held -= transaction.descriptors();
         self.taken_back
-            .extend(transaction.finish(self.shared, tally));
-        if self.taken_back.len() >= self.shared.allowance.taken_back {
-            self.lead_late(tally);
+            .extend(transaction.finish(self.shared, stats));
+        if self.taken_back.len() >= self.shared.budget.taken_back {
+            self.lead_late(stats);
         }
     }
 
     /// Looks once more at what was taken back, a little later.
-    fn lead_late(&mut self, tally: &mut Tally) {
+    fn lead_late(&mut self, stats: &mut WorkerStats) {
         if self.taken_back.is_empty() {
             return;
         }
@@ -217,7 +217,7 @@ impl<'a> Applier<'a> {
         let all = std::mem::take(&mut self.taken_back);
         let names: Vec<&LateNames<'_>> = all.iter().map(|(_, names)| names).collect();
         for (which, stuck) in LateNames::lead_all(&names) {
-            tally.errors.push(stuck.at(shared.host_path(&all[which].0)));
+            stats.errors.push(stuck.at(shared.host_path(&all[which].0)));
         }
     }
 
@@ -226,14 +226,14 @@ impl<'a> Applier<'a> {
         &mut self,
         name: ObjectName,
         participant: &mut Participant<'_>,
-        tally: &mut Tally,
-    ) -> Option<Object> {
+        stats: &mut WorkerStats,
+    ) -> Option<OpenObject> {
         let shared = self.shared;
-        let proven = self.take_proof(name.identity, participant, tally)?;
+        let proven = self.take_proof(name.identity, participant, stats)?;
         let Proven { leased, .. } = proven;
         let path = || shared.store.path_of(&name);
-        let failed = |call, errno: Errno, tally: &mut Tally| {
-            tally.failed(FileError::call(call, path(), &errno.into()), errno);
+        let failed = |call, errno: Errno, stats: &mut WorkerStats| {
+            stats.failed(FileError::call(call, path(), &errno.into()), errno);
             None
         };
         // A name that leads to this inode after a power cut must lead to its content, too, which
@@ -244,26 +244,26 @@ impl<'a> Applier<'a> {
                 rustix::fs::fdatasync(leased.file.as_fd())
             })
         {
-            return failed("fdatasync", errno, tally);
+            return failed("fdatasync", errno, stats);
         }
         match shared.store.insert(shared.lock, &name, leased.file.as_fd()) {
             Ok(()) => {}
             Err(Errno::MLINK) => {
-                tally
+                stats
                     .skipped
                     .add(Skip::TooManyLinks, count(participant.files));
                 return None;
             }
-            Err(errno) => return failed("linkat", errno, tally),
+            Err(errno) => return failed("linkat", errno, stats),
         }
         if let Err(errno) = shared.protection.protect(leased.file.as_fd()) {
             if let Err(errno) = shared.store.remove(shared.lock, &name) {
-                tally.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
+                stats.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
             }
-            return failed("ioctl(FS_IOC_SETFLAGS)", errno, tally);
+            return failed("ioctl(FS_IOC_SETFLAGS)", errno, stats);
         }
-        tally.objects_created += 1;
-        Some(Object {
+        stats.objects_created += 1;
+        Some(OpenObject {
             inode: leased.stamp.inode,
             // And its name in the store.
             links: leased.stamp.link_count + 1,
@@ -280,10 +280,10 @@ impl<'a> Applier<'a> {
         &mut self,
         name: ObjectName,
         participant: &mut Participant<'_>,
-        tally: &mut Tally,
-    ) -> Option<Object> {
+        stats: &mut WorkerStats,
+    ) -> Option<OpenObject> {
         let shared = self.shared;
-        let proven = self.take_proof(name.identity, participant, tally)?;
+        let proven = self.take_proof(name.identity, participant, stats)?;
         let leased = &participant.proven.insert(proven).leased;
         let copied = private_copy(&leased.file, &leased.stamp, shared.store.directory());
         let made = copied.and_then(|copy| {
@@ -301,8 +301,8 @@ impl<'a> Applier<'a> {
         });
         match made {
             Ok((file, inode)) => {
-                tally.objects_created += 1;
-                Some(Object {
+                stats.objects_created += 1;
+                Some(OpenObject {
                     file,
                     inode,
                     links: 1,
@@ -315,30 +315,34 @@ impl<'a> Applier<'a> {
             Err((call, error)) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 let error = FileError::call(call, shared.store.path_of(&name), &error);
-                tally.failed(error, errno);
+                stats.failed(error, errno);
                 None
             }
         }
     }
 
     /// Opens an object that is to be linked, if the guests that have it are those that were found.
-    fn open_object(&mut self, state: &ObjectState, tally: &mut Tally) -> Result<Object, Skip> {
+    fn open_object(
+        &mut self,
+        known: &ObjectState,
+        stats: &mut WorkerStats,
+    ) -> Result<OpenObject, Skip> {
         let shared = self.shared;
-        let proven = state.proven.as_ref();
-        let opened = object::open(shared, &state.name, proven, &mut self.digester);
+        let proven = known.proven.as_ref();
+        let opened = object::open(shared, &known.name, proven, &mut self.digester);
         let ProvenObject { file, stamp } = opened.map_err(|error| {
             // Where it is gone, the next run makes it anew.
-            tally.errors.extend(error);
+            stats.errors.extend(error);
             Skip::ObjectGone
         })?;
-        if !shared.has_names_as_found(state, &stamp) {
+        if !shared.has_names_as_found(known, &stamp) {
             return Err(Skip::Changed);
         }
-        Ok(Object {
+        Ok(OpenObject {
             file,
             inode: stamp.inode,
             links: stamp.link_count,
-            name: state.name,
+            name: known.name,
             is_new: false,
             must_stay: false,
             guests: Vec::new(),
@@ -352,14 +356,14 @@ impl<'a> Applier<'a> {
         participant: &mut Participant<'_>,
         object: usize,
         transaction: &mut Transaction,
-        tally: &mut Tally,
+        stats: &mut WorkerStats,
     ) {
-        let Some(Proven { leased, .. }) = self.take_proof(identity, participant, tally) else {
+        let Some(Proven { leased, .. }) = self.take_proof(identity, participant, stats) else {
             return;
         };
         let new = &transaction.objects[object];
         if look_again(&new.file, &identity).is_err() {
-            tally
+            stats
                 .skipped
                 .add(Skip::OpenForWriting, count(participant.files));
             return;
@@ -398,10 +402,10 @@ impl<'a> Applier<'a> {
             match back {
                 Ok(late) => self.taken_back.extend(late.map(|names| (*file, names))),
                 Err(stuck) => {
-                    transaction.objects[object].stuck(stuck, self.shared.host_path(file), tally);
+                    transaction.objects[object].stuck(stuck, self.shared.host_path(file), stats);
                 }
             }
-            self.count_refusal(reason, file, participant.files, tally);
+            self.count_refusal(reason, file, participant.files, stats);
             return;
         }
         transaction.objects[object].links += u32::try_from(names.len()).unwrap_or(0);
@@ -422,7 +426,7 @@ impl<'a> Applier<'a> {
         reason: Refused,
         file: &FileRecord,
         files: &[FileRecord],
-        tally: &mut Tally,
+        stats: &mut WorkerStats,
     ) {
         let skip = match reason {
             Refused::Changed => Skip::Changed,
@@ -432,11 +436,11 @@ impl<'a> Applier<'a> {
             Refused::Failed(_, Errno::XDEV) => Skip::CannotLink,
             Refused::Failed(call, errno) => {
                 let path = self.shared.host_path(file);
-                tally.failed(FileError::call(call, path, &errno.into()), errno);
+                stats.failed(FileError::call(call, path, &errno.into()), errno);
                 return;
             }
         };
-        tally.skip(skip, count(files), file.size());
+        stats.skip(skip, count(files), file.size());
     }
 
     /// The participant's proof, made again where it was given back.
@@ -444,7 +448,7 @@ impl<'a> Applier<'a> {
         &mut self,
         identity: Identity,
         participant: &mut Participant<'_>,
-        tally: &mut Tally,
+        stats: &mut WorkerStats,
     ) -> Option<Proven> {
         if let Some(proven) = participant.proven.take() {
             return Some(proven);
@@ -455,17 +459,17 @@ impl<'a> Applier<'a> {
             .and_then(|leased| leased.prove(identity.mtime, &mut self.digester));
         match read {
             Ok(proven) if proven.identity == identity => {
-                tally.files_hashed += 1;
-                tally.bytes_hashed += file.size();
+                stats.files_hashed += 1;
+                stats.bytes_hashed += file.size();
                 Some(proven)
             }
             Ok(_) => {
                 let names = count(participant.files);
-                tally.skip(Skip::Changed, names, file.size());
+                stats.skip(Skip::Changed, names, file.size());
                 None
             }
             Err(unproven) => {
-                tally.unproven(
+                stats.unproven(
                     unproven,
                     self.shared.host_path(file),
                     count(participant.files),
@@ -481,7 +485,7 @@ impl<'a> Applier<'a> {
             return Ok(Rc::clone(open));
         }
         let open = Rc::new(self.shared.open(directory)?);
-        if self.directories.len() >= self.shared.allowance.directories {
+        if self.directories.len() >= self.shared.budget.directories {
             self.directories.clear();
         }
         self.directories.insert(directory, Rc::clone(&open));

@@ -27,7 +27,7 @@ pub const GUEST: GuestId = 0;
 
 /// One name of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name {
+pub struct GuestPath {
     /// In which guest.
     pub guest: GuestId,
     /// At which path below the vdir, as a number: the same path has the same number.
@@ -40,7 +40,7 @@ pub struct Name {
 ///
 /// An inode that both have is its own partner.
 #[must_use]
-pub fn partners(names: &[Vec<Name>]) -> Vec<(usize, Vec<usize>)> {
+pub fn partners(names: &[Vec<GuestPath>]) -> Vec<(usize, Vec<usize>)> {
     let mut theirs: BTreeMap<u32, Vec<(GuestId, usize)>> = BTreeMap::new();
     for (file, names) in names.iter().enumerate() {
         for name in names.iter().filter(|name| name.guest != GUEST) {
@@ -76,18 +76,18 @@ pub fn partners(names: &[Vec<Name>]) -> Vec<(usize, Vec<usize>)> {
 pub fn plan(
     instances: &[Instance],
     members: &[Member],
-    names: &[Vec<Name>],
+    names: &[Vec<GuestPath>],
     links: u64,
 ) -> Vec<Step> {
     let objects = instances.iter().map(|instance| {
-        let object = Object {
+        let object = PlannedObject {
             guests: instance.guests.iter().copied().collect(),
             room: instance.room,
         };
         (instance.number, object)
     });
     let numbers = instances.iter().map(|instance| Some(instance.number));
-    let mut work = Work {
+    let mut work = PlanBuilder {
         members,
         first_member: instances.len(),
         objects: objects.collect(),
@@ -109,7 +109,7 @@ pub fn plan(
 /// Which files are to share extents, where guests share no inodes: each file of the guest with the
 /// first of its partners. No file is in two classes, and none is alone in one.
 #[must_use]
-pub fn classes(names: &[Vec<Name>]) -> Vec<Vec<usize>> {
+pub fn classes(names: &[Vec<GuestPath>]) -> Vec<Vec<usize>> {
     let mut class_of: BTreeMap<usize, usize> = BTreeMap::new();
     let mut classes: Vec<Vec<usize>> = Vec::new();
     for (file, partners) in partners(names) {
@@ -134,14 +134,14 @@ pub fn classes(names: &[Vec<Name>]) -> Vec<Vec<usize>> {
 }
 
 /// An object, one that exists or one that the plan makes.
-struct Object {
+struct PlannedObject {
     /// Who links it.
     guests: BTreeSet<GuestId>,
     /// How many more links its inode can take.
     room: u64,
 }
 
-impl Object {
+impl PlannedObject {
     /// Whether the member may link it: none of its guests does already, and there is room.
     fn takes(&self, member: &Member) -> bool {
         let is_linked = |(guest, _): &(GuestId, u32)| self.guests.contains(guest);
@@ -150,11 +150,11 @@ impl Object {
 }
 
 /// A plan in the making. Files are numbered as in the `names` of [`plan`].
-struct Work<'a> {
+struct PlanBuilder<'a> {
     members: &'a [Member],
     /// The file that is the first member.
     first_member: usize,
-    objects: BTreeMap<u32, Object>,
+    objects: BTreeMap<u32, PlannedObject>,
     /// Which object a file is, or is to be.
     object_of: Vec<Option<u32>>,
     /// No object has a number from here on that is not in `objects`.
@@ -163,7 +163,7 @@ struct Work<'a> {
     steps: Vec<Step>,
 }
 
-impl Work<'_> {
+impl PlanBuilder<'_> {
     /// Lets a file of the guest and one of a reference guest be one object. False where they cannot.
     fn share(&mut self, file: usize, partner: usize) -> bool {
         match (self.object_of[file], self.object_of[partner]) {
@@ -181,7 +181,7 @@ impl Work<'_> {
         let Some(room) = self.links.checked_sub(first.names() + 1) else {
             return false;
         };
-        let object = Object {
+        let object = PlannedObject {
             guests: first.guests.iter().map(|&(guest, _)| guest).collect(),
             room,
         };
@@ -233,19 +233,19 @@ mod tests {
     use proptest::collection::{btree_set, vec};
     use proptest::prelude::*;
 
-    use super::{GUEST, Name, classes, partners, plan};
+    use super::{GUEST, GuestPath, classes, partners, plan};
     use crate::scan::GuestId;
     use crate::unify::plan::{Instance, Member, Step};
 
     /// Names as `(guest, path)`.
-    fn names(of: &[(GuestId, u32)]) -> Vec<Name> {
+    fn names(of: &[(GuestId, u32)]) -> Vec<GuestPath> {
         of.iter()
-            .map(|&(guest, path)| Name { guest, path })
+            .map(|&(guest, path)| GuestPath { guest, path })
             .collect()
     }
 
     /// The member that has these names.
-    fn member(names: &[Name]) -> Member {
+    fn member(names: &[GuestPath]) -> Member {
         let mut guests: BTreeMap<GuestId, u32> = BTreeMap::new();
         for name in names {
             *guests.entry(name.guest).or_default() += 1;
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    fn planned(files: &[Vec<Name>]) -> Vec<Step> {
+    fn planned(files: &[Vec<GuestPath>]) -> Vec<Step> {
         let members: Vec<Member> = files.iter().map(|names| member(names)).collect();
         plan(&[], &members, files, 100)
     }
@@ -364,7 +364,7 @@ mod tests {
     }
 
     /// Files with names of their own, as on a disk: no two files have one name.
-    fn files() -> impl Strategy<Value = Vec<Vec<Name>>> {
+    fn files() -> impl Strategy<Value = Vec<Vec<GuestPath>>> {
         let name = (0_u16..4, 0_u32..6);
         vec(btree_set(name, 1..4), 0..14).prop_map(|files| {
             let mut taken = BTreeSet::new();
@@ -378,8 +378,8 @@ mod tests {
 
     /// Of `files`, the first `count` are objects, with a guest more that links them out of sight and
     /// with so much room.
-    fn objects(files: &[Vec<Name>], more: &[(GuestId, u64)]) -> Vec<Instance> {
-        let one = |(at, (names, &(hidden, room))): (usize, (&Vec<Name>, &(GuestId, u64)))| {
+    fn objects(files: &[Vec<GuestPath>], more: &[(GuestId, u64)]) -> Vec<Instance> {
+        let one = |(at, (names, &(hidden, room))): (usize, (&Vec<GuestPath>, &(GuestId, u64)))| {
             let mut guests: Vec<GuestId> = names.iter().map(|name| name.guest).collect();
             guests.push(hidden);
             Instance {
@@ -391,8 +391,8 @@ mod tests {
         files.iter().zip(more).enumerate().map(one).collect()
     }
 
-    fn are_partners(one: &[Name], other: &[Name]) -> bool {
-        let is = |own: &[Name], theirs: &[Name]| {
+    fn are_partners(one: &[GuestPath], other: &[GuestPath]) -> bool {
+        let is = |own: &[GuestPath], theirs: &[GuestPath]| {
             own.iter().filter(|name| name.guest == GUEST).any(|name| {
                 theirs
                     .iter()

@@ -20,7 +20,7 @@ use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
 use super::group::inodes;
-use super::path_filter::Below;
+use super::path_filter::PathFilter;
 use super::recover::recover;
 use super::shared::Source;
 use super::transaction::GRACE;
@@ -78,7 +78,7 @@ pub fn deunify(
 ) -> Result<DeunifyReport, Error> {
     ignore_break_signal();
     let guest = &source.guest;
-    let wanted = Below::new(guest, paths)?;
+    let wanted = PathFilter::new(guest, paths)?;
     let mut store = Store::open(location)?;
     let lock = StoreLock::acquire(&store, options.wait, || {
         let path = Shown::path(store.path()).to_string();
@@ -129,7 +129,7 @@ pub fn deunify(
         "deunify",
         Some(groups.iter().map(|names| names[0].size()).sum()),
     );
-    let mut work = Work {
+    let mut work = Deunifier {
         guest,
         scan: &found,
         began,
@@ -165,7 +165,7 @@ pub fn deunify(
 }
 
 /// A copy that has no name yet.
-struct Copy<'a> {
+struct PendingCopy<'a> {
     names: &'a [FileRecord],
     object: LeasedFile,
     private: LeasedFile,
@@ -174,7 +174,7 @@ struct Copy<'a> {
     as_left: (u32, Timestamp),
 }
 
-impl Copy<'_> {
+impl PendingCopy<'_> {
     /// Whether somebody changed a name of the object. Another guest's change counts, too: it cannot
     /// be told apart.
     fn is_touched(&self) -> bool {
@@ -196,20 +196,20 @@ fn is_touched(now: Result<Stamp, Errno>, as_left: (u32, Timestamp)) -> bool {
 }
 
 /// A copy that is in place, not final yet.
-struct Placed<'a> {
-    copy: Copy<'a>,
+struct PlacedCopy<'a> {
+    copy: PendingCopy<'a>,
     exchanged: Vec<Exchanged>,
 }
 
 /// An object that was given up.
-struct Parted<'a> {
+struct GivenUp<'a> {
     file: &'a FileRecord,
-    /// As of the [`Copy`].
+    /// As of the [`PendingCopy`].
     as_left: (u32, Timestamp),
     late: LateNames<'a>,
 }
 
-struct Work<'a> {
+struct Deunifier<'a> {
     guest: &'a Guest,
     scan: &'a Scan,
     /// When the scan began.
@@ -218,11 +218,11 @@ struct Work<'a> {
     directories: HashMap<u32, Rc<OwnedFd>>,
     times: DirectoryTimes,
     /// Objects of which the guest has no name any more, or should have none.
-    parted: Vec<Parted<'a>>,
+    parted: Vec<GivenUp<'a>>,
 }
 
-impl<'a> Work<'a> {
-    fn copy(&mut self, names: &'a [FileRecord]) -> Option<Copy<'a>> {
+impl<'a> Deunifier<'a> {
+    fn copy(&mut self, names: &'a [FileRecord]) -> Option<PendingCopy<'a>> {
         match self.try_copy(names) {
             Ok(copy) => Some(copy),
             Err(error) => {
@@ -232,7 +232,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn try_copy(&mut self, names: &'a [FileRecord]) -> Result<Copy<'a>, FileError> {
+    fn try_copy(&mut self, names: &'a [FileRecord]) -> Result<PendingCopy<'a>, FileError> {
         let file = &names[0];
         let path = self.host_path(file);
         let called = |call, errno: Errno| FileError::call(call, path.clone(), &errno.into());
@@ -258,7 +258,7 @@ impl<'a> Work<'a> {
         let inode = Stamp::of(copy.as_fd())
             .map_err(|errno| called("statx", errno))?
             .inode;
-        Ok(Copy {
+        Ok(PendingCopy {
             names,
             object: leased.file,
             private: copy,
@@ -268,7 +268,7 @@ impl<'a> Work<'a> {
     }
 
     /// Exchanges every name of the object for one of its copy.
-    fn put_in_place(&mut self, mut copy: Copy<'a>) -> Option<Placed<'a>> {
+    fn put_in_place(&mut self, mut copy: PendingCopy<'a>) -> Option<PlacedCopy<'a>> {
         let mut exchanged = Vec::with_capacity(copy.names.len());
         for file in copy.names {
             let done = self
@@ -305,7 +305,7 @@ impl<'a> Work<'a> {
             self.undo(&copy, exchanged);
             return None;
         }
-        Some(Placed { copy, exchanged })
+        Some(PlacedCopy { copy, exchanged })
     }
 
     /// Makes it final, or takes it back where a process waits to write to the object: it had
@@ -313,10 +313,10 @@ impl<'a> Work<'a> {
     /// and what it writes must be found there.
     fn finish(
         &mut self,
-        Placed {
+        PlacedCopy {
             mut copy,
             exchanged,
-        }: Placed<'a>,
+        }: PlacedCopy<'a>,
     ) {
         let objection = if !copy.object.has_no_writer() && copy.private.is_unbroken() {
             Some("a process writes to this shared file; run it again")
@@ -349,7 +349,7 @@ impl<'a> Work<'a> {
     }
 
     /// The guest has the copy and not the object any more.
-    fn part(&mut self, copy: &Copy<'a>) {
+    fn part(&mut self, copy: &PendingCopy<'a>) {
         let (object, private) = (copy.object.as_fd(), copy.private.as_fd());
         let late = LateNames::new(object, private, vec![self.guest], Purpose::Own);
         let file = &copy.names[0];
@@ -357,7 +357,7 @@ impl<'a> Work<'a> {
             if copy.is_touched() {
                 late.lead()?;
             }
-            self.parted.push(Parted {
+            self.parted.push(GivenUp {
                 file,
                 as_left: copy.as_left,
                 late,
@@ -380,7 +380,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn undo(&mut self, copy: &Copy<'_>, exchanged: Vec<Exchanged>) {
+    fn undo(&mut self, copy: &PendingCopy<'_>, exchanged: Vec<Exchanged>) {
         let sides = Sides {
             old: copy.object.as_fd(),
             new: copy.private.as_fd(),

@@ -32,7 +32,7 @@ use super::apply::Applier;
 use super::by_reference;
 use super::group::inodes;
 use super::shared::Shared;
-use super::worker_stats::Tally;
+use super::worker_stats::WorkerStats;
 use crate::identity::Identity;
 use crate::identity::Unproven;
 use crate::outcome::{FileError, Skip};
@@ -41,8 +41,8 @@ use crate::scan::FileRecord;
 /// Whether two guests have a file each that could be the same.
 #[must_use]
 pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord]) -> bool {
-    if let Some(pairing) = &shared.pairing {
-        return pairing.paired(shared.scan, files).len() > 1;
+    if let Some(matching) = &shared.matching {
+        return matching.matched(shared.scan, files).len() > 1;
     }
     let (first, last) = (files.first(), files.last());
     let inode = |file: Option<&FileRecord>| file.map(FileRecord::inode);
@@ -56,33 +56,33 @@ pub fn share(
     block_size: u64,
     files: &[FileRecord],
     applier: &mut Applier<'_>,
-    tally: &mut Tally,
+    stats: &mut WorkerStats,
 ) {
-    let mut classes: BTreeMap<Identity, Vec<Candidate<'_>>> = BTreeMap::new();
-    let pairing = shared.pairing.as_ref();
-    let paired = pairing.map(|pairing| pairing.paired(shared.scan, files));
+    let mut classes: BTreeMap<Identity, Vec<ExtentFile<'_>>> = BTreeMap::new();
+    let matching = shared.matching.as_ref();
+    let matched = matching.map(|matching| matching.matched(shared.scan, files));
     let mut held = 0;
     for names in inodes(files) {
-        if let Some(paired) = &paired
-            && !paired.contains(&names[0].inode())
+        if let Some(matched) = &matched
+            && !matched.contains(&names[0].inode())
         {
             continue;
         }
-        if let Some((identity, file)) = identify(shared, names, applier, tally) {
-            let file = file.filter(|_| held < shared.allowance.group);
+        if let Some((identity, file)) = identify(shared, names, applier, stats) {
+            let file = file.filter(|_| held < shared.budget.group);
             held += usize::from(file.is_some());
-            let candidate = Candidate { names, file };
+            let candidate = ExtentFile { names, file };
             classes.entry(identity).or_default().push(candidate);
         }
     }
     for (identity, candidates) in classes {
-        if tally.fatal.is_some() {
+        if stats.fatal.is_some() {
             return;
         }
         for candidate in &candidates {
             let stamp = shared.scan.stamp_of(&candidate.names[0]);
             if shared.may_be_remembered(&stamp) {
-                tally.read.push((stamp, identity));
+                stats.read.push((stamp, identity));
             }
         }
         for mut candidates in apart(shared, candidates) {
@@ -97,7 +97,7 @@ pub fn share(
                 block_size,
                 candidates: &mut candidates,
                 applier,
-                tally,
+                stats,
             };
             class.share();
         }
@@ -105,13 +105,13 @@ pub fn share(
 }
 
 /// Files of one identity, parted into those that may share with one another.
-fn apart<'f>(shared: &Shared<'_>, candidates: Vec<Candidate<'f>>) -> Vec<Vec<Candidate<'f>>> {
-    let Some(pairing) = &shared.pairing else {
+fn apart<'f>(shared: &Shared<'_>, candidates: Vec<ExtentFile<'f>>) -> Vec<Vec<ExtentFile<'f>>> {
+    let Some(matching) = &shared.matching else {
         return vec![candidates];
     };
     let files = candidates.iter().map(|candidate| candidate.names);
-    let names = pairing.names(shared.scan, files);
-    let mut candidates: Vec<Option<Candidate<'f>>> = candidates.into_iter().map(Some).collect();
+    let names = matching.names(shared.scan, files);
+    let mut candidates: Vec<Option<ExtentFile<'f>>> = candidates.into_iter().map(Some).collect();
     let classes = by_reference::classes(&names).into_iter();
     classes
         .map(|class| {
@@ -137,25 +137,25 @@ fn identify(
     shared: &Shared<'_>,
     names: &[FileRecord],
     applier: &mut Applier<'_>,
-    tally: &mut Tally,
+    stats: &mut WorkerStats,
 ) -> Option<(Identity, Option<OwnedFd>)> {
     let file = &names[0];
     if let Some(identity) = shared.remembered(&shared.scan.stamp_of(file)) {
         return Some((identity, None));
     }
-    let proven = applier.prove(names, tally)?;
+    let proven = applier.prove(names, stats)?;
     Some((proven.identity, Some(proven.leased.file.give_back())))
 }
 
 /// One inode with all of its names that were scanned.
-struct Candidate<'a> {
+struct ExtentFile<'a> {
     names: &'a [FileRecord],
     /// The file, while it is open.
     file: Option<OwnedFd>,
 }
 
 /// A place on the disk where the bytes of a class lie.
-struct Place {
+struct Placement {
     map: ExtentMap,
     /// Whose bytes lie there, as positions among the candidates.
     members: Vec<usize>,
@@ -166,9 +166,9 @@ struct Class<'c, 's, 'w, 'f> {
     shared: &'c Shared<'s>,
     size: u64,
     block_size: u64,
-    candidates: &'c mut [Candidate<'f>],
+    candidates: &'c mut [ExtentFile<'f>],
     applier: &'c mut Applier<'w>,
-    tally: &'c mut Tally,
+    stats: &'c mut WorkerStats,
 }
 
 impl Class<'_, '_, '_, '_> {
@@ -199,8 +199,8 @@ impl Class<'_, '_, '_, '_> {
     }
 
     /// Looks where the files lie. Of those that an earlier run has put in one place, one tells.
-    fn find_places(&mut self, known: BTreeMap<Option<u64>, Vec<usize>>) -> Vec<Place> {
-        let mut places: Vec<Place> = Vec::new();
+    fn find_places(&mut self, known: BTreeMap<Option<u64>, Vec<usize>>) -> Vec<Placement> {
+        let mut places: Vec<Placement> = Vec::new();
         for (at, members) in known {
             if at.is_some()
                 && let Some(map) = self.map(members[0])
@@ -219,7 +219,7 @@ impl Class<'_, '_, '_, '_> {
     }
 
     /// Lets all files in `others` lie where those of `kept` do.
-    fn move_all(&mut self, kept: &Place, others: Vec<Place>) {
+    fn move_all(&mut self, kept: &Placement, others: Vec<Placement>) {
         let spans = |maps: &mut dyn Iterator<Item = &ExtentMap>| -> Vec<Span> {
             let extents = maps.flat_map(ExtentMap::extents);
             let span = extents.map(|extent| Span {
@@ -245,8 +245,8 @@ impl Class<'_, '_, '_, '_> {
         }
         let after = bytes_held(&spans(&mut left.iter()));
         let freed = before.saturating_sub(after);
-        self.tally.disk_bytes_saved += freed;
-        self.tally.bytes_saved += freed.min(given_up * self.size);
+        self.stats.disk_bytes_saved += freed;
+        self.stats.bytes_saved += freed.min(given_up * self.size);
         if together.len() > 1 {
             self.remember(kept, &together);
         }
@@ -256,7 +256,7 @@ impl Class<'_, '_, '_, '_> {
     /// where the others lie now.
     fn move_to(
         &mut self,
-        kept: &Place,
+        kept: &Placement,
         members: &[usize],
         together: &mut Vec<usize>,
     ) -> Vec<ExtentMap> {
@@ -289,13 +289,13 @@ impl Class<'_, '_, '_, '_> {
 
     /// Lets open files share the extents of the first of `kept` that can be opened; returns those
     /// that do to their end.
-    fn dedupe(&mut self, kept: &Place, opened: &[usize]) -> Vec<usize> {
+    fn dedupe(&mut self, kept: &Placement, opened: &[usize]) -> Vec<usize> {
         let mut moving = opened.to_vec();
         let Some(source) = kept.members.iter().copied().find(|&one| self.open(one)) else {
             return Vec::new();
         };
         let mut offset = 0;
-        while offset < self.size && !moving.is_empty() && self.tally.fatal.is_none() {
+        while offset < self.size && !moving.is_empty() && self.stats.fatal.is_none() {
             let length = (self.size - offset).min(dedupe::MOST_BYTES);
             let outcomes = {
                 let files: Vec<BorrowedFd<'_>> =
@@ -329,16 +329,16 @@ impl Class<'_, '_, '_, '_> {
         match outcome {
             Outcome::Shared => return true,
             Outcome::Differs | Outcome::Failed(Errno::INTR) => {
-                self.tally.skip(Skip::Changed, names, self.size);
+                self.stats.skip(Skip::Changed, names, self.size);
             }
             // A swap file, an immutable one, or one whose data have no checksums as the other's have.
             Outcome::Failed(
                 Errno::INVAL | Errno::OPNOTSUPP | Errno::XDEV | Errno::PERM | Errno::TXTBSY,
-            ) => self.tally.skip(Skip::CannotShare, names, self.size),
+            ) => self.stats.skip(Skip::CannotShare, names, self.size),
             Outcome::Failed(errno) => {
                 let path = self.shared.host_path(&candidate.names[0]);
                 let error = FileError::call("ioctl(FIDEDUPERANGE)", path, &errno.into());
-                self.tally.failed(error, errno);
+                self.stats.failed(error, errno);
             }
         }
         false
@@ -354,10 +354,10 @@ impl Class<'_, '_, '_, '_> {
         let (path, names) = self.named(member);
         match map {
             Ok(Some(map)) => return Some(map),
-            Ok(None) => self.tally.skip(Skip::Inline, names, self.size),
+            Ok(None) => self.stats.skip(Skip::Inline, names, self.size),
             Err(errno) => {
                 let error = FileError::call("ioctl(FS_IOC_FIEMAP)", path, &errno.into());
-                self.tally.failed(error, errno);
+                self.stats.failed(error, errno);
             }
         }
         None
@@ -382,7 +382,7 @@ impl Class<'_, '_, '_, '_> {
             Ok(file) => candidate.file = Some(file),
             Err(unproven) => {
                 let (path, names) = self.named(member);
-                self.tally.unproven(unproven, path, names, self.size);
+                self.stats.unproven(unproven, path, names, self.size);
                 return false;
             }
         }
@@ -401,24 +401,24 @@ impl Class<'_, '_, '_, '_> {
 
     fn count(&mut self, members: &[usize]) {
         for &member in members {
-            self.tally.files_unified += self.candidates[member].names.len() as u64;
+            self.stats.files_unified += self.candidates[member].names.len() as u64;
         }
     }
 
     /// Tells the index that `members` lie in `place`.
-    fn remember(&mut self, place: &Place, members: &[usize]) {
+    fn remember(&mut self, place: &Placement, members: &[usize]) {
         if let Some(address) = place.map.first_address() {
             let inode = |&member: &usize| self.candidates[member].names[0].inode();
             let rows = members.iter().map(inode).map(|inode| (inode, address));
-            self.tally.extents.extend(rows);
+            self.stats.extents.extend(rows);
         }
     }
 }
 
-fn add(places: &mut Vec<Place>, map: ExtentMap, members: &[usize]) {
+fn add(places: &mut Vec<Placement>, map: ExtentMap, members: &[usize]) {
     match places.iter_mut().find(|place| place.map == map) {
         Some(place) => place.members.extend(members),
-        None => places.push(Place {
+        None => places.push(Placement {
             map,
             members: members.to_vec(),
         }),

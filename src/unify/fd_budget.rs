@@ -17,7 +17,7 @@ const RESERVED_PART: u64 = 4;
 
 /// What one worker may keep open at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowance {
+pub struct FdBudget {
     /// Descriptors of transactions that wait for their end.
     pub waiting: usize,
     /// Files of one group, under their leases, until it has been planned. Further ones are given back
@@ -29,7 +29,7 @@ pub struct Allowance {
     pub taken_back: usize,
 }
 
-impl Allowance {
+impl FdBudget {
     /// More of these would save nothing.
     const FULL: Self = Self {
         waiting: 2000,
@@ -44,7 +44,7 @@ impl Allowance {
         self.waiting + self.group + self.directories + 2 * self.taken_back
     }
 
-    /// The part of the full allowance that `descriptors` suffice for; a few are the least of each.
+    /// The part of the full budget that `descriptors` suffice for; a few are the least of each.
     fn within(descriptors: usize) -> Self {
         const LEAST: usize = 4;
         let full = Self::FULL.descriptors();
@@ -64,7 +64,7 @@ pub struct Workers {
     /// Count of them.
     pub count: usize,
     /// What each of them may keep open.
-    pub allowance: Allowance,
+    pub budget: FdBudget,
 }
 
 impl Workers {
@@ -85,7 +85,7 @@ impl Workers {
         let count = wanted.min(measured_out / WORTH_A_WORKER).max(1);
         Self {
             count,
-            allowance: Allowance::within(measured_out / count),
+            budget: FdBudget::within(measured_out / count),
         }
     }
 }
@@ -99,17 +99,17 @@ mod tests {
     proptest! {
         #[test]
         fn workers_keep_less_open_than_the_limit(wanted in 1..2000_usize, limit in 64..2_000_000_u64) {
-            let Workers { count, allowance } = Workers::new(wanted, Some(limit));
+            let Workers { count, budget } = Workers::new(wanted, Some(limit));
             prop_assert!((1..=wanted).contains(&count));
-            prop_assert!((count * allowance.descriptors()) as u64 <= limit - limit / 8);
+            prop_assert!((count * budget.descriptors()) as u64 <= limit - limit / 8);
         }
     }
 
     #[test]
     fn a_usual_limit_is_enough_for_all_that_helps() {
         let usual = Workers::new(Workers::for_processors(2), Some(524_288));
-        assert_eq!((usual.count, usual.allowance), (8, Allowance::FULL));
-        assert_eq!(Workers::new(32, None).allowance, Allowance::FULL);
+        assert_eq!((usual.count, usual.budget), (8, FdBudget::FULL));
+        assert_eq!(Workers::new(32, None).budget, FdBudget::FULL);
         assert_eq!([1, 2, 16, 64].map(Workers::for_processors), [4, 8, 32, 64]);
     }
 }

@@ -14,17 +14,17 @@ use crate::scan::GuestId;
 
 /// Which guests have any name of the inodes in question.
 #[derive(Debug, Default)]
-pub struct Census {
+pub struct HiddenLinks {
     holders: HashMap<u64, Vec<GuestId>>,
     /// Guests of which a directory could not be read: they may have a name of anything.
     unknown: Vec<GuestId>,
 }
 
-impl Census {
+impl HiddenLinks {
     /// Walks all of `guests` for names of the inodes in `wanted`.
     #[must_use]
     pub fn take(guests: &[&Guest], wanted: &HashSet<u64>) -> Self {
-        let mut census = Self::default();
+        let mut hidden_links = Self::default();
         for (number, guest) in guests.iter().enumerate() {
             let number = GuestId::try_from(number).unwrap_or(GuestId::MAX);
             let mut found = HashSet::new();
@@ -34,13 +34,13 @@ impl Census {
                 }
             });
             if walked.is_err() {
-                census.unknown.push(number);
+                hidden_links.unknown.push(number);
             }
             for inode in found {
-                census.holders.entry(inode).or_default().push(number);
+                hidden_links.holders.entry(inode).or_default().push(number);
             }
         }
-        census
+        hidden_links
     }
 
     /// The guests that have, or may have, a name of `inode`.

@@ -8,7 +8,7 @@ use vhashify_sys::stamp::Stamp;
 use super::group;
 use super::share::guests_of;
 use super::shared::Shared;
-use super::worker_stats::Tally;
+use super::worker_stats::WorkerStats;
 use crate::guest::Guest;
 use crate::index::{GuestLinks, GuestRow, Update};
 use crate::scan::FileRecord;
@@ -16,12 +16,12 @@ use crate::store::ObjectName;
 
 /// What the index is to know after this run.
 #[must_use]
-pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
+pub fn index_update(shared: &Shared<'_>, stats: WorkerStats) -> Update {
     let mut update = Update {
-        objects: proven_objects(shared, &tally),
+        objects: proven_objects(shared, &stats),
         ..Update::default()
     };
-    let links = links_by_guest(shared, &tally, &update.objects);
+    let links = links_by_guest(shared, &stats, &update.objects);
     update.guests = shared
         .sources
         .iter()
@@ -47,12 +47,12 @@ pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
     let kept = places.filter(|(inode, _)| update.read.contains_key(inode));
     update.extents = kept.map(|(inode, at)| (*inode, *at)).collect();
     update.read.extend(
-        tally
+        stats
             .read
             .into_iter()
             .map(|(stamp, identity)| (stamp.inode, (stamp, identity))),
     );
-    update.extents.extend(tally.extents);
+    update.extents.extend(stats.extents);
     // What says where the extents of a file lie is worth nothing without its stamp.
     let Update { extents, read, .. } = &mut update;
     extents.retain(|inode, _| read.contains_key(inode));
@@ -60,8 +60,8 @@ pub fn learn(shared: &Shared<'_>, tally: Tally) -> Update {
 }
 
 /// The objects that are known to be what their names say, sorted by name.
-fn proven_objects(shared: &Shared<'_>, tally: &Tally) -> Vec<(ObjectName, Stamp)> {
-    let mut objects: Vec<(ObjectName, Stamp)> = tally
+fn proven_objects(shared: &Shared<'_>, stats: &WorkerStats) -> Vec<(ObjectName, Stamp)> {
+    let mut objects: Vec<(ObjectName, Stamp)> = stats
         .objects
         .iter()
         .map(|linked| (linked.name, linked.stamp))
@@ -77,7 +77,7 @@ fn proven_objects(shared: &Shared<'_>, tally: &Tally) -> Vec<(ObjectName, Stamp)
 /// Who links which of `objects`, for each guest, sorted by object.
 fn links_by_guest(
     shared: &Shared<'_>,
-    tally: &Tally,
+    stats: &WorkerStats,
     objects: &[(ObjectName, Stamp)],
 ) -> Vec<Vec<GuestLinks>> {
     let position = |name: &ObjectName| {
@@ -86,8 +86,8 @@ fn links_by_guest(
     };
     let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); shared.sources.len()];
     for names in group::inodes(&shared.scan.files) {
-        let state = shared.object_of(names[0].inode());
-        let Some(object) = state.and_then(|state| position(&state.name)) else {
+        let known = shared.object_of(names[0].inode());
+        let Some(object) = known.and_then(|known| position(&known.name)) else {
             continue;
         };
         // Names of one guest are not always neighbours: they are sorted by directory.
@@ -102,7 +102,7 @@ fn links_by_guest(
             });
         }
     }
-    for linked in &tally.objects {
+    for linked in &stats.objects {
         let Some(object) = position(&linked.name) else {
             continue;
         };

@@ -45,5 +45,5 @@ mod workers;
 pub use deunify::{DeunifyOptions, DeunifyReport, deunify};
 pub use fd_budget::Workers;
 pub use run::{Options, unify};
-pub use scope::Partners;
+pub use scope::Scope;
 pub use shared::Source;

@@ -23,7 +23,7 @@ use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
 use super::shared::Shared;
-use super::worker_stats::{Linked, Tally};
+use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::Digester;
 use crate::identity::{Leased, Unproven};
 use crate::outcome::FileError;
@@ -120,12 +120,12 @@ pub fn open(
     Ok(ProvenObject { file, stamp })
 }
 
-/// Proves and marks the objects that this run has not linked (`tally`) and the index does not know:
+/// Proves and marks the objects that this run has not linked (`stats`) and the index does not know:
 /// those of a run that was killed, and all of them after the index was lost. Those that have lost
 /// their mark, too: see [`lacks_mark`].
 #[must_use]
-pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
-    let linked: HashSet<ObjectName> = tally.objects.iter().map(|linked| linked.name).collect();
+pub fn prove_unknown(shared: &Shared<'_>, stats: &WorkerStats) -> WorkerStats {
+    let linked: HashSet<ObjectName> = stats.objects.iter().map(|linked| linked.name).collect();
     let unknown: Vec<ObjectName> = shared
         .objects
         .by_inode
@@ -144,11 +144,11 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
     unknown
         .into_par_iter()
         .map_init(Digester::default, |digester, name| {
-            let mut tally = Tally::default();
+            let mut stats = WorkerStats::default();
             match open(shared, &name, None, digester) {
                 Ok(object) => {
                     if let Ok(stamp) = Stamp::of(object.file.as_fd()).map(settled) {
-                        tally.objects.push(Linked {
+                        stats.objects.push(Linked {
                             name,
                             stamp,
                             guests: Vec::new(),
@@ -156,11 +156,11 @@ pub fn learn_unknown(shared: &Shared<'_>, tally: &Tally) -> Tally {
                     }
                 }
                 Err(None) => {}
-                Err(Some(error)) => tally.errors.push(error),
+                Err(Some(error)) => stats.errors.push(error),
             }
-            tally
+            stats
         })
-        .reduce(Tally::default, |mut all, one| {
+        .reduce(WorkerStats::default, |mut all, one| {
             all.merge(one);
             all
         })

@@ -13,9 +13,9 @@ use crate::relink::temporary;
 
 /// Paths that were named, with all that lies below them; everything, where none was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Below(Vec<Vec<u8>>);
+pub struct PathFilter(Vec<Vec<u8>>);
 
-impl Below {
+impl PathFilter {
     /// `paths` as the guest sees them.
     ///
     /// # Errors
@@ -65,11 +65,11 @@ fn below(guest: &Guest, path: &Path) -> Result<Vec<u8>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::Below;
+    use super::PathFilter;
 
     #[test]
     fn a_path_holds_itself_and_what_lies_below_it() {
-        let of = |paths: &[&[u8]]| Below(paths.iter().map(|path| path.to_vec()).collect());
+        let of = |paths: &[&[u8]]| PathFilter(paths.iter().map(|path| path.to_vec()).collect());
         for (paths, path, holds) in [
             (&[][..], &b"usr/bin/x"[..], true),
             (&[&b""[..]], b"usr/bin/x", true),

@@ -60,8 +60,8 @@ pub fn recover(
         errors: Vec::new(),
     };
     // Files of half-shared groups, and copies that are in place, each with all of its leftovers.
-    let mut replaced: HashMap<(GuestId, u64), Vec<Leftover>> = HashMap::new();
-    let mut copied: HashMap<(GuestId, u64), Vec<Leftover>> = HashMap::new();
+    let mut replaced: HashMap<(GuestId, u64), Vec<OpenLeftover>> = HashMap::new();
+    let mut copied: HashMap<(GuestId, u64), Vec<OpenLeftover>> = HashMap::new();
     for found in &scan.leftovers {
         let Some((leftover, purpose)) = recovery.look(found.directory, &found.name) else {
             continue;
@@ -85,7 +85,7 @@ pub fn recover(
 }
 
 /// A temporary name and what it leads to.
-struct Leftover {
+struct OpenLeftover {
     guest: GuestId,
     directory: Rc<OwnedFd>,
     name: Vec<u8>,
@@ -113,13 +113,13 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    fn look(&mut self, directory: u32, name: &[u8]) -> Option<(Leftover, Purpose)> {
+    fn look(&mut self, directory: u32, name: &[u8]) -> Option<(OpenLeftover, Purpose)> {
         let guest = self.scan.guest_of(directory);
         let path_below = self.scan.directory_path(directory);
         let root = self.guests[usize::from(guest)];
         let path = root.path_of(&[path_below.as_slice(), name].join(b"/".as_slice()));
         let purpose = temporary::purpose(name)?;
-        let look = || -> Result<Leftover, (&'static str, Errno)> {
+        let look = || -> Result<OpenLeftover, (&'static str, Errno)> {
             let directory = resolve::open_directory(root.root.as_fd(), &path_below)
                 .map_err(|errno| ("openat2", errno))?;
             let stamp = Stamp::at(directory.as_fd(), name).map_err(|errno| ("statx", errno))?;
@@ -131,7 +131,7 @@ impl Recovery<'_> {
                 let inode = resolve::inode_of(directory.as_fd(), &served).ok()?;
                 Some((served, inode))
             });
-            Ok(Leftover {
+            Ok(OpenLeftover {
                 guest,
                 directory: Rc::new(directory),
                 name: name.to_vec(),
@@ -152,7 +152,7 @@ impl Recovery<'_> {
     }
 
     /// Lets a file go whose names were all exchanged, or puts it back.
-    fn finish_sharing(&mut self, leftovers: &[Leftover]) {
+    fn finish_sharing(&mut self, leftovers: &[OpenLeftover]) {
         let names = leftovers.len() as u64;
         let is_whole = u64::from(leftovers[0].stamp.link_count) <= names;
         let mut is_same = is_whole;
@@ -165,7 +165,7 @@ impl Recovery<'_> {
                 Err(undone) => return self.failed(leftover, undone),
             }
         }
-        let has_place = |leftover: &Leftover| leftover.shared_name(&self.objects).is_some();
+        let has_place = |leftover: &OpenLeftover| leftover.shared_name(&self.objects).is_some();
         if is_whole && !is_same && !leftovers.iter().any(has_place) {
             let stuck = keep(&leftovers[0].directory, &leftovers[0].name);
             self.failed(&leftovers[0], Undone::Stuck(stuck));
@@ -184,7 +184,7 @@ impl Recovery<'_> {
 
     /// Whether a file still is what the object that took its place is; or any object, where the guest
     /// has replaced or removed that name itself, so that there is nothing to put back.
-    fn is_same_as_object(&mut self, leftover: &Leftover) -> Result<bool, Undone> {
+    fn is_same_as_object(&mut self, leftover: &OpenLeftover) -> Result<bool, Undone> {
         let digester = &mut self.digester;
         let mut read = |name: &[u8], mtime| {
             let file = resolve::open_file(leftover.directory.as_fd(), name)
@@ -223,7 +223,7 @@ impl Recovery<'_> {
 
     /// A copy that has not taken the place of its object goes. Whatever else has such a name stood in the
     /// place of the object in the instant of the exchange, and goes back there.
-    fn undo_copying(&mut self, leftover: &Leftover) {
+    fn undo_copying(&mut self, leftover: &OpenLeftover) {
         match self.try_undo_copying(leftover) {
             Ok(true) => self.unlink(leftover),
             Ok(false) => {
@@ -236,7 +236,7 @@ impl Recovery<'_> {
 
     /// Whether what has the temporary name now may go: a copy, and not a file of the guest or a copy that
     /// it has written to.
-    fn try_undo_copying(&self, leftover: &Leftover) -> Result<bool, Undone> {
+    fn try_undo_copying(&self, leftover: &OpenLeftover) -> Result<bool, Undone> {
         let directory = &leftover.directory;
         let is_copy = |name: &[u8]| Ok(copy_behind(directory, name)?.is_some());
         if let Some((served, _)) = &leftover.served
@@ -263,7 +263,7 @@ impl Recovery<'_> {
     }
 
     /// Gives the names of an object in a guest that have not got it yet the copy that others have.
-    fn finish_copying(&mut self, guest: GuestId, object: u64, leftovers: &[Leftover]) {
+    fn finish_copying(&mut self, guest: GuestId, object: u64, leftovers: &[OpenLeftover]) {
         for leftover in leftovers {
             let done = self.try_finish_copying(guest, object, leftover);
             if let Err(undone) = done {
@@ -281,7 +281,7 @@ impl Recovery<'_> {
         &self,
         guest: GuestId,
         object: u64,
-        leftover: &Leftover,
+        leftover: &OpenLeftover,
     ) -> Result<(), Undone> {
         let Some((served, inode)) = &leftover.served else {
             return Ok(());
@@ -335,7 +335,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn put_back(&mut self, leftover: &Leftover) {
+    fn put_back(&mut self, leftover: &OpenLeftover) {
         if let Some((served, _)) = leftover.shared_name(&self.objects) {
             let directory = &leftover.directory;
             let exchanged = fault::at(Point::RecoverExchange, || {
@@ -348,7 +348,7 @@ impl Recovery<'_> {
         self.unlink(leftover);
     }
 
-    fn unlink(&mut self, leftover: &Leftover) {
+    fn unlink(&mut self, leftover: &OpenLeftover) {
         let name = leftover.name.as_slice();
         let unlink = || rustix::fs::unlinkat(&*leftover.directory, name, AtFlags::empty());
         match fault::at(Point::RecoverUnlink, unlink) {
@@ -357,7 +357,7 @@ impl Recovery<'_> {
         }
     }
 
-    fn failed(&mut self, leftover: &Leftover, undone: Undone) {
+    fn failed(&mut self, leftover: &OpenLeftover, undone: Undone) {
         let path = leftover.path.clone();
         self.errors.push(match undone {
             Undone::Failed(call, errno) => FileError::call(call, path, &errno.into()),
@@ -371,7 +371,7 @@ impl Recovery<'_> {
     }
 }
 
-impl Leftover {
+impl OpenLeftover {
     /// The name that it serves, if that leads to an object.
     fn shared_name(&self, objects: &HashSet<u64>) -> Option<(&[u8], u64)> {
         let (name, inode) = self.served.as_ref()?;

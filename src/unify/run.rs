@@ -16,18 +16,18 @@ use vhashify_sys::stamp::Timestamp;
 use super::extents;
 use super::fd_budget::Workers;
 use super::group::{self, Key};
-use super::index_update::learn;
-use super::object::learn_unknown;
+use super::index_update::index_update;
+use super::object::prove_unknown;
 use super::recover::recover;
-use super::scope::{Pairing, Partners};
+use super::scope::{ReferenceMatch, Scope};
 use super::share::has_candidates;
 use super::shared::{ObjectState, Objects, Shared, Source, most_links};
-use super::worker_stats::Tally;
+use super::worker_stats::WorkerStats;
 use super::workers::{Group, restore, work};
 use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::Mtime;
-use crate::index::{Index, Loaded};
+use crate::index::{Index, IndexSnapshot};
 use crate::outcome::{FileError, Progress, RunReport};
 use crate::protect::{self, Mode};
 use crate::relink::directory_times::DirectoryTimes;
@@ -40,7 +40,7 @@ pub struct Options {
     /// Change nothing and say what would be done.
     pub dry_run: bool,
     /// Which files may be shared with which.
-    pub partners: Partners,
+    pub scope: Scope,
     /// Whether files that differ in mtime alone are the same.
     pub mtime: Mtime,
     /// Read every candidate and object again, whatever the index remembers.
@@ -68,7 +68,7 @@ pub fn unify(
 ) -> Result<RunReport, Error> {
     let began_at = Instant::now();
     ignore_break_signal();
-    let pairing = Pairing::new(&options.partners, sources)?;
+    let matching = ReferenceMatch::new(&options.scope, sources)?;
     let protection = if options.dry_run {
         protect::foresee
     } else {
@@ -89,7 +89,7 @@ pub fn unify(
     let is_new = !options.dry_run && !Index::path(state_directory, store.path()).exists();
     let mut index = if is_new { None } else { open(&store)? };
     let mut loaded = match &index {
-        _ if options.refresh || is_new => Loaded::default(),
+        _ if options.refresh || is_new => IndexSnapshot::default(),
         Some(index) => index.load(),
         None => Index::peek(state_directory, &store),
     };
@@ -132,10 +132,10 @@ pub fn unify(
         protection: sharing.protection(),
         reflink: sharing.reflink(),
         scan: &scan,
-        pairing,
+        matching,
         mtime: options.mtime,
         dry_run: options.dry_run,
-        allowance: workers.allowance,
+        budget: workers.budget,
         most_links: most_links(&store)?,
         synchronised: Timestamp::default(),
         progress,
@@ -144,11 +144,11 @@ pub fn unify(
         read: &loaded.read,
         extents: &loaded.extents,
         began,
-        census: OnceLock::new(),
+        hidden_links: OnceLock::new(),
     };
     let unseen = by_key(&scan, unseen, options.mtime);
     let groups = candidates(&shared, &unseen);
-    tell_of_links(&shared);
+    warn_of_links(&shared);
     report.seconds.group = grouping.elapsed().as_secs_f64();
 
     let unifying = Instant::now();
@@ -157,16 +157,16 @@ pub fn unify(
         announced.get_or_insert_with(|| lock.announce());
     }
     progress.stage("unify", Some(bytes_of(&scan, &groups)));
-    let (mut tally, times) = work(&shared, &groups, workers.count);
-    if makes_objects && tally.fatal.is_none() {
-        tally.merge(learn_unknown(&shared, &tally));
+    let (mut stats, times) = work(&shared, &groups, workers.count);
+    if makes_objects && stats.fatal.is_none() {
+        stats.merge(prove_unknown(&shared, &stats));
     }
     drop(announced);
     report.seconds.unify = unifying.elapsed().as_secs_f64();
 
-    fill(&mut report, &scan, &tally);
+    fill(&mut report, &scan, &stats);
     report.seconds.total = began_at.elapsed().as_secs_f64();
-    finish(index, times, &shared, tally, &mut report);
+    finish(index, times, &shared, stats, &mut report);
     report.seconds.total = began_at.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -216,26 +216,26 @@ fn finish(
     index: Option<Index>,
     times: Option<DirectoryTimes>,
     shared: &Shared<'_>,
-    tally: Tally,
+    stats: WorkerStats,
     report: &mut RunReport,
 ) {
-    let with_new_mtime = tally.directories_with_new_mtime;
+    let with_new_mtime = stats.directories_with_new_mtime;
     let rest = std::thread::scope(|scope| {
         let restoring = times.map(|times| scope.spawn(|| restore(times, shared)));
         if let Some(index) = index {
-            record(index, shared, tally, report);
+            record(index, shared, stats, report);
         }
         restoring.map_or(0, joined)
     });
-    tell_of_directories(with_new_mtime + rest, shared.progress);
+    warn_of_new_mtimes(with_new_mtime + rest, shared.progress);
 }
 
 /// Writes what the run learned into the index, and what it did.
-fn record(index: Index, shared: &Shared<'_>, tally: Tally, report: &mut RunReport) {
+fn record(index: Index, shared: &Shared<'_>, stats: WorkerStats, report: &mut RunReport) {
     let begun = Instant::now();
     let progress = shared.progress;
     progress.stage("index", None);
-    let mut update = learn(shared, tally);
+    let mut update = index_update(shared, stats);
     update.run = serde_json::to_string(report).ok();
     let path = index.file().to_path_buf();
     if let Err(error) = index.finish(shared.store, &update, |warning| progress.note(&warning)) {
@@ -324,7 +324,7 @@ fn bytes_of(scan: &Scan, groups: &[Group<'_>]) -> u64 {
 
 /// Says that guests share inodes, where they are to share extents and an earlier run in another mode has let
 /// them.
-fn tell_of_links(shared: &Shared<'_>) {
+fn warn_of_links(shared: &Shared<'_>) {
     if shared.reflink.is_none() {
         return;
     }
@@ -340,7 +340,7 @@ fn tell_of_links(shared: &Shared<'_>) {
 }
 
 /// Says how many directories could not be watched, if any.
-fn tell_of_directories(with_new_mtime: u64, progress: &dyn Progress) {
+fn warn_of_new_mtimes(with_new_mtime: u64, progress: &dyn Progress) {
     if with_new_mtime > 0 {
         progress.note(&format!(
             "{with_new_mtime} directories have a new mtime, because they could not be watched; raise \
@@ -349,18 +349,18 @@ fn tell_of_directories(with_new_mtime: u64, progress: &dyn Progress) {
     }
 }
 
-fn fill(report: &mut RunReport, scan: &Scan, tally: &Tally) {
+fn fill(report: &mut RunReport, scan: &Scan, stats: &WorkerStats) {
     report.files_scanned = scan.files_seen;
     report.bytes_scanned = scan.bytes_seen;
-    report.files_hashed = tally.files_hashed;
-    report.bytes_hashed = tally.bytes_hashed;
-    report.files_unified = tally.files_unified;
-    report.bytes_saved = tally.bytes_saved;
-    report.disk_bytes_saved = tally.disk_bytes_saved;
-    report.objects_created = tally.objects_created;
+    report.files_hashed = stats.files_hashed;
+    report.bytes_hashed = stats.bytes_hashed;
+    report.files_unified = stats.files_unified;
+    report.bytes_saved = stats.bytes_saved;
+    report.disk_bytes_saved = stats.disk_bytes_saved;
+    report.objects_created = stats.objects_created;
     report.skipped.merge(&scan.skipped);
-    report.skipped.merge(&tally.skipped);
-    report.skipped_bytes.merge(&tally.skipped_bytes);
+    report.skipped.merge(&stats.skipped);
+    report.skipped_bytes.merge(&stats.skipped_bytes);
     report.errors.extend(scan.errors.iter().cloned());
-    report.errors.extend(tally.errors.iter().cloned());
+    report.errors.extend(stats.errors.iter().cloned());
 }

@@ -4,16 +4,16 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use super::by_reference::{self, GUEST, Name};
+use super::by_reference::{self, GUEST, GuestPath};
 use super::group::inodes;
-use super::path_filter::Below;
+use super::path_filter::PathFilter;
 use super::shared::Source;
 use crate::error::Error;
 use crate::scan::{FileRecord, Scan};
 
 /// Which files may be shared with which.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Partners {
+pub enum Scope {
     /// Files of any guests that are the same, and objects that are.
     All,
     /// Files of the first guest at or below these paths, as it sees them (all of it, if there are
@@ -21,21 +21,21 @@ pub enum Partners {
     AtSamePath(Vec<PathBuf>),
 }
 
-/// [`Partners::AtSamePath`], resolved.
+/// [`Scope::AtSamePath`], resolved.
 #[derive(Debug)]
-pub struct Pairing {
-    below: Below,
+pub struct ReferenceMatch {
+    paths: PathFilter,
 }
 
-impl Pairing {
-    /// What `partners` confines a run on `sources` to; `None` where it does not.
+impl ReferenceMatch {
+    /// What `scope` confines a run on `sources` to; `None` where it does not.
     ///
     /// # Errors
     /// A path that is not in the first guest.
-    pub fn new(partners: &Partners, sources: &[Source]) -> Result<Option<Self>, Error> {
-        match (partners, sources) {
-            (Partners::AtSamePath(paths), [first, ..]) => Ok(Some(Self {
-                below: Below::new(&first.guest, paths)?,
+    pub fn new(scope: &Scope, sources: &[Source]) -> Result<Option<Self>, Error> {
+        match (scope, sources) {
+            (Scope::AtSamePath(paths), [first, ..]) => Ok(Some(Self {
+                paths: PathFilter::new(&first.guest, paths)?,
             })),
             _ => Ok(None),
         }
@@ -46,16 +46,16 @@ impl Pairing {
         &self,
         scan: &Scan,
         files: impl IntoIterator<Item = &'f [FileRecord]>,
-    ) -> Vec<Vec<Name>> {
+    ) -> Vec<Vec<GuestPath>> {
         let mut numbers: HashMap<Vec<u8>, u32> = HashMap::new();
         let mut name = |file: &FileRecord| {
             let (guest, path) = (scan.guest_of(file.directory), scan.path_of(file));
-            if guest == GUEST && !self.below.holds(&path) {
+            if guest == GUEST && !self.paths.holds(&path) {
                 return None;
             }
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             let path = *numbers.entry(path).or_insert(next);
-            Some(Name { guest, path })
+            Some(GuestPath { guest, path })
         };
         let files = files.into_iter();
         files
@@ -65,7 +65,7 @@ impl Pairing {
 
     /// The inodes among `files`, all of one key, that have a partner or are one.
     #[must_use]
-    pub fn paired(&self, scan: &Scan, files: &[FileRecord]) -> HashSet<u64> {
+    pub fn matched(&self, scan: &Scan, files: &[FileRecord]) -> HashSet<u64> {
         let is_own = |file: &FileRecord| scan.guest_of(file.directory) == GUEST;
         // Most groups are of one guest; no path is put together for these.
         if files.iter().all(is_own) || !files.iter().any(is_own) {

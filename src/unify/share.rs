@@ -7,7 +7,7 @@ use super::by_reference;
 use super::group::inodes;
 use super::plan::{Instance, Member, Step, plan};
 use super::shared::{ObjectState, Shared};
-use super::worker_stats::Tally;
+use super::worker_stats::WorkerStats;
 use crate::identity::Identity;
 use crate::identity::Proven;
 use crate::outcome::Skip;
@@ -17,9 +17,9 @@ use crate::scan::{FileRecord, GuestId};
 /// and an object, or a second guest, for it.
 #[must_use]
 pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord], has_unseen: bool) -> bool {
-    if let Some(pairing) = &shared.pairing {
-        let paired = pairing.paired(shared.scan, files);
-        return paired
+    if let Some(matching) = &shared.matching {
+        let matched = matching.matched(shared.scan, files);
+        return matched
             .into_iter()
             .any(|inode| shared.object_of(inode).is_none());
     }
@@ -46,33 +46,33 @@ pub fn share(
     files: &[FileRecord],
     unseen: &[&ObjectState],
     applier: &mut Applier<'_>,
-    tally: &mut Tally,
+    stats: &mut WorkerStats,
 ) {
-    let mut objects: Vec<Candidate<'_>> = unseen
+    let mut objects: Vec<GroupObject<'_>> = unseen
         .iter()
-        .map(|&state| Candidate { state, files: &[] })
+        .map(|&state| GroupObject { state, files: &[] })
         .collect();
     let mut classes: BTreeMap<Identity, Vec<Participant<'_>>> = BTreeMap::new();
-    let pairing = shared.pairing.as_ref();
-    let paired = pairing.map(|pairing| pairing.paired(shared.scan, files));
+    let matching = shared.matching.as_ref();
+    let matched = matching.map(|matching| matching.matched(shared.scan, files));
     let mut held = 0;
     for inode in inodes(files) {
         if let Some(state) = shared.object_of(inode[0].inode()) {
-            objects.push(Candidate {
+            objects.push(GroupObject {
                 state,
                 files: inode,
             });
             continue;
         }
-        if let Some(paired) = &paired
-            && !paired.contains(&inode[0].inode())
+        if let Some(matched) = &matched
+            && !matched.contains(&inode[0].inode())
         {
             continue;
         }
-        let Some((identity, proven)) = identify(shared, inode, applier, tally) else {
+        let Some((identity, proven)) = identify(shared, inode, applier, stats) else {
             continue;
         };
-        let proven = proven.filter(|_| held < shared.allowance.group);
+        let proven = proven.filter(|_| held < shared.budget.group);
         held += usize::from(proven.is_some());
         let guests = guests_of(shared, inode);
         classes.entry(identity).or_default().push(Participant {
@@ -95,36 +95,36 @@ pub fn share(
                 guests: participant.guests.clone(),
             })
             .collect();
-        let steps = match pairing {
+        let steps = match matching {
             None => plan(&instances, &members, shared.most_links),
-            Some(pairing) => {
+            Some(matching) => {
                 let of_objects = of_identity.clone().map(|object| object.files);
                 let of_members = participants.iter().map(|participant| participant.files);
-                let names = pairing.names(shared.scan, of_objects.chain(of_members));
+                let names = matching.names(shared.scan, of_objects.chain(of_members));
                 by_reference::plan(&instances, &members, &names, shared.most_links)
             }
         };
-        remember_private(shared, &steps, identity, &participants, tally);
+        remember_private(shared, &steps, identity, &participants, stats);
         if steps.is_empty() {
             continue;
         }
         if shared.dry_run {
-            count(&steps, &participants, tally);
+            count(&steps, &participants, stats);
         } else {
             let objects: Vec<ObjectState> = of_identity.map(|object| *object.state).collect();
-            applier.apply(identity, &steps, &mut participants, &objects, tally);
+            applier.apply(identity, &steps, &mut participants, &objects, stats);
         }
     }
 }
 
 /// An object of the group with its names in the scanned guests.
 #[derive(Clone, Copy)]
-struct Candidate<'a> {
+struct GroupObject<'a> {
     state: &'a ObjectState,
     files: &'a [FileRecord],
 }
 
-impl Candidate<'_> {
+impl GroupObject<'_> {
     /// What the plan has to know of it.
     fn instance(&self, shared: &Shared<'_>) -> Instance {
         let mut guests: Vec<GuestId> = guests_of(shared, self.files)
@@ -134,7 +134,7 @@ impl Candidate<'_> {
         let stamp = self.state.stamp;
         // One name is the store's. Any that the scan did not see may be a scanned guest's, too.
         if u64::from(stamp.link_count) > self.files.len() as u64 + 1 {
-            guests.extend(shared.census().holders(stamp.inode));
+            guests.extend(shared.hidden_links().holders(stamp.inode));
         }
         Instance {
             number: self.state.name.instance,
@@ -152,23 +152,23 @@ fn identify(
     shared: &Shared<'_>,
     names: &[FileRecord],
     applier: &mut Applier<'_>,
-    tally: &mut Tally,
+    stats: &mut WorkerStats,
 ) -> Option<(Identity, Option<Proven>)> {
     let file = &names[0];
     let count = names.len() as u64;
     if u64::from(file.link_count()) != count {
-        tally.skip(Skip::LinkedElsewhere, count, file.size());
+        stats.skip(Skip::LinkedElsewhere, count, file.size());
         return None;
     }
     let stamp = shared.scan.stamp_of(file);
     if stamp.has_special_bits() {
-        tally.skip(Skip::SpecialBits, count, file.size());
+        stats.skip(Skip::SpecialBits, count, file.size());
         return None;
     }
     if let Some(identity) = shared.remembered(&stamp) {
         return Some((identity, None));
     }
-    let proven = applier.prove(names, tally)?;
+    let proven = applier.prove(names, stats)?;
     Some((proven.identity, Some(proven)))
 }
 
@@ -178,7 +178,7 @@ fn remember_private(
     steps: &[Step],
     identity: Identity,
     participants: &[Participant<'_>],
-    tally: &mut Tally,
+    stats: &mut WorkerStats,
 ) {
     // A dry run tells the index nothing.
     if shared.dry_run {
@@ -196,19 +196,19 @@ fn remember_private(
     {
         let stamp = shared.scan.stamp_of(&participant.files[0]);
         if shared.may_be_remembered(&stamp) {
-            tally.read.push((stamp, identity));
+            stats.read.push((stamp, identity));
         }
     }
 }
 
 /// What a dry run says that it would do.
-fn count(steps: &[Step], participants: &[Participant<'_>], tally: &mut Tally) {
+fn count(steps: &[Step], participants: &[Participant<'_>], stats: &mut WorkerStats) {
     for step in steps {
         match *step {
-            Step::Create { .. } => tally.objects_created += 1,
+            Step::Create { .. } => stats.objects_created += 1,
             Step::Replace { member, .. } => {
                 let files = participants[member].files;
-                tally.unified(files.len() as u64, files[0].size(), files[0].allocated());
+                stats.unified(files.len() as u64, files[0].size(), files[0].allocated());
             }
         }
     }

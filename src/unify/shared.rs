@@ -10,9 +10,9 @@ use rustix::io::Errno;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
-use super::fd_budget::Allowance;
-use super::hidden_links::Census;
-use super::scope::Pairing;
+use super::fd_budget::FdBudget;
+use super::hidden_links::HiddenLinks;
+use super::scope::ReferenceMatch;
 use crate::error::{Call as _, Error};
 use crate::exclude::Rules;
 use crate::guest::Guest;
@@ -56,13 +56,13 @@ pub struct Shared<'a> {
     /// What was found in the guests.
     pub scan: &'a Scan,
     /// Set where only files at the same path are shared.
-    pub pairing: Option<Pairing>,
+    pub matching: Option<ReferenceMatch>,
     /// Whether mtime is part of the identity.
     pub mtime: Mtime,
     /// Whether nothing is to be changed.
     pub dry_run: bool,
     /// What each worker may keep open.
-    pub allowance: Allowance,
+    pub budget: FdBudget,
     /// The most links that an inode of this filesystem can have.
     pub most_links: u64,
     /// What was written before this is on the disk.
@@ -80,7 +80,7 @@ pub struct Shared<'a> {
     /// When the run began.
     pub began: Timestamp,
     /// Who links objects in places that were not scanned.
-    pub census: OnceLock<Census>,
+    pub hidden_links: OnceLock<HiddenLinks>,
 }
 
 impl fmt::Debug for Shared<'_> {
@@ -158,11 +158,11 @@ impl Shared<'_> {
     }
 
     /// Who links objects in places that were not scanned; found out when first asked for.
-    pub fn census(&self) -> &Census {
-        self.census.get_or_init(|| {
+    pub fn hidden_links(&self) -> &HiddenLinks {
+        self.hidden_links.get_or_init(|| {
             let guests: Vec<&Guest> = self.sources.iter().map(|source| &source.guest).collect();
             let wanted: HashSet<u64> = self.objects.by_inode.keys().copied().collect();
-            Census::take(&guests, &wanted)
+            HiddenLinks::take(&guests, &wanted)
         })
     }
 }

@@ -21,7 +21,7 @@ use vhashify_sys::stamp::Stamp;
 
 use super::object;
 use super::shared::Shared;
-use super::worker_stats::{Linked, Tally};
+use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::Identity;
 use crate::identity::{Change, look_again};
 use crate::outcome::{FileError, Skip};
@@ -40,14 +40,14 @@ pub const GRACE: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub struct Transaction {
     /// The objects that names lead to, or may.
-    pub objects: Vec<Object>,
+    pub objects: Vec<OpenObject>,
     /// The files whose names were exchanged.
     pub replacements: Vec<Replacement>,
 }
 
 /// An object of the plan.
 #[derive(Debug)]
-pub struct Object {
+pub struct OpenObject {
     /// The file.
     pub file: LeasedFile,
     /// Its inode number.
@@ -90,7 +90,7 @@ impl Transaction {
     ///
     /// # Errors
     /// Why there is none, as it was given.
-    pub fn add(&mut self, object: Result<Object, Skip>) -> Result<usize, Skip> {
+    pub fn add(&mut self, object: Result<OpenObject, Skip>) -> Result<usize, Skip> {
         self.objects.push(object?);
         Ok(self.objects.len() - 1)
     }
@@ -119,7 +119,7 @@ impl Transaction {
     pub fn finish<'a>(
         mut self,
         shared: &'a Shared<'a>,
-        tally: &mut Tally,
+        stats: &mut WorkerStats,
     ) -> Vec<(FileRecord, LateNames<'a>)> {
         let mut late = Vec::new();
         let withdrawn: Vec<bool> = self
@@ -151,10 +151,10 @@ impl Transaction {
                 match object.take_back(names, &old, &replacement.guests, shared) {
                     Ok(names) => late.extend(names.map(|names| (replacement.file, names))),
                     Err(stuck) => {
-                        object.stuck(stuck, shared.host_path(&replacement.file), tally);
+                        object.stuck(stuck, shared.host_path(&replacement.file), stats);
                     }
                 }
-                tally.skip(skip, files, replacement.file.size());
+                stats.skip(skip, files, replacement.file.size());
                 continue;
             }
             let path = || shared.host_path(&replacement.file);
@@ -162,19 +162,19 @@ impl Transaction {
             for name in replacement.names {
                 if let Err(errno) = name.finish() {
                     is_finished = false;
-                    tally.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
+                    stats.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
                 }
             }
             if is_finished {
                 let object = &mut self.objects[replacement.object];
                 let led = object.lead_late(&replacement.old, &replacement.guests, shared);
                 if let Err(stuck) = led {
-                    object.stuck(stuck, path(), tally);
+                    object.stuck(stuck, path(), stats);
                 }
             }
             // A file that gave way to its own copy saved nothing.
             if !replacement.is_by_its_copy {
-                tally.unified(files, replacement.stamp.size, replacement.stamp.allocated);
+                stats.unified(files, replacement.stamp.size, replacement.stamp.allocated);
             }
             replaced[replacement.object].extend(replacement.guests);
         }
@@ -183,12 +183,12 @@ impl Transaction {
         {
             links.extend_from_slice(&object.guests);
             if withdrawn {
-                object.withdraw(shared, tally);
+                object.withdraw(shared, stats);
             } else if object.is_new && !object.must_stay && links.len() < fewest {
                 // All others fell out meanwhile: no second guest needs it.
-                object.give_back(shared, tally);
+                object.give_back(shared, stats);
             } else {
-                object.keep(links, shared, tally);
+                object.keep(links, shared, stats);
             }
         }
         late
@@ -208,7 +208,7 @@ impl Replacement {
     }
 }
 
-impl Object {
+impl OpenObject {
     /// Leads names that were exchanged for this object to `old` again, the file of `guests`.
     ///
     /// # Errors
@@ -254,19 +254,19 @@ impl Object {
     }
 
     /// Says that a replacement by it could not be taken back.
-    pub fn stuck(&mut self, stuck: Stuck, path: PathBuf, tally: &mut Tally) {
+    pub fn stuck(&mut self, stuck: Stuck, path: PathBuf, stats: &mut WorkerStats) {
         self.must_stay = true;
         match stuck {
-            Stuck::Failed(errno) => tally.failed(stuck.at(path), errno),
-            Stuck::Restless | Stuck::Misplaced(_) => tally.errors.push(stuck.at(path)),
+            Stuck::Failed(errno) => stats.failed(stuck.at(path), errno),
+            Stuck::Restless | Stuck::Misplaced(_) => stats.errors.push(stuck.at(path)),
         }
     }
 
     /// Tells the index what is linked now, unless a process writes to it: then its content is not
     /// proven any more.
-    fn keep(self, guests: Vec<(GuestId, u32)>, shared: &Shared<'_>, tally: &mut Tally) {
+    fn keep(self, guests: Vec<(GuestId, u32)>, shared: &Shared<'_>, stats: &mut WorkerStats) {
         if let Ok(stamp) = look_again(&self.file, &self.name.identity) {
-            tally.objects.push(Linked {
+            stats.objects.push(Linked {
                 name: self.name,
                 stamp: object::settled(stamp),
                 guests,
@@ -274,7 +274,7 @@ impl Object {
         } else {
             let reason = "a process writes to this shared file, which nothing protects; run \
                           `vhashify verify --deep`";
-            tally.errors.push(FileError {
+            stats.errors.push(FileError {
                 path: shared.store.path_of(&self.name),
                 reason: reason.to_owned(),
             });
@@ -282,13 +282,13 @@ impl Object {
     }
 
     /// A process came to write to it before it was protected: nothing may link it from now on.
-    fn withdraw(self, shared: &Shared<'_>, tally: &mut Tally) {
+    fn withdraw(self, shared: &Shared<'_>, stats: &mut WorkerStats) {
         if self.is_new && !self.must_stay {
-            tally.skipped.add(Skip::OpenForWriting, 1);
-            self.give_back(shared, tally);
+            stats.skipped.add(Skip::OpenForWriting, 1);
+            self.give_back(shared, stats);
         } else {
             let reason = "a process writes to this shared file; run `vhashify verify --deep`";
-            tally.errors.push(FileError {
+            stats.errors.push(FileError {
                 path: shared.store.path_of(&self.name),
                 reason: reason.to_owned(),
             });
@@ -296,16 +296,16 @@ impl Object {
     }
 
     /// A new object goes back to being a file of its guest and of nobody else.
-    fn give_back(self, shared: &Shared<'_>, tally: &mut Tally) {
-        tally.objects_created -= 1;
+    fn give_back(self, shared: &Shared<'_>, stats: &mut WorkerStats) {
+        stats.objects_created -= 1;
         let path = || shared.store.path_of(&self.name);
         if let Err(errno) = shared.store.remove(shared.lock, &self.name) {
             let error = FileError::call("unlinkat", path(), &errno.into());
-            tally.failed(error, errno);
+            stats.failed(error, errno);
         }
         if let Err(errno) = shared.protection.release(self.file.as_fd()) {
             let error = FileError::call("ioctl(FS_IOC_SETFLAGS)", path(), &errno.into());
-            tally.failed(error, errno);
+            stats.failed(error, errno);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What one worker did; the tallies of all workers make up the report.
+//! What one worker did; the statistics of all workers make up the report.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub struct Linked {
 
 /// Counts, and what the index is to learn.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct WorkerStats {
     /// Files that were read.
     pub files_hashed: u64,
     /// Their bytes.
@@ -55,7 +55,7 @@ pub struct Tally {
     pub extents: Vec<(u64, u64)>,
 }
 
-impl Tally {
+impl WorkerStats {
     /// Counts a failure, and remembers whether it makes going on senseless.
     pub fn failed(&mut self, error: FileError, errno: Errno) {
         self.errors.push(error);

@@ -8,7 +8,7 @@ use super::apply::Applier;
 use super::extents;
 use super::share::share;
 use super::shared::{ObjectState, Shared};
-use super::worker_stats::Tally;
+use super::worker_stats::WorkerStats;
 use crate::relink::directory_times::DirectoryTimes;
 
 /// A group that has to be looked into.
@@ -26,9 +26,9 @@ pub fn work(
     shared: &Shared<'_>,
     groups: &[Group<'_>],
     workers: usize,
-) -> (Tally, Option<DirectoryTimes>) {
+) -> (WorkerStats, Option<DirectoryTimes>) {
     let next = AtomicUsize::new(0);
-    let mut all = Tally::default();
+    let mut all = WorkerStats::default();
     let mut last: Option<DirectoryTimes> = None;
     while next.load(Ordering::Relaxed) < groups.len() && all.fatal.is_none() {
         if let Some(times) = last {
@@ -53,7 +53,7 @@ fn work_together(
     next: &AtomicUsize,
     times: &DirectoryTimes,
     workers: usize,
-) -> Tally {
+) -> WorkerStats {
     let (is_over, is_done) = (AtomicBool::new(false), AtomicBool::new(false));
     let worker = || work_until_full(shared, groups, next, times, &is_over);
     std::thread::scope(|scope| {
@@ -62,9 +62,9 @@ fn work_together(
         let ended: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect();
         is_done.store(true, Ordering::Release);
         listener.thread().unpark();
-        let mut all = Tally::default();
-        for tally in ended {
-            all.merge(tally.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let mut all = WorkerStats::default();
+        for stats in ended {
+            all.merge(stats.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
         all
     })
@@ -78,10 +78,10 @@ fn work_until_full(
     next: &AtomicUsize,
     times: &DirectoryTimes,
     is_over: &AtomicBool,
-) -> Tally {
+) -> WorkerStats {
     /// Groups that a worker takes at once: neighbours, which share directories.
     const BATCH: usize = 64;
-    let mut tally = Tally::default();
+    let mut stats = WorkerStats::default();
     let mut applier = Applier::new(shared, times);
     while !is_over.load(Ordering::Relaxed) && !times.is_full() {
         let start = next.fetch_add(BATCH, Ordering::Relaxed);
@@ -94,16 +94,16 @@ fn work_until_full(
             match shared.reflink {
                 Some(reflink) => {
                     let block_size = reflink.block_size;
-                    extents::share(shared, block_size, files, &mut applier, &mut tally);
+                    extents::share(shared, block_size, files, &mut applier, &mut stats);
                 }
-                None => share(shared, files, &unseen, &mut applier, &mut tally),
+                None => share(shared, files, &unseen, &mut applier, &mut stats),
             }
-            if tally.fatal.is_some() {
+            if stats.fatal.is_some() {
                 is_over.store(true, Ordering::Relaxed);
                 break;
             }
         }
     }
-    applier.finish_all(&mut tally);
-    tally
+    applier.finish_all(&mut stats);
+    stats
 }
