@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::lease::LeasedFile;
@@ -47,10 +48,10 @@ use super::link_group::{LinkGroups, Name, Placed};
 use crate::guest::Guest;
 use crate::relink::copy_mark;
 use crate::relink::directory_times::DirectoryTimes;
-use crate::relink::exchange::{Exchanged, Refused, Stuck, exchange, keep};
-use crate::relink::private_copy::{CopyError, failed, private_copy};
+use crate::relink::exchange::{ExchangeError, Exchanged, UndoError, exchange, preserve};
+use crate::relink::private_copy::private_copy;
 use crate::relink::temporary::{self, Purpose};
-use crate::relink::undo::{Sides, take_back};
+use crate::relink::undo::{self, Pair};
 use crate::store::is_locked;
 
 /// How long a file that somebody else has in hand is waited for.
@@ -185,13 +186,15 @@ impl Breaker {
         turn: &Turn<'_>,
         object: BorrowedFd<'_>,
         hint: Option<&Name>,
-    ) -> Result<OwnedFd, CopyError> {
+    ) -> Result<OwnedFd, FailedCall> {
         let begun = Instant::now();
         let new_names = self.groups.new_names();
         new_names
             .settle(turn.inode, turn.thread)
-            .map_err(failed("linkat"))?;
-        let own = self.own(object).map_err(failed("open_by_handle_at"))?;
+            .map_err(FailedCall::of("linkat"))?;
+        let own = self
+            .own(object)
+            .map_err(FailedCall::of("open_by_handle_at"))?;
         let object = own.as_fd();
         let mut tries = 0;
         loop {
@@ -205,7 +208,7 @@ impl Breaker {
                 return Ok(private);
             }
             if begun.elapsed() > PATIENCE {
-                return Err(("renameat2", Errno::BUSY.into()));
+                return Err(FailedCall::of("renameat2")(Errno::BUSY));
             }
             tries += 1;
             if tries > QUICK_TRIES {
@@ -233,12 +236,12 @@ impl Breaker {
         hint: Option<&Name>,
         waited: Duration,
         tries: u32,
-    ) -> Result<Option<OwnedFd>, CopyError> {
-        let before = Stamp::of(object).map_err(failed("statx"))?;
+    ) -> Result<Option<OwnedFd>, FailedCall> {
+        let before = Stamp::of(object).map_err(FailedCall::of("statx"))?;
         let Some(found) = self.groups.names(&self.guest, turn.inode, hint)? else {
             return Ok(None);
         };
-        let stamp = Stamp::of(object).map_err(failed("statx"))?;
+        let stamp = Stamp::of(object).map_err(FailedCall::of("statx"))?;
         if stamp.ctime != before.ctime && tries < QUICK_TRIES {
             // A name may have been moved past the walk; or it was another guest's.
             return Ok(None);
@@ -287,14 +290,14 @@ impl Breaker {
         stamp: &Stamp,
         places: &[Placed],
         begun: Option<OwnedFd>,
-    ) -> Result<Option<OwnedFd>, CopyError> {
+    ) -> Result<Option<OwnedFd>, FailedCall> {
         let readable = tmpfile::open_again(object, OFlags::RDONLY | OFlags::NOATIME)
-            .map_err(failed("open"))?;
+            .map_err(FailedCall::of("open"))?;
         let leased = match LeasedFile::acquire(readable) {
             Ok(leased) => leased,
             // Open for writing, which no guest under a guard can have it: soon it may not be.
             Err(refused) if refused.errno == Errno::AGAIN => return Ok(None),
-            Err(refused) => return Err(failed("fcntl(F_SETLEASE)")(refused.errno)),
+            Err(refused) => return Err(FailedCall::of("fcntl(F_SETLEASE)")(refused.errno)),
         };
         let directory = places
             .first()
@@ -305,18 +308,26 @@ impl Breaker {
             let copy = match private_copy(&leased, stamp, directory) {
                 Ok(copy) => copy,
                 // A child of this process has it open between fork and exec.
-                Err((_, error)) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {
+                Err(FailedCall {
+                    errno: Errno::AGAIN,
+                    ..
+                }) => {
                     return Ok(None);
                 }
                 Err(error) => return Err(error),
             };
-            copy_mark::mark(&copy, turn.inode).map_err(failed("fsetxattr"))?;
+            copy_mark::mark(&copy, turn.inode).map_err(FailedCall::of("fsetxattr"))?;
             fault::at(Point::CopySync, || flush::settle(&copy))
-                .map_err(failed("sync_file_range"))?;
+                .map_err(FailedCall::of("sync_file_range"))?;
             let file = copy.as_fd().try_clone_to_owned();
-            (file.map_err(|error| ("dup", error))?, Some(copy))
+            (
+                file.map_err(|error| FailedCall::from(("dup", error)))?,
+                Some(copy),
+            )
         };
-        let inode = Stamp::of(private.as_fd()).map_err(failed("statx"))?.inode;
+        let inode = Stamp::of(private.as_fd())
+            .map_err(FailedCall::of("statx"))?
+            .inode;
         let times = self.watchers().pop().unwrap_or_default();
         let mut exchanged = Vec::with_capacity(places.len());
         let mut outcome = Ok(());
@@ -331,12 +342,12 @@ impl Breaker {
             let done = Exchanged::new(Rc::clone(directory), &name.name, Purpose::Own, new, inode);
             outcome = match done {
                 Ok(done) => {
-                    let is_meant = done.holds(turn.inode);
+                    let is_meant = done.displaced_inode() == turn.inode;
                     exchanged.push(done);
                     if is_meant {
                         continue;
                     }
-                    Err(Refused::Changed)
+                    Err(ExchangeError::Changed)
                 }
                 Err(refused) => Err(refused),
             };
@@ -351,14 +362,14 @@ impl Breaker {
         if let Err(refused) = outcome {
             let is_waited_for = lease.as_ref().is_none_or(|lease| !lease.has_no_writer());
             if !is_waited_for {
-                let sides = Sides {
+                let pair = Pair {
                     old: object,
                     new: private.as_fd(),
                     links_without: 0,
                     guests: vec![&self.guest],
                     purpose: Purpose::Own,
                 };
-                if let Err(stuck) = take_back(exchanged, sides) {
+                if let Err(stuck) = undo::undo(exchanged, pair) {
                     tracing::warn!(
                         ?stuck,
                         "a break could not be taken back; the next run does it"
@@ -368,9 +379,9 @@ impl Breaker {
             times.restore_and_clear(open);
             self.watchers().push(times);
             return match refused {
-                Refused::Changed | Refused::NameTaken => Ok(None),
-                Refused::SourceGone => Err(failed("linkat")(Errno::IO)),
-                Refused::Failed(call, errno) => Err((call, errno.into())),
+                ExchangeError::Changed | ExchangeError::NameTaken => Ok(None),
+                ExchangeError::SourceGone => Err(FailedCall::of("linkat")(Errno::IO)),
+                ExchangeError::Failed(failed) => Err(failed),
             };
         }
         // Where it stays, so do the temporary names: the next break or run goes on with both.
@@ -398,7 +409,7 @@ fn put_back(
     name: &[u8],
     temporary: &[u8],
     object: u64,
-) -> Result<(), CopyError> {
+) -> Result<(), FailedCall> {
     let Ok(held) = resolve::open_file(directory.as_fd(), temporary) else {
         return Ok(());
     };
@@ -412,7 +423,7 @@ fn put_back(
         fault::at(Point::RecoverExchange, || {
             exchange(directory, temporary, directory, name)
         })
-        .map_err(failed("renameat2"))
+        .map_err(FailedCall::of("renameat2"))
     };
     swap()?;
     if resolve::inode_of(directory.as_fd(), temporary) == Ok(object) {
@@ -436,13 +447,13 @@ fn interrupted_copy(directory: &OwnedFd, left: &[u8], object: u64) -> Option<Own
 /// Removes the copy of a break that was interrupted before its exchange. Where something else has the
 /// temporary name, the guest had put it in the place of the object in the instant of the exchange, and
 /// it has no other name: it gets one.
-fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: u64) -> Result<(), CopyError> {
+fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: u64) -> Result<(), FailedCall> {
     let found = resolve::open_file(directory.as_fd(), temporary);
     if found.is_ok_and(|file| copy_mark::of(file.as_fd()) == Ok(Some(object))) {
         return unlink(directory, temporary);
     }
-    match keep(directory, temporary) {
-        Stuck::Failed(errno) => Err(failed("renameat2")(errno)),
+    match preserve(directory, temporary) {
+        UndoError::Failed(errno) => Err(FailedCall::of("renameat2")(errno)),
         stuck => {
             tracing::warn!(
                 ?stuck,
@@ -453,10 +464,10 @@ fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: u64) -> Result<(),
     }
 }
 
-fn unlink(directory: &OwnedFd, name: &[u8]) -> Result<(), CopyError> {
+fn unlink(directory: &OwnedFd, name: &[u8]) -> Result<(), FailedCall> {
     let unlink = || rustix::fs::unlinkat(directory, name, AtFlags::empty());
     match fault::at(Point::RecoverUnlink, unlink) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(failed("unlinkat")(errno)),
+        Err(errno) => Err(FailedCall::of("unlinkat")(errno)),
     }
 }

@@ -29,8 +29,8 @@ use super::pending_links::NewNames;
 use crate::guest::Guest;
 pub use crate::relink::names::Name;
 use crate::relink::names::each_name;
-use crate::relink::private_copy::{CopyError, failed};
 use crate::store::Run;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::resolve;
 
 /// What is known of a guest's names.
@@ -117,8 +117,8 @@ impl LinkGroups {
         guest: &Guest,
         inode: u64,
         hint: Option<&Name>,
-    ) -> Result<Option<Vec<Placed>>, CopyError> {
-        let placed = |names| placed(guest, names).map_err(failed("openat2"));
+    ) -> Result<Option<Vec<Placed>>, FailedCall> {
+        let placed = |names| placed(guest, names).map_err(FailedCall::of("openat2"));
         if !self.new.may_have_come(inode)
             && let Run::Over(run) = self.run()
             && let Some(names) = self.recall(run, inode, hint)
@@ -127,7 +127,10 @@ impl LinkGroups {
         {
             return Ok(Some(placed));
         }
-        placed(self.walk(guest, inode).map_err(failed("getdents64"))?)
+        placed(
+            self.walk(guest, inode)
+                .map_err(FailedCall::of("getdents64"))?,
+        )
     }
 
     fn run(&self) -> Run {

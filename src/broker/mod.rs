@@ -64,6 +64,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::resolve::path_of;
 use vhashify_sys::seccomp::{Listener, Notification, Verdict};
 use vhashify_sys::stamp::Stamp;
@@ -158,12 +159,11 @@ impl Broker {
                     .answer(caller.notification, Verdict::Continue);
                 return Ok(answered.map_or_else(Verdict::Fail, |()| Verdict::Continue));
             }
-            if let Err((call, error)) =
+            if let Err(FailedCall { call, errno }) =
                 self.breaker
                     .break_link(&turn, object.as_fd(), name.as_ref())
             {
-                tracing::debug!(call, %error, "a link was not broken");
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                tracing::debug!(call, error = %errno, "a link was not broken");
                 return Ok(Verdict::Fail(errno));
             }
             let again = path.resolve(Way::Thorough)?;
@@ -234,12 +234,10 @@ impl Broker {
             },
             Ok,
         );
-        let replaced = private
-            .map_err(|(_, error)| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            .and_then(|private| {
-                let (object, private) = (object.as_fd(), private.as_fd());
-                descriptor::replace(caller, number, object, inode, private)
-            });
+        let replaced = private.map_err(|failed| failed.errno).and_then(|private| {
+            let (object, private) = (object.as_fd(), private.as_fd());
+            descriptor::replace(caller, number, object, inode, private)
+        });
         Ok(replaced.map_or_else(Verdict::Fail, |()| Verdict::Continue))
     }
 

@@ -1,9 +1,9 @@
-//! Marks a copy as one, from before its first exchange until all names lead to it.
+//! Marks a private copy as one, from before its first exchange until all names lead to it.
 //!
-//! Whoever finds what an interrupted break or `deunify` left must be able to tell the copy, which the
-//! guest may have written to since, from a file that the guest has put in its place: the one belongs
-//! under all names of the object, the other under none of them. So the copy carries the inode number of
-//! its object in an extended attribute that no guest can see or set without `CAP_SYS_ADMIN` on the host.
+//! An interrupted break or `deunify` leaves names of the object behind. Whoever goes on has to tell the copy, which
+//! the guest may have written to since, from a file that the guest has put there itself: the copy belongs under all
+//! names of the object, the guest's file under none of them. So the copy carries the inode number of its object in an
+//! extended attribute that a guest can neither see nor set without `CAP_SYS_ADMIN` on the host.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -13,7 +13,7 @@ use vhashify_sys::fault::{self, Point};
 
 const ATTRIBUTE: &str = "trusted.vhashify.copy";
 
-/// Marks `copy` as one of the object with the inode number `object`.
+/// Marks `copy` as a copy of the object with the inode number `object`.
 ///
 /// # Errors
 /// What `fsetxattr(2)` lists.
@@ -23,7 +23,7 @@ pub fn mark(copy: impl AsFd, object: u64) -> Result<(), Errno> {
     })
 }
 
-/// Takes the mark away: all names lead to the copy.
+/// Removes the mark, once all names lead to the copy.
 ///
 /// # Errors
 /// What `fremovexattr(2)` lists.
@@ -36,7 +36,7 @@ pub fn unmark(copy: impl AsFd) -> Result<(), Errno> {
     }
 }
 
-/// The object that `file` is marked as a copy of, if it is.
+/// The inode number of the object that `file` is marked as a copy of.
 ///
 /// # Errors
 /// What `fgetxattr(2)` lists.
@@ -44,7 +44,7 @@ pub fn of(file: BorrowedFd<'_>) -> Result<Option<u64>, Errno> {
     let mut number = [0; 8];
     match rustix::fs::fgetxattr(file, ATTRIBUTE, number.as_mut_slice()) {
         Ok(length) if length == number.len() => Ok(Some(u64::from_le_bytes(number))),
-        // Nobody but this program can write it, and it writes no other lengths.
+        // Only this program can write the attribute, and it writes no other length.
         Ok(_) | Err(Errno::NODATA | Errno::RANGE | Errno::OPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
     }

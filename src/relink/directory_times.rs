@@ -1,20 +1,19 @@
 //! Puts back the mtime of directories in which names were replaced.
 //!
-//! A link and a rename give their directory a new mtime, by which programs tell that something was
-//! added or removed: font caches, module caches and backups would do all their work again. So each
-//! directory gets its old mtime back after the last replacement in it, unless the guest changed
-//! the directory meanwhile: then the new one is the truth.
+//! A link and a rename give their directory a new mtime. Font caches, module caches and backups take it for
+//! a sign of new or removed files and would do all their work again. So each directory gets its old mtime back after
+//! the last replacement in it, unless the guest changed the directory meanwhile: then the new mtime is right.
 //!
 //! ```text
 //! watch (inotify) ─ look at mtime ─ replace names … ─ events? ─┬─ ours alone: set mtime ─ events? ─┬─ none: done
 //!                                                              └─ others, too: leave it            └─ some: now
 //! ```
 //!
-//! The watch tells our own changes from the guest's: each event of ours names a temporary name, or
-//! is one half of a move whose other half does. The look after the setting makes sure that a
-//! change in the moment before it is not hidden: such a directory gets the time of now.
+//! The watch separates our own changes from the guest's: each event of ours has a temporary name, or is one half
+//! of a move whose other half has one. The look after the setting finds a guest's change in the moment before it:
+//! such a directory gets the current time.
 //!
-//! A killed run cannot put anything back; content and files' metadata do not depend on this.
+//! A killed run restores no mtime. Content and metadata of files do not depend on this.
 
 use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
@@ -36,18 +35,18 @@ use super::temporary;
 const MOST_WATCHED: usize = 4096;
 
 /// Between two looks at the queue, which takes 16,384 events (`fs.inotify.max_queued_events`). Two
-/// workers that replace 20,000 names a second bring it about 1,200.
+/// workers that replace 20,000 names a second add about 1,200 in this time.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Bytes of events that are taken at once.
+/// Bytes of events that one read takes.
 const EVENT_BUFFER: usize = 64 << 10;
-/// Events of which one more fits into that: one is 16 bytes and a name of 255 with its end, filled up to 16.
+/// Events that fit for certain: one is 16 bytes and a name of at most 255 with its end, padded to 16.
 const SURELY_FIT: usize = EVENT_BUFFER / (16 + 256);
 
-/// The directories that are being changed.
+/// The directories in which names are being replaced.
 #[derive(Debug)]
 pub struct DirectoryTimes {
-    /// `None` where the kernel has no watcher left to give.
+    /// `None` where the kernel gives out no further inotify instance.
     watcher: Option<OwnedFd>,
     state: Mutex<State>,
 }
@@ -57,14 +56,14 @@ struct State {
     /// By the scan's number of the directory.
     touched: HashMap<u32, Touched>,
     by_watch: HashMap<i32, u32>,
-    /// Halves of moves that wait for the other one, by cookie: the watch, and whether the name is
+    /// Halves of moves whose other half is still to come, by cookie: the watch, and whether the name is
     /// a temporary one.
     moves: HashMap<u32, (i32, bool)>,
     /// Directories that could not be watched.
     unwatched: u64,
-    /// What is still watched of what was restored and cleared.
+    /// The watch that [`DirectoryTimes::restore_and_clear`] left in place.
     kept: Option<i32>,
-    /// Whether times are being put back, which is a change of attributes of ours.
+    /// Whether mtimes are being restored: events of changed attributes are our own then.
     is_restoring: bool,
 }
 
@@ -76,7 +75,7 @@ struct Touched {
 }
 
 impl Touched {
-    /// Of a directory that is not watched nothing is known, so that its mtime is not put back.
+    /// A directory that is not watched: the guest may have changed it, so that its mtime is not restored.
     const UNWATCHED: Self = Self {
         inode: 0,
         mtime: Timestamp {
@@ -94,7 +93,7 @@ impl Default for DirectoryTimes {
 }
 
 impl DirectoryTimes {
-    /// Nothing is watched yet.
+    /// Watches no directory yet.
     #[must_use]
     pub fn new() -> Self {
         let watcher = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
@@ -106,7 +105,7 @@ impl DirectoryTimes {
         }
     }
 
-    /// Must be called before the first change of the directory that the scan calls `number`.
+    /// Watches a directory, which the scan calls `number`. To be called before the first replacement in it.
     pub fn begin(&self, number: u32, directory: BorrowedFd<'_>) {
         let mut state = self.state();
         if state.touched.contains_key(&number) {
@@ -122,7 +121,7 @@ impl DirectoryTimes {
         state.touched.insert(number, touched);
     }
 
-    /// Whether it is time to put back what is there before more is begun.
+    /// Whether as many directories are watched as may be: restore these before more is begun.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.state().touched.len() >= MOST_WATCHED
@@ -130,9 +129,8 @@ impl DirectoryTimes {
 
     /// Takes events from the kernel's queue until `is_over`, so that it does not overflow.
     ///
-    /// It looks now and then and does not wait for events: there are a few for each name that is
-    /// replaced, and to be woken by each of them costs more than all else that is done with it. Whoever
-    /// sets `is_over` unparks its thread.
+    /// It polls and does not wait for events: each replaced name causes several, and a wakeup for each of them
+    /// would cost more than handling it. The caller that sets `is_over` unparks this thread.
     pub fn listen(&self, is_over: &AtomicBool) {
         while !is_over.load(Ordering::Acquire) {
             std::thread::park_timeout(PAUSE);
@@ -140,20 +138,19 @@ impl DirectoryTimes {
         }
     }
 
-    /// Puts back every mtime that is to be put back; nothing of ours may change the directories any
+    /// Restores the mtime of every directory that the guest has not changed. No replacement may be under way any
     /// more. `open` opens a directory by the scan's number. Returns how many directories keep a new
     /// mtime because they could not be watched.
     pub fn restore(self, open: impl Fn(u32) -> Result<OwnedFd, Errno>) -> u64 {
         self.put_back(open)
     }
 
-    /// As [`restore`](Self::restore), ready to be used again afterwards: to close a watcher takes the kernel
-    /// milliseconds.
+    /// Does the same and can be used again afterwards: closing an inotify instance takes the kernel milliseconds.
     ///
-    /// One directory stays watched. The next change is mostly in the same one, and where a watch begins, the kernel
-    /// goes through all names of the directory that it has in memory (`fsnotify_set_children_dentry_flags`): a
-    /// break among thousands of files would take as long as several others. What happens there until then
-    /// waits in the queue, which is bounded.
+    /// One directory stays watched, since the next change is mostly in the same one. A new watch makes the kernel
+    /// go through all names of the directory that it has in memory (`fsnotify_set_children_dentry_flags`): a
+    /// break among thousands of files would take as long as several others. Events of that directory wait in the
+    /// kernel's bounded queue until then.
     pub fn restore_and_clear<D: AsFd>(&self, open: impl Fn(u32) -> Result<D, Errno>) {
         self.put_back(open);
         let mut state = self.state();
@@ -161,11 +158,11 @@ impl DirectoryTimes {
         let watches: HashSet<i32> = state.by_watch.keys().copied().chain(state.kept).collect();
         if let Some(watcher) = &self.watcher {
             for watch in watches.into_iter().filter(|watch| Some(*watch) != kept) {
-                // It is gone with its directory.
+                // The watch ended with its directory.
                 let _ = inotify::remove_watch(watcher, watch);
             }
         }
-        // Numbers of watches are not given twice, so that a late event means nothing.
+        // The kernel gives no number of a watch twice, so that a late event matches none.
         *state = State {
             kept,
             ..State::default()
@@ -179,7 +176,7 @@ impl DirectoryTimes {
         let mut restored = Vec::new();
         let unchanged: Vec<(u32, Touched)> = self.unchanged();
         for (number, touched) in unchanged {
-            // A directory that the guest has moved or removed meanwhile it has changed.
+            // Where it cannot be opened the guest has moved or removed it, and so has changed it.
             let Ok(directory) = open(number) else {
                 continue;
             };
@@ -214,11 +211,11 @@ impl DirectoryTimes {
             .union(WatchFlags::MOVED_TO)
             .union(WatchFlags::ONLYDIR);
         let watcher = self.watcher.as_ref().ok_or(Errno::MFILE)?;
-        // inotify takes paths only; this one leads to the descriptor and nowhere else.
+        // inotify takes paths only; this one always leads to the descriptor's directory.
         let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
         let watch = inotify::add_watch(watcher, path, CHANGES)?;
         if state.kept == Some(watch) {
-            // What the guest has done since it was kept is in the mtime that is looked at now.
+            // The mtime below includes the guest's changes since the last use: their events say nothing new.
             self.take_events_into(state);
             state.moves.retain(|_, (half, _)| *half != watch);
         }
@@ -232,7 +229,7 @@ impl DirectoryTimes {
         Ok((watch, touched))
     }
 
-    /// Takes what is in the kernel's queue now.
+    /// Takes the events that are in the kernel's queue now.
     pub fn take_events(&self) {
         self.take_events_into(&mut self.state());
     }
@@ -248,7 +245,7 @@ impl DirectoryTimes {
             state.note(event.wd(), event.events(), event.cookie(), name);
             taken_at_once += 1;
             if reader.is_buffer_empty() {
-                // There was room for more: it was empty then.
+                // The read had room for more: the queue is empty.
                 if taken_at_once < SURELY_FIT {
                     break;
                 }
@@ -257,7 +254,7 @@ impl DirectoryTimes {
         }
     }
 
-    /// Half a move: the other half is in a directory that is not watched, so it is a guest's.
+    /// Counts each half of a move as the guest's whose other half is in a directory that is not watched.
     fn settle_moves(&self) {
         let mut state = self.state();
         let halves: Vec<(i32, bool)> = state.moves.drain().map(|(_, half)| half).collect();
@@ -288,7 +285,7 @@ impl State {
             return;
         }
         if events.contains(ReadFlags::ATTRIB) {
-            // Of the directory itself, a `utimes` say; not of a file in it.
+            // Without a name it is the directory itself, by `utimes` say; with one it is a file in it.
             if name.is_empty() && !self.is_restoring {
                 self.changed_by_guest(watch);
             }

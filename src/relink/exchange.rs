@@ -1,5 +1,4 @@
-//! Replaces the names of one file of one guest by links to another inode, so that it can be
-//! taken back until it is certain that nothing was lost.
+//! Replaces one name of a guest by a link to another inode, and can take that back.
 //!
 //! ```text
 //!            link                exchange              unlink
@@ -9,13 +8,14 @@
 //!                                         └─ exchange back, unlink T
 //! ```
 //!
-//! Why `RENAME_EXCHANGE` and not a rename over the old file: a process that resolved `N` before
-//! the rename and opens it for writing waits for our lease on the *old* inode. When we then give
-//! the lease back it writes to that inode. Had the rename taken its last name, those writes would
-//! be gone, and no call can give a name back to an inode without one. After an exchange the old
-//! inode still has the name T, and is put back when anybody waits for it. The same exchange tells
-//! whether `N` still was the old file at the instant of the replacement, and fails when the guest
-//! removed `N`, where a rename would bring a deleted file back.
+//! Why `RENAME_EXCHANGE` and not a rename over the old file:
+//!
+//! - A process that has resolved `N` before the rename, and opens it for writing, waits for our lease on the *old*
+//!   inode. Once we give the lease back, it writes to that inode. A rename would have taken its last name, and the
+//!   kernel gives an inode without a name none again: those writes would be gone. After an exchange the old inode
+//!   has the name T, and we put it back while a writer waits.
+//! - The exchange shows which inode `N` led to in the instant of the replacement.
+//! - The exchange fails where the guest has removed `N`; a rename would bring the deleted file back.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -23,91 +23,92 @@ use std::rc::Rc;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
+use thiserror::Error;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
 
+use super::temporary::{self, Purpose};
 use crate::outcome::FileError;
-use crate::relink::temporary::{self, Purpose};
 
-/// One name that now leads to the new inode, while the temporary name keeps what it led to.
+/// One name that leads to the new inode, while its temporary name leads to the displaced one.
 #[derive(Debug)]
 pub struct Exchanged {
     directory: Rc<OwnedFd>,
     name: Vec<u8>,
     temporary: Vec<u8>,
     new_inode: u64,
-    /// The inode behind the temporary name.
-    held: u64,
+    displaced_inode: u64,
 }
 
-/// Why a name was not replaced. It leads to what it led to before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// The name is gone, or leads to another file by now.
+/// Why a name was not replaced. It leads to the same inode as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ExchangeError {
+    /// The guest has removed the name, or it leads to another file by now.
+    #[error("the name leads to another file by now")]
     Changed,
-    /// The temporary name is taken.
+    /// A file has the temporary name already.
+    #[error("its temporary name is taken")]
     NameTaken,
     /// The new inode has no name left in its store.
+    #[error("the object has no name any more")]
     SourceGone,
     /// Link or exchange failed.
-    Failed(&'static str, Errno),
+    #[error(transparent)]
+    Failed(#[from] FailedCall),
 }
 
-/// A replacement that could not be taken back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stuck {
-    /// The name leads to the new inode, the old one waits under the temporary name for the next
-    /// run, which knows by the new inode being an object what to do. So that object must stay one.
-    Failed(Errno),
-    /// The guest moves the name on and on.
-    Restless,
-    /// A file that the guest moved to the name in the instant of the replacement, and whose place it
-    /// moved on again. It has this name in the same directory now.
-    Misplaced(Vec<u8>),
+/// Why a replacement could not be undone.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum UndoError {
+    /// The name leads to the new inode, and the old one waits under the temporary name for the next
+    /// run. That run knows what to do by the new inode being an object, so that it must stay one.
+    #[error("renameat2: {0}")]
+    Failed(#[from] Errno),
+    /// The guest moves the name each time before it is reached.
+    #[error("its names are moved all the time; run it again when the guest is quiet")]
+    KeepsMoving,
+    /// The guest moved a file to the name in the instant of the replacement, and then moved that name on. The
+    /// file has this name in the same directory now.
+    #[error(
+        "the guest moved files while this one was replaced, and one of them has lost its place; it is {} in the \
+         same directory, move it to where it belongs",
+        Shown::bytes(.0)
+    )]
+    Displaced(Vec<u8>),
 }
 
-impl Stuck {
-    /// As what happened to the file at `path`.
+impl UndoError {
+    /// The error of the file at `path`.
     #[must_use]
     pub fn at(self, path: PathBuf) -> FileError {
-        let reason = match self {
-            Self::Failed(errno) => return FileError::call("renameat2", path, &errno.into()),
-            Self::Restless => {
-                "its names are moved all the time; run it again when the guest is quiet".to_owned()
-            }
-            Self::Misplaced(name) => format!(
-                "the guest moved files while this one was replaced, and one of them has lost its \
-                 place; it is {} in the same directory, move it to where it belongs",
-                Shown::bytes(name)
-            ),
-        };
-        FileError { path, reason }
-    }
-}
-
-impl From<Errno> for Stuck {
-    fn from(errno: Errno) -> Self {
-        Self::Failed(errno)
+        match self {
+            Self::Failed(errno) => FileError::call("renameat2", path, &errno.into()),
+            Self::KeepsMoving | Self::Displaced(_) => FileError {
+                path,
+                reason: self.to_string(),
+            },
+        }
     }
 }
 
 impl Exchanged {
-    /// Puts a link to the inode behind `new` in the place of `name`.
+    /// Lets `name` lead to the inode behind `new`, and a temporary name to the inode that `name` led to.
     ///
-    /// What stood there in that instant is behind the temporary name now. It is for the caller to
-    /// look whether that [is][Self::holds] the file that was meant, and to take the exchange back
-    /// ([`take_back`](super::undo::take_back)) where it is not.
+    /// The guest may have put another file there in that instant. The caller compares
+    /// [`displaced_inode`](Self::displaced_inode) with the inode that it meant, and undoes the exchange
+    /// ([`undo`](super::undo::undo)) where they differ.
     ///
     /// # Errors
-    /// [`Refused`]; nothing is changed then.
+    /// [`ExchangeError`]; nothing is changed then.
     pub fn new(
         directory: Rc<OwnedFd>,
         name: &[u8],
         purpose: Purpose,
         new: BorrowedFd<'_>,
         new_inode: u64,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Self, ExchangeError> {
         let temporary = temporary::of(name, purpose);
         link(new, &directory, &temporary)?;
         let mut this = Self {
@@ -115,42 +116,41 @@ impl Exchanged {
             name: name.to_vec(),
             temporary,
             new_inode,
-            held: new_inode,
+            displaced_inode: new_inode,
         };
         match this.exchange(Point::Exchange) {
             Ok(()) => {}
             Err(errno) => {
-                this.forget();
+                this.discard();
                 return Err(match errno {
-                    Errno::NOENT => Refused::Changed,
-                    _ => Refused::Failed("renameat2", errno),
+                    Errno::NOENT => ExchangeError::Changed,
+                    _ => FailedCall::of("renameat2")(errno).into(),
                 });
             }
         }
-        // Zero is no inode's number, so that what cannot be looked at is not what was meant.
-        this.held = this.inode_of(&this.temporary).unwrap_or(0);
+        // No inode has the number 0, so that an inode that cannot be looked at is never the one that was meant.
+        this.displaced_inode = this.inode_of(&this.temporary).unwrap_or(0);
         Ok(this)
     }
 
-    /// Whether `inode` stood in the place of the name, and not another that the guest put there in
-    /// the last microseconds.
+    /// The number of the inode that `name` led to in the instant of the exchange; 0 where it cannot be looked at.
     #[must_use]
-    pub fn holds(&self, inode: u64) -> bool {
-        self.held == inode
+    pub fn displaced_inode(&self) -> u64 {
+        self.displaced_inode
     }
 
-    /// What is behind the temporary name, as a place and not for reading: it may be anything.
+    /// Opens the displaced inode, which may be of any type, with `O_PATH`.
     ///
     /// # Errors
     /// What `openat2(2)` lists.
-    pub fn open_held(&self) -> Result<OwnedFd, Errno> {
+    pub fn open_displaced(&self) -> Result<OwnedFd, Errno> {
         resolve::open_any(self.directory.as_fd(), &self.temporary)
     }
 
-    /// Makes it final: the old inode loses its temporary name.
+    /// Makes it final: the displaced inode loses its temporary name.
     ///
     /// # Errors
-    /// What `unlinkat(2)` lists. The replacement stands all the same; the next run tidies up.
+    /// What `unlinkat(2)` lists. The replacement stands all the same; the next run removes the temporary name.
     pub fn finish(self) -> Result<(), Errno> {
         match self.unlink_temporary(Point::TemporaryUnlink) {
             // The guest removed a name that it did not know.
@@ -159,23 +159,23 @@ impl Exchanged {
         }
     }
 
-    /// Takes it back: `name` leads to what it led to before. Where the guest has replaced, moved or
-    /// removed the name meanwhile, it comes back from here, still with the temporary name, which may
-    /// be the last one of what it holds.
+    /// Lets `name` lead to the displaced inode again. Where the guest has replaced, moved or removed `name`
+    /// meanwhile, it returns the exchange as it stands: its temporary name may be the last one of the
+    /// displaced inode.
     ///
     /// # Errors
-    /// [`Stuck`].
-    pub fn undo(self) -> Result<Option<Self>, Stuck> {
+    /// [`UndoError`].
+    pub fn undo(self) -> Result<Option<Self>, UndoError> {
         let (directory, name) = (Rc::clone(&self.directory), self.name.clone());
         self.swap_with(&directory, &name)
     }
 
-    /// Puts what it holds in the place of `name` of `directory`, if that leads to the new inode, and
-    /// is done with then; comes back from here where it does not.
+    /// Lets `name` of `directory` lead to the displaced inode, if it leads to the new one, and removes the
+    /// temporary name. Where `name` leads elsewhere, it returns the exchange as it stands.
     ///
     /// # Errors
-    /// [`Stuck`].
-    pub fn swap_with(self, directory: &OwnedFd, name: &[u8]) -> Result<Option<Self>, Stuck> {
+    /// [`UndoError`].
+    pub fn swap_with(self, directory: &OwnedFd, name: &[u8]) -> Result<Option<Self>, UndoError> {
         let is_at_place = |inode| resolve::inode_of(directory.as_fd(), name) == Ok(inode);
         let exchange = || {
             fault::at(Point::UndoExchange, || {
@@ -192,29 +192,30 @@ impl Exchanged {
             Err(errno) => return Err(errno.into()),
         }
         if self.inode_of(&self.temporary) == Ok(self.new_inode) {
-            self.forget();
+            self.discard();
             return Ok(None);
         }
-        // Between the look and the exchange the guest has put something newer there, which stands
-        // behind the temporary name now: back with it.
-        if is_at_place(self.held) {
+        // Between look and exchange the guest has put a newer file there. The temporary name leads to that one now:
+        // back with it.
+        if is_at_place(self.displaced_inode) {
             exchange()?;
         }
-        if self.inode_of(&self.temporary) == Ok(self.held) {
+        if self.inode_of(&self.temporary) == Ok(self.displaced_inode) {
             return Ok(Some(self));
         }
-        Err(self.keep())
+        Err(self.preserve())
     }
 
-    /// Gives what it holds a name of its own, because nobody can tell where it belongs.
+    /// Gives the displaced inode a lasting name in the place of its temporary one, because nobody knows where it belongs.
+    /// Returns what is to be reported.
     #[must_use]
-    pub fn keep(self) -> Stuck {
-        keep(&self.directory, &self.temporary)
+    pub fn preserve(self) -> UndoError {
+        preserve(&self.directory, &self.temporary)
     }
 
     /// Removes the temporary name, whatever it leads to.
-    pub fn forget(self) {
-        // A name that stays is found and removed by the next run.
+    pub fn discard(self) {
+        // The next run finds and removes a name that stays.
         if let Err(errno) = self.unlink_temporary(Point::UndoUnlink) {
             tracing::debug!(%errno, "a temporary name stays until the next run");
         }
@@ -238,19 +239,18 @@ impl Exchanged {
     }
 }
 
-/// Gives what is behind the temporary name a name that no run removes.
+/// Renames the temporary name to one that no run removes. Returns what is to be reported.
 #[must_use]
-pub fn keep(directory: &OwnedFd, temporary: &[u8]) -> Stuck {
-    let kept = temporary::kept(temporary);
+pub fn preserve(directory: &OwnedFd, temporary: &[u8]) -> UndoError {
+    let lasting = temporary::lasting(temporary);
     let flags = RenameFlags::NOREPLACE;
-    match rustix::fs::renameat_with(directory, temporary, directory, &*kept, flags) {
-        Ok(()) => Stuck::Misplaced(kept),
-        Err(errno) => Stuck::Failed(errno),
+    match rustix::fs::renameat_with(directory, temporary, directory, &*lasting, flags) {
+        Ok(()) => UndoError::Displaced(lasting),
+        Err(errno) => UndoError::Failed(errno),
     }
 }
 
-/// Lets each of two names lead to what the other one led to, with no instant in between
-/// (`RENAME_EXCHANGE`).
+/// Lets each of two names lead to the inode of the other one, in one step (`RENAME_EXCHANGE`).
 ///
 /// # Errors
 /// What `rename(2)` lists; `ENOENT` when either name is gone.
@@ -264,15 +264,15 @@ pub fn exchange(
     rustix::fs::renameat_with(directory, name, other_directory, other, flags)
 }
 
-/// Gives the inode behind `file` the name `name`, by descriptor, so that it is that very inode.
-fn link(file: BorrowedFd<'_>, directory: &OwnedFd, name: &[u8]) -> Result<(), Refused> {
+/// Gives the inode behind `file` the name `name`; by descriptor, so that no other inode gets it.
+fn link(file: BorrowedFd<'_>, directory: &OwnedFd, name: &[u8]) -> Result<(), ExchangeError> {
     let linked = fault::at(Point::TemporaryLink, || {
         rustix::fs::linkat(file, c"", directory, name, AtFlags::EMPTY_PATH)
     });
     linked.map_err(|errno| match errno {
-        Errno::EXIST => Refused::NameTaken,
+        Errno::EXIST => ExchangeError::NameTaken,
         // An inode whose last name was removed cannot get one again (`vfs_link`, fs/namei.c).
-        Errno::NOENT => Refused::SourceGone,
-        _ => Refused::Failed("linkat", errno),
+        Errno::NOENT => ExchangeError::SourceGone,
+        _ => FailedCall::of("linkat")(errno).into(),
     })
 }

@@ -2,14 +2,14 @@
 //!
 //! | file | what it is about |
 //! | --- | --- |
-//! | `names` | every name of a guest and its inode number |
-//! | [`temporary`] | the names that a replacement uses for moments |
-//! | `exchange` | one name |
-//! | `undo` | the names of one file, also those that the guest has moved meanwhile, led back |
-//! | `stray_links` | names that a call under way gives to the wrong inode |
-//! | [`private_copy`] | what a guest gets in the place of a file that it shares |
-//! | `copy_mark` | which file is such a copy, as long as not all names lead to it |
-//! | `directory_times` | what replacing does to the mtime of directories, undone |
+//! | `names` | lists every name of a guest with its inode number |
+//! | [`temporary`] | the temporary names of replacements |
+//! | `exchange` | replaces one name |
+//! | `undo` | undoes the replacement of one file, also under names that the guest has moved meanwhile |
+//! | `stray_links` | relinks names that a call under way has given to the wrong inode |
+//! | [`private_copy`] | copies a shared file for one guest |
+//! | `copy_mark` | marks such a copy until all names lead to it |
+//! | `directory_times` | gives directories the mtime back that they had before |
 
 pub(crate) mod copy_mark;
 pub(crate) mod directory_times;

@@ -1,4 +1,4 @@
-//! Every name in a guest with the number of its inode, which a directory tells without `statx(2)`.
+//! Lists every name in a guest with its inode number, as the directories have it: without `statx(2)`.
 
 use std::os::fd::AsFd;
 
@@ -19,7 +19,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// Of a path below the vdir.
+    /// The name at the end of a path below the vdir.
     #[must_use]
     pub fn of(path: &[u8]) -> Self {
         let (directory, name) = match path.iter().rposition(|&byte| byte == b'/') {
@@ -42,10 +42,10 @@ impl Name {
 }
 
 /// Calls `visit` with each name of the guest: the path of its directory below the vdir, the name,
-/// and the inode number. What is mounted in the guest is not entered.
+/// and the inode number. It does not enter mounts in the guest.
 ///
 /// # Errors
-/// The first directory that cannot be read ends it.
+/// The first error of a directory ends the walk.
 pub fn each_name(guest: &Guest, visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), Errno> {
     fault::at(Point::Walk, || walk(guest, visit))
 }
@@ -55,7 +55,7 @@ fn walk(guest: &Guest, mut visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), E
     while let Some(path) = directories.pop() {
         let directory = match resolve::open_directory(guest.root.as_fd(), &path) {
             Ok(directory) => directory,
-            // Gone meanwhile, or a mount point: names below it are on another mount.
+            // The guest has removed it meanwhile, or it is a mount point: names below it are on another mount.
             Err(Errno::NOENT | Errno::XDEV | Errno::LOOP | Errno::NOTDIR) => continue,
             Err(errno) => return Err(errno),
         };

@@ -1,14 +1,13 @@
-//! The private copy of a shared file.
+//! Makes a private copy of a shared file.
 //!
-//! The copy is made in a file without a name (`O_TMPFILE`) on the guest's filesystem, so that an
-//! interrupted copy leaves nothing behind, and gets every piece of metadata of the original but
-//! the mark of iunlink. The caller gives it its names.
+//! The copy is a file without a name (`O_TMPFILE`) on the guest's filesystem, so that an interrupted copy leaves
+//! nothing behind. It gets all metadata of the original but the mark of iunlink. The caller gives it its names.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, set_mtime};
@@ -17,44 +16,42 @@ use xattr::FileExt;
 
 use crate::identity::{self, Fingerprint, Mtime};
 
-/// Why a copy could not be made: the system call and its error.
-pub type CopyError = (&'static str, io::Error);
-
 /// Copies a leased file into a new inode without a name, for `directory`'s filesystem.
 ///
-/// Extents are shared where the filesystem can (`FICLONE`). The metadata are compared with the
-/// original's before the copy is given out. It comes under a lease, so that whoever opens it for
-/// writing, once it has names, waits until the caller is done with it.
+/// The copy shares extents where the filesystem can (`FICLONE`). Its metadata are compared with the
+/// original's before this returns. The copy is leased: a process that opens it for writing, once it has names, waits
+/// until the caller ends the lease.
 ///
 /// # Errors
-/// The system call that failed; a copy whose metadata came out different is `EIO`.
+/// The system call that failed; `EIO` for a copy whose metadata came out different.
 pub fn private_copy(
     original: &LeasedFile,
     stamp: &Stamp,
     directory: BorrowedFd<'_>,
-) -> Result<LeasedFile, CopyError> {
+) -> Result<LeasedFile, FailedCall> {
     let create = || tmpfile::create(directory);
-    let copy = fault::at(Point::CopyCreate, create).map_err(failed("open(O_TMPFILE)"))?;
+    let copy = fault::at(Point::CopyCreate, create).map_err(FailedCall::of("open(O_TMPFILE)"))?;
     copy_content(original, stamp.size, &copy)?;
     copy_metadata(original, stamp, &copy)?;
-    let fingerprint = |file: BorrowedFd<'_>| -> Result<Fingerprint, CopyError> {
-        let stamp = Stamp::of(file).map_err(failed("statx"))?;
-        identity::fingerprint(file, &stamp, Mtime::Kept)
+    let fingerprint = |file: BorrowedFd<'_>| -> Result<Fingerprint, FailedCall> {
+        let stamp = Stamp::of(file).map_err(FailedCall::of("statx"))?;
+        Ok(identity::fingerprint(file, &stamp, Mtime::Kept)?)
     };
     if fingerprint(copy.as_fd())? != fingerprint(original.as_fd())? {
-        return Err(("copying metadata", Errno::IO.into()));
+        return Err(FailedCall::of("copying metadata")(Errno::IO));
     }
     lease(copy)
 }
 
-/// Leases the copy, for which no descriptor may be open for writing any more.
-fn lease(copy: OwnedFd) -> Result<LeasedFile, CopyError> {
-    let readable = tmpfile::open_again(&copy, OFlags::RDONLY).map_err(failed("open"))?;
+/// Leases the copy. The lease needs that no descriptor is open for writing any more.
+fn lease(copy: OwnedFd) -> Result<LeasedFile, FailedCall> {
+    let readable = tmpfile::open_again(&copy, OFlags::RDONLY).map_err(FailedCall::of("open"))?;
     drop(copy);
-    LeasedFile::acquire(readable).map_err(|refused| failed("fcntl(F_SETLEASE)")(refused.errno))
+    LeasedFile::acquire(readable)
+        .map_err(|refused| FailedCall::of("fcntl(F_SETLEASE)")(refused.errno))
 }
 
-fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), CopyError> {
+fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), FailedCall> {
     if fault::at(Point::CopyContent, || {
         rustix::fs::ioctl_ficlone(copy, original)
     })
@@ -69,49 +66,45 @@ fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), 
             || rustix::fs::copy_file_range(original, Some(&mut from), copy, Some(&mut to), rest);
         match fault::at(Point::CopyContent, part) {
             // The lease keeps the file from becoming shorter.
-            Ok(0) => return Err(("copy_file_range", Errno::IO.into())),
+            Ok(0) => return Err(FailedCall::of("copy_file_range")(Errno::IO)),
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(("copy_file_range", errno.into())),
+            Err(errno) => return Err(FailedCall::of("copy_file_range")(errno)),
         }
     }
     Ok(())
 }
 
-fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result<(), CopyError> {
-    // In this order: a change of owner takes away set-user-ID bits and capabilities, a change of
-    // mode changes the mask of an ACL, and all of them are older than the times.
+fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result<(), FailedCall> {
+    // In this order: a change of owner clears set-user-ID bits and capabilities, a change of mode changes the
+    // mask of an ACL, and every change sets the times.
     let (owner, group) = (Uid::from_raw(stamp.owner), Gid::from_raw(stamp.group));
     let change = || rustix::fs::fchown(copy, Some(owner), Some(group));
-    fault::at(Point::CopyMetadata, change).map_err(failed("fchown"))?;
+    fault::at(Point::CopyMetadata, change).map_err(FailedCall::of("fchown"))?;
     let mode = Mode::from_raw_mode(u32::from(stamp.mode) & 0o7777);
-    fault::at(Point::CopyMetadata, || rustix::fs::fchmod(copy, mode)).map_err(failed("fchmod"))?;
+    fault::at(Point::CopyMetadata, || rustix::fs::fchmod(copy, mode))
+        .map_err(FailedCall::of("fchmod"))?;
 
     let wanted = identity::extended_attributes(original.as_fd())?;
     let file = identity::Attributes(copy.as_fd());
-    // A default ACL of the directory gave the copy one that the original does not have.
+    // The directory's default ACL may have given the copy an ACL that the original lacks.
     for (name, _) in identity::extended_attributes(copy.as_fd())? {
         if !wanted.iter().any(|(wanted, _)| *wanted == name) {
             file.remove_xattr(&name)
-                .map_err(|error| ("fremovexattr", error))?;
+                .map_err(|error| FailedCall::from(("fremovexattr", error)))?;
         }
     }
     for (name, value) in &wanted {
         if file
             .get_xattr(name)
-            .map_err(|error| ("fgetxattr", error))?
+            .map_err(|error| FailedCall::from(("fgetxattr", error)))?
             .as_ref()
             != Some(value)
         {
             fault::at(Point::CopyMetadata, || file.set_xattr(name, value))
-                .map_err(|error| ("fsetxattr", error))?;
+                .map_err(|error| FailedCall::from(("fsetxattr", error)))?;
         }
     }
-    flags::clear(copy.as_fd()).map_err(failed("ioctl(FS_IOC_SETFLAGS)"))?;
+    flags::clear(copy.as_fd()).map_err(FailedCall::of("ioctl(FS_IOC_SETFLAGS)"))?;
     let set = || set_mtime(copy.as_fd(), stamp.mtime.into());
-    fault::at(Point::CopyMetadata, set).map_err(failed("futimens"))
-}
-
-/// Names the call that failed.
-pub fn failed(call: &'static str) -> impl Fn(Errno) -> CopyError {
-    move |errno| (call, errno.into())
+    fault::at(Point::CopyMetadata, set).map_err(FailedCall::of("futimens"))
 }

@@ -1,5 +1,5 @@
-//! Names that the guest gives to the wrong one of two inodes, because it had found its source before an
-//! exchange and makes the name after it.
+//! Names that a guest gives to the wrong one of two inodes: its call found the source before an exchange and
+//! makes the name after it.
 //!
 //! `link(2)` looks its source up first and makes the name later (`do_linkat`, fs/namei.c); the scheduler
 //! may hold it in between for as long as it likes:
@@ -9,9 +9,8 @@
 //! run:                           exchange: N ─▶ other                     M and N are two files now
 //! ```
 //!
-//! So whoever parts a file of a guest from an inode looks afterwards whether it has come by names of
-//! that inode, and leads them to the other one. The inode's link count only tells where it is the guest's alone:
-//! of an object another guest may have removed a name meanwhile.
+//! So whoever replaces an inode looks afterwards for names that still lead to it, and relinks them. The inode's link
+//! count is no proof where other guests share it: one of them may have removed a name meanwhile.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +22,7 @@ use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 use vhashify_sys::tmpfile::open_again;
 
-use super::exchange::{Exchanged, Refused, Stuck};
+use super::exchange::{ExchangeError, Exchanged, UndoError};
 use super::names::{Name, each_name};
 use super::temporary::{self, Purpose};
 use crate::guest::Guest;
@@ -31,62 +30,62 @@ use crate::guest::Guest;
 /// How often a guest is walked for names that it moves on meanwhile.
 pub const MOST_WALKS: u32 = 20;
 
-/// Two inodes of which some guests were to have only names of the second one.
+/// An inode that some guests gave up for another one. Names that lead to the first are to lead to the second.
 #[derive(Debug)]
-pub struct LateNames<'a> {
-    parted: OwnedFd,
+pub struct StrayLinks<'a> {
+    abandoned: OwnedFd,
     owner: OwnedFd,
     guests: Vec<&'a Guest>,
     purpose: Purpose,
 }
 
-impl<'a> LateNames<'a> {
-    /// Of `parted`, which `guests` gave up for `owner`. Neither file is kept open for reading or writing, so
-    /// that leases on them can end.
+impl<'a> StrayLinks<'a> {
+    /// `guests` gave `abandoned` up for `owner`. Both are held with `O_PATH` only, so that leases on them can
+    /// end.
     ///
     /// # Errors
     /// What `open(2)` lists: too many open files.
     pub fn new(
-        parted: BorrowedFd<'_>,
+        abandoned: BorrowedFd<'_>,
         owner: BorrowedFd<'_>,
         guests: Vec<&'a Guest>,
         purpose: Purpose,
     ) -> Result<Self, Errno> {
         Ok(Self {
-            parted: open_again(parted, OFlags::PATH)?,
+            abandoned: open_again(abandoned, OFlags::PATH)?,
             owner: open_again(owner, OFlags::PATH)?,
             guests,
             purpose,
         })
     }
 
-    /// The inode that was given up.
+    /// The abandoned inode as it is now.
     ///
     /// # Errors
     /// What `statx(2)` lists.
-    pub fn parted(&self) -> Result<Stamp, Errno> {
-        Stamp::of(self.parted.as_fd())
+    pub fn abandoned(&self) -> Result<Stamp, Errno> {
+        Stamp::of(self.abandoned.as_fd())
     }
 
-    /// Walks the guests and leads what they have of the inode to the other one.
+    /// Walks the guests and relinks every name of the abandoned inode.
     ///
     /// # Errors
-    /// [`Stuck`].
-    pub fn lead(&self) -> Result<(), Stuck> {
-        let inode = self.parted()?.inode;
+    /// [`UndoError`].
+    pub fn relink(&self) -> Result<(), UndoError> {
+        let inode = self.abandoned()?.inode;
         self.guests
             .iter()
-            .try_for_each(|guest| lead(guest, inode, self.owner.as_fd(), self.purpose))
+            .try_for_each(|guest| relink(guest, inode, self.owner.as_fd(), self.purpose))
     }
 
-    /// As [`lead`](Self::lead), for many files with one walk of each guest. Those that could not be led, by
-    /// their positions in `all`.
+    /// Does so for many files with one walk of each guest. Returns which of them failed, by their positions in
+    /// `all`.
     #[must_use]
-    pub fn lead_all(all: &[&Self]) -> Vec<(usize, Stuck)> {
+    pub fn relink_all(all: &[&Self]) -> Vec<(usize, UndoError)> {
         let mut failed = Vec::new();
         let mut of_guests: Vec<(&Guest, HashMap<u64, usize>)> = Vec::new();
         for (position, one) in all.iter().enumerate() {
-            let inode = match one.parted() {
+            let inode = match one.abandoned() {
                 Ok(stamp) => stamp.inode,
                 Err(errno) => {
                     failed.push((position, errno.into()));
@@ -104,70 +103,70 @@ impl<'a> LateNames<'a> {
             }
         }
         for (guest, inodes) in of_guests {
-            let mut late = HashMap::new();
+            let mut strays = HashMap::new();
             let walked = each_name(guest, |_, name, inode| {
                 if let Some(&position) = inodes.get(&inode)
                     && !temporary::is_one(name)
                 {
-                    late.insert(inode, position);
+                    strays.insert(inode, position);
                 }
             });
             if walked.is_err() {
-                // Each then tells its own error.
-                late = inodes;
+                // Each file then meets, and returns, its own error.
+                strays = inodes;
             }
-            for (inode, position) in late {
-                let LateNames { owner, purpose, .. } = all[position];
-                let led = lead(guest, inode, owner.as_fd(), *purpose);
-                failed.extend(led.err().map(|stuck| (position, stuck)));
+            for (inode, position) in strays {
+                let StrayLinks { owner, purpose, .. } = all[position];
+                let relinked = relink(guest, inode, owner.as_fd(), *purpose);
+                failed.extend(relinked.err().map(|error| (position, error)));
             }
         }
         failed
     }
 }
 
-/// Leads every name by which the guest has `inode` to the one behind `owner`. A name that the guest moves
-/// during the walk may be missed.
+/// Relinks every name by which the guest has `inode` to the inode behind `owner`. The walk may miss a name that the
+/// guest moves meanwhile.
 ///
 /// # Errors
-/// [`Stuck`].
-pub fn lead(
+/// [`UndoError`].
+pub fn relink(
     guest: &Guest,
     inode: u64,
     owner: BorrowedFd<'_>,
     purpose: Purpose,
-) -> Result<(), Stuck> {
+) -> Result<(), UndoError> {
     let owner_inode = Stamp::of(owner)?.inode;
     for _ in 0..MOST_WALKS {
-        let late = names_of(guest, inode)?;
-        if late.is_empty() {
+        let strays = names_of(guest, inode)?;
+        if strays.is_empty() {
             return Ok(());
         }
-        for Name { directory, name } in late {
+        for Name { directory, name } in strays {
             let opened = resolve::open_directory(guest.root.as_fd(), &directory);
             let Ok(directory) = opened else {
                 continue;
             };
             let directory: Rc<OwnedFd> = directory.into();
             match Exchanged::new(directory, &name, purpose, owner, owner_inode) {
-                Ok(exchanged) if exchanged.holds(inode) => exchanged.finish()?,
+                Ok(exchanged) if exchanged.displaced_inode() == inode => exchanged.finish()?,
                 // Another file stood there by then: back with it, and the next walk finds the name.
                 Ok(exchanged) => {
                     if let Some(moved) = exchanged.undo()? {
-                        return Err(moved.keep());
+                        return Err(moved.preserve());
                     }
                 }
-                // Moved on: the next walk finds it.
-                Err(Refused::Changed | Refused::NameTaken) => {}
-                Err(Refused::SourceGone) => return Err(Errno::NOENT.into()),
-                Err(Refused::Failed(_, errno)) => return Err(errno.into()),
+                // The guest moved it: the next walk finds it.
+                Err(ExchangeError::Changed | ExchangeError::NameTaken) => {}
+                Err(ExchangeError::SourceGone) => return Err(Errno::NOENT.into()),
+                Err(ExchangeError::Failed(failed)) => return Err(failed.errno.into()),
             }
         }
     }
-    Err(Stuck::Restless)
+    Err(UndoError::KeepsMoving)
 }
 
-/// The names of an inode in a guest, but for those of replacements.
+/// The names of an inode in a guest, without temporary names of replacements.
 ///
 /// # Errors
 /// A directory that cannot be read.

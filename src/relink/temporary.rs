@@ -1,17 +1,17 @@
 //! Temporary names beside the files they replace.
 //!
-//! A temporary name is made from the name it serves: a prefix and 32 hex digits of BLAKE3 of that
-//! name. So whoever finds one after a crash knows which file of the same directory it belongs to,
-//! without a journal that could be lost. The prefix tells what was being done:
+//! A temporary name is a prefix and 32 hex digits of the BLAKE3 of the name that it serves. So a run that finds one
+//! after a crash knows which name of the same directory it belongs to, without a journal that could be lost. The
+//! prefix says what the interrupted step was about to do:
 //!
-//! | prefix | the name was about to lead to |
+//! | prefix | the served name was about to lead to |
 //! | --- | --- |
 //! | `.vhashify-` | an object (unification) |
 //! | `.vhashify-own-` | a private copy (deunification) |
 //!
-//! Names of these forms are reserved; nothing else in a guest is called so.
+//! Names of this form are reserved: whatever has one is taken for a leftover.
 
-/// What a replacement puts in the place of a name.
+/// Where a replacement lets a name lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A link to an object.
@@ -38,7 +38,7 @@ pub fn of(name: &[u8], purpose: Purpose) -> Vec<u8> {
     [purpose.prefix(), &digits.as_bytes()[..DIGITS]].concat()
 }
 
-/// What a temporary name is for; `None` for any other name.
+/// The purpose that a temporary name says; `None` for any other name.
 #[must_use]
 pub fn purpose(name: &[u8]) -> Option<Purpose> {
     [Purpose::Share, Purpose::Own].into_iter().find(|purpose| {
@@ -51,10 +51,10 @@ pub fn purpose(name: &[u8]) -> Option<Purpose> {
     })
 }
 
-/// The name that a file gets which is behind the temporary name `temporary` and has no place that
-/// could be told. It is not reserved: to every later run it is a file like others.
+/// The lasting name of a file that has the temporary name `temporary` and whose place is unknown. It is not
+/// reserved: every later run takes it for a file like others.
 #[must_use]
-pub fn kept(temporary: &[u8]) -> Vec<u8> {
+pub fn lasting(temporary: &[u8]) -> Vec<u8> {
     let digits = &temporary[temporary.len().saturating_sub(DIGITS)..];
     [b".vhashify-misplaced-", digits].concat()
 }
@@ -67,7 +67,7 @@ pub fn is_one(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Purpose, is_one, kept, of, purpose};
+    use super::{Purpose, is_one, lasting, of, purpose};
 
     #[test]
     fn only_temporary_names_are_taken_for_them() {
@@ -75,7 +75,7 @@ mod tests {
             for one in [Purpose::Share, Purpose::Own] {
                 assert_eq!(purpose(&of(name, one)), Some(one));
             }
-            assert!(!is_one(name) && !is_one(&kept(&of(name, Purpose::Share))));
+            assert!(!is_one(name) && !is_one(&lasting(&of(name, Purpose::Share))));
         }
         for name in [
             &b".vhashify-"[..],

@@ -1,7 +1,7 @@
-//! Takes the replacement of one file back, under whatever names the guest has it by now.
+//! Undoes the replacement of one file, under whatever names the guest has it by now.
 //!
-//! Between the exchange and the decision to take it back, the guest may have moved a name, or have
-//! given the file another one (`ln`), and has so done it to the new inode:
+//! Between the exchange and its undoing the guest may have moved a name, or have given the file another
+//! one (`ln`). It has then moved or linked the new inode:
 //!
 //! ```text
 //! N ─▶ new    ln N M    N ─▶ new    undo    N ─▶ old      the guest made M another name of N,
@@ -9,13 +9,13 @@
 //!                       T ─▶ old
 //! ```
 //!
-//! No name of the guest led to the new inode before: an object is linked into a guest by one file,
-//! and a private copy has just been made. So *every* name by which the guest has the new inode is
-//! one of this file, and is led to the old one ([`super::stray_links`]).
+//! No name of the guest led to the new inode before: one file of a guest links an object, and a private
+//! copy has just been made. So *every* name by which the guest has the new inode is a name of this file,
+//! and is relinked to the old one ([`super::stray_links`]).
 //!
-//! The last name may hold another file than the old one, which the guest put there in the instant
-//! before the exchange. Where it has moved that name on, too, the file is put wherever our link is
-//! now; where that cannot be told, it is kept under a name of its own and reported.
+//! The last temporary name may lead to another file than the old one: the guest put that file there in the
+//! instant of the exchange. Where the guest has moved the name on, too, the file goes where our link
+//! is now. Where that cannot be found out, the file gets a name of its own and is reported.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -23,106 +23,106 @@ use std::time::Duration;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
-use super::exchange::{Exchanged, Stuck};
-use super::stray_links::{LateNames, MOST_WALKS, lead, names_of};
+use super::exchange::{Exchanged, UndoError};
+use super::stray_links::{MOST_WALKS, StrayLinks, names_of, relink};
 use super::temporary::Purpose;
 use crate::guest::Guest;
 
-/// A file that was replaced and what it was replaced by.
+/// A file that was replaced, and the inode that replaced it.
 #[derive(Debug)]
-pub struct Sides<'a, 'g> {
-    /// What the names led to.
+pub struct Pair<'a, 'g> {
+    /// The inode that the names led to.
     pub old: BorrowedFd<'a>,
-    /// What they lead to.
+    /// The inode that they lead to.
     pub new: BorrowedFd<'a>,
-    /// The link count of `new` without any name of this file; other guests may have moved it on.
+    /// The link count of `new` without any name of this file; other guests may have changed it since.
     pub links_without: u32,
-    /// Who has the file.
+    /// The guests that have the file.
     pub guests: Vec<&'g Guest>,
-    /// What temporary names are marked with.
+    /// What the temporary names of the replacement say.
     pub purpose: Purpose,
 }
 
-/// Leads every name of the file to what it led to before, the last one first.
+/// Relinks every name of the file to its old inode, the last one first.
 ///
-/// Where other guests have names of `new`, a call that is under way can still make one of it here: what
-/// comes back is for the caller to look once more, a little later.
+/// Where other guests have names of `new`, a `link(2)` that is under way can still make one of it here. The caller
+/// relinks the [`StrayLinks`] that this returns once more, a little later.
 ///
 /// # Errors
-/// The first [`Stuck`]; all names are tried, whatever becomes of one.
-pub fn take_back<'g>(
+/// The first [`UndoError`]; all names are tried, whichever fails.
+pub fn undo<'g>(
     mut names: Vec<Exchanged>,
-    sides: Sides<'_, 'g>,
-) -> Result<Option<LateNames<'g>>, Stuck> {
-    let old = Stamp::of(sides.old)?;
-    let displaced = names.pop_if(|last| !last.holds(old.inode));
+    pair: Pair<'_, 'g>,
+) -> Result<Option<StrayLinks<'g>>, UndoError> {
+    let old = Stamp::of(pair.old)?;
+    let intruder = names.pop_if(|last| last.displaced_inode() != old.inode);
     let is_alone = names.is_empty();
-    // Open before anything is undone: links that the guest makes of it belong to it.
-    let belongs = displaced.as_ref().map(Exchanged::open_held).transpose();
-    let mut result = belongs.as_ref().map(|_| ()).map_err(|&errno| errno.into());
-    let displaced = displaced.and_then(|name| stays(name.undo(), &mut result));
+    // Opened before anything is undone: links that the guest makes of it are links of this file.
+    let opened = intruder.as_ref().map(Exchanged::open_displaced).transpose();
+    let mut result = opened.as_ref().map(|_| ()).map_err(|&errno| errno.into());
+    let intruder = intruder.and_then(|name| moved(name.undo(), &mut result));
     let mut gone = Vec::new();
     for name in names.into_iter().rev() {
-        gone.extend(stays(name.undo(), &mut result));
+        gone.extend(moved(name.undo(), &mut result));
     }
-    if let Some(name) = displaced {
-        // Our link is in its place, if the others are not missing as well.
-        let found = put_in_place(name, gone.is_empty(), &sides);
-        result = result.and(found);
+    if let Some(name) = intruder {
+        // Our link is in its place, unless the guest has moved other names of the file as well.
+        let placed = put_in_place(name, gone.is_empty(), &pair);
+        result = result.and(placed);
     }
-    // A stuck name leads to the new inode, and is the next run's: what else does is no stray then.
+    // A name that could not be undone leads to the new inode until the next run: no name is a stray then.
     result?;
-    let new = Stamp::of(sides.new)?;
-    // Where others have names of it, too, the count can be right with a stray: one of theirs is gone.
-    let is_shared = sides.links_without > 0;
-    let has_strays = || Stamp::of(sides.new).is_ok_and(|now| now.link_count > sides.links_without);
-    let owner = match &belongs {
+    let new = Stamp::of(pair.new)?;
+    // Where other guests have names of it, the count can be right in spite of a stray: one of theirs is gone.
+    let is_shared = pair.links_without > 0;
+    let has_strays = || Stamp::of(pair.new).is_ok_and(|now| now.link_count > pair.links_without);
+    let owner = match &opened {
         Ok(Some(file)) if is_alone => file.as_fd(),
-        _ => sides.old,
+        _ => pair.old,
     };
     let is_doubtful = is_shared || !gone.is_empty();
     let mut walks = 0;
-    // Where other guests add names meanwhile the count stays high, and there is nothing to find.
+    // Where other guests add names meanwhile the count stays high, although there is nothing to find.
     while walks < MOST_WALKS && (has_strays() || (walks == 0 && is_doubtful)) {
-        for guest in &sides.guests {
-            lead(guest, new.inode, owner, sides.purpose)?;
+        for guest in &pair.guests {
+            relink(guest, new.inode, owner, pair.purpose)?;
         }
         walks += 1;
     }
-    // Not before: the old inode could have had no other name.
-    gone.into_iter().for_each(Exchanged::forget);
+    // Only now: it may have been the old inode's last name.
+    gone.into_iter().for_each(Exchanged::discard);
     if !is_shared {
-        // Without a name it cannot get one any more (`vfs_link`, fs/namei.c).
+        // An inode without a name cannot get one any more (`vfs_link`, fs/namei.c).
         return Ok(None);
     }
-    let late = LateNames::new(sides.new, owner, sides.guests, sides.purpose)?;
-    Ok(Some(late))
+    let strays = StrayLinks::new(pair.new, owner, pair.guests, pair.purpose)?;
+    Ok(Some(strays))
 }
 
-/// The name that could not be undone because the guest has moved it, with errors put into `result`.
-fn stays(
-    undone: Result<Option<Exchanged>, Stuck>,
-    result: &mut Result<(), Stuck>,
+/// The exchange that could not be undone because the guest has moved its name. Puts the first error into `result`.
+fn moved(
+    undone: Result<Option<Exchanged>, UndoError>,
+    result: &mut Result<(), UndoError>,
 ) -> Option<Exchanged> {
-    undone.unwrap_or_else(|stuck| {
+    undone.unwrap_or_else(|error| {
         if result.is_ok() {
-            *result = Err(stuck);
+            *result = Err(error);
         }
         None
     })
 }
 
-/// Puts what `name` holds in the place of our link, which the guest has moved. `is_only_one` says
-/// that no other name of the file is missing, so that the one that is found must be it.
+/// Puts the displaced inode of `name` in the place of our link, which the guest has moved. `is_only_one` says
+/// that no other name of the file is missing, so that the link that is found must be this one.
 fn put_in_place(
     mut name: Exchanged,
     is_only_one: bool,
-    sides: &Sides<'_, '_>,
-) -> Result<(), Stuck> {
-    let new = Stamp::of(sides.new)?.inode;
+    pair: &Pair<'_, '_>,
+) -> Result<(), UndoError> {
+    let new = Stamp::of(pair.new)?.inode;
     for _ in 0..MOST_WALKS {
         let mut strays = Vec::new();
-        for guest in &sides.guests {
+        for guest in &pair.guests {
             strays.extend(
                 names_of(guest, new)?
                     .into_iter()
@@ -140,12 +140,12 @@ fn put_in_place(
                     }
                 }
             }
-            _ => return Err(name.keep()),
+            _ => return Err(name.preserve()),
         }
-        // Missed because it is moved all the time; or the guest has removed it, and with it what it
-        // took for its file.
+        // The walk missed it because the guest moves it all the time; or the guest has removed it, and so what it
+        // took for its own file.
         std::thread::sleep(Duration::from_millis(1));
     }
-    name.forget();
+    name.discard();
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
@@ -22,9 +23,9 @@ use crate::identity::{Digester, Identity};
 use crate::identity::{Leased, Proven, Unproven, look_again};
 use crate::outcome::{FileError, Skip};
 use crate::relink::directory_times::DirectoryTimes;
-use crate::relink::exchange::{Exchanged, Refused};
+use crate::relink::exchange::{ExchangeError, Exchanged};
 use crate::relink::private_copy::private_copy;
-use crate::relink::stray_links::LateNames;
+use crate::relink::stray_links::StrayLinks;
 use crate::relink::temporary::Purpose;
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
@@ -50,7 +51,7 @@ pub struct Applier<'a> {
     begun: HashSet<u32>,
     waiting: VecDeque<(Instant, Transaction)>,
     /// What was taken back, to be looked at once more.
-    taken_back: Vec<(FileRecord, LateNames<'a>)>,
+    taken_back: Vec<(FileRecord, StrayLinks<'a>)>,
     held: usize,
     /// What it reads files with.
     pub digester: Digester,
@@ -215,8 +216,8 @@ impl<'a> Applier<'a> {
         std::thread::sleep(GRACE);
         let shared = self.shared;
         let all = std::mem::take(&mut self.taken_back);
-        let names: Vec<&LateNames<'_>> = all.iter().map(|(_, names)| names).collect();
-        for (which, stuck) in LateNames::lead_all(&names) {
+        let names: Vec<&StrayLinks<'_>> = all.iter().map(|(_, names)| names).collect();
+        for (which, stuck) in StrayLinks::relink_all(&names) {
             stats.errors.push(stuck.at(shared.host_path(&all[which].0)));
         }
     }
@@ -287,7 +288,7 @@ impl<'a> Applier<'a> {
         let leased = &participant.proven.insert(proven).leased;
         let copied = private_copy(&leased.file, &leased.stamp, shared.store.directory());
         let made = copied.and_then(|copy| {
-            let call = |name: &'static str| move |errno: Errno| (name, errno.into());
+            let call = FailedCall::of;
             let object = copy.as_fd();
             let protected = shared.protection.protect(object);
             protected.map_err(call("ioctl(FS_IOC_ENABLE_VERITY)"))?;
@@ -312,9 +313,8 @@ impl<'a> Applier<'a> {
                     guests: Vec::new(),
                 })
             }
-            Err((call, error)) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                let error = FileError::call(call, shared.store.path_of(&name), &error);
+            Err(FailedCall { call, errno }) => {
+                let error = FileError::call(call, shared.store.path_of(&name), &errno.into());
                 stats.failed(error, errno);
                 None
             }
@@ -374,7 +374,7 @@ impl<'a> Applier<'a> {
         for file in participant.files {
             let exchanged = self
                 .directory(file.directory)
-                .map_err(|_| Refused::Changed)
+                .map_err(|_| ExchangeError::Changed)
                 .and_then(|directory| {
                     let name = self.shared.scan.name_of(file);
                     if self.begun.insert(file.directory) {
@@ -384,12 +384,12 @@ impl<'a> Applier<'a> {
                 });
             let reason = match exchanged {
                 Ok(exchanged) => {
-                    let is_meant = exchanged.holds(old);
+                    let is_meant = exchanged.displaced_inode() == old;
                     names.push(exchanged);
                     if is_meant {
                         continue;
                     }
-                    Refused::Changed
+                    ExchangeError::Changed
                 }
                 Err(reason) => reason,
             };
@@ -423,18 +423,23 @@ impl<'a> Applier<'a> {
 
     fn count_refusal(
         &self,
-        reason: Refused,
+        reason: ExchangeError,
         file: &FileRecord,
         files: &[FileRecord],
         stats: &mut WorkerStats,
     ) {
         let skip = match reason {
-            Refused::Changed => Skip::Changed,
-            Refused::NameTaken => Skip::NameTaken,
-            Refused::SourceGone => Skip::ObjectGone,
-            Refused::Failed(_, Errno::MLINK) => Skip::TooManyLinks,
-            Refused::Failed(_, Errno::XDEV) => Skip::CannotLink,
-            Refused::Failed(call, errno) => {
+            ExchangeError::Changed => Skip::Changed,
+            ExchangeError::NameTaken => Skip::NameTaken,
+            ExchangeError::SourceGone => Skip::ObjectGone,
+            ExchangeError::Failed(FailedCall {
+                errno: Errno::MLINK,
+                ..
+            }) => Skip::TooManyLinks,
+            ExchangeError::Failed(FailedCall {
+                errno: Errno::XDEV, ..
+            }) => Skip::CannotLink,
+            ExchangeError::Failed(FailedCall { call, errno }) => {
                 let path = self.shared.host_path(file);
                 stats.failed(FileError::call(call, path, &errno.into()), errno);
                 return;

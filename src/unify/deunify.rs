@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 use serde::Serialize;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::lease::{LeasedFile, ignore_break_signal};
 use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
@@ -30,11 +31,11 @@ use crate::identity::{Leased, Unproven};
 use crate::outcome::{FileError, Progress};
 use crate::relink::copy_mark;
 use crate::relink::directory_times::DirectoryTimes;
-use crate::relink::exchange::{Exchanged, Refused, Stuck};
+use crate::relink::exchange::{ExchangeError, Exchanged, UndoError};
 use crate::relink::private_copy::private_copy;
-use crate::relink::stray_links::LateNames;
+use crate::relink::stray_links::StrayLinks;
 use crate::relink::temporary::Purpose;
-use crate::relink::undo::{Sides, take_back};
+use crate::relink::undo::{self, Pair};
 use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Listed, Store, StoreLock, Wait};
 
@@ -206,7 +207,7 @@ struct GivenUp<'a> {
     file: &'a FileRecord,
     /// As of the [`PendingCopy`].
     as_left: (u32, Timestamp),
-    late: LateNames<'a>,
+    late: StrayLinks<'a>,
 }
 
 struct Deunifier<'a> {
@@ -253,7 +254,7 @@ impl<'a> Deunifier<'a> {
             return Err(FileError { path, reason });
         }
         let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd())
-            .map_err(|(call, error)| FileError::call(call, path.clone(), &error))?;
+            .map_err(|FailedCall { call, errno }| called(call, errno))?;
         copy_mark::mark(&copy, leased.stamp.inode).map_err(|errno| called("fsetxattr", errno))?;
         let inode = Stamp::of(copy.as_fd())
             .map_err(|errno| called("statx", errno))?
@@ -275,7 +276,7 @@ impl<'a> Deunifier<'a> {
                 .directory(file.directory)
                 .ok()
                 .filter(|_| !copy.is_touched())
-                .ok_or(Refused::Changed)
+                .ok_or(ExchangeError::Changed)
                 .and_then(|directory| {
                     let name = self.scan.name_of(file);
                     self.times.begin(file.directory, directory.as_fd());
@@ -284,19 +285,21 @@ impl<'a> Deunifier<'a> {
                 });
             let refused = match done {
                 Ok(done) => {
-                    let is_meant = done.holds(file.inode());
+                    let is_meant = done.displaced_inode() == file.inode();
                     exchanged.push(done);
                     copy.look_again(0);
                     if is_meant {
                         continue;
                     }
-                    Refused::Changed
+                    ExchangeError::Changed
                 }
                 Err(refused) => refused,
             };
             let path = self.host_path(file);
             self.report.errors.push(match refused {
-                Refused::Failed(call, errno) => FileError::call(call, path, &errno.into()),
+                ExchangeError::Failed(FailedCall { call, errno }) => {
+                    FileError::call(call, path, &errno.into())
+                }
                 _ => FileError {
                     path,
                     reason: CHANGED.to_owned(),
@@ -351,11 +354,11 @@ impl<'a> Deunifier<'a> {
     /// The guest has the copy and not the object any more.
     fn part(&mut self, copy: &PendingCopy<'a>) {
         let (object, private) = (copy.object.as_fd(), copy.private.as_fd());
-        let late = LateNames::new(object, private, vec![self.guest], Purpose::Own);
+        let late = StrayLinks::new(object, private, vec![self.guest], Purpose::Own);
         let file = &copy.names[0];
-        let led = late.map_err(Stuck::from).and_then(|late| {
+        let led = late.map_err(UndoError::from).and_then(|late| {
             if copy.is_touched() {
-                late.lead()?;
+                late.relink()?;
             }
             self.parted.push(GivenUp {
                 file,
@@ -372,23 +375,23 @@ impl<'a> Deunifier<'a> {
     /// Leads names to the copies that calls gave the objects which were under way when these were given up.
     fn lead_late(&mut self) {
         let mut parted = std::mem::take(&mut self.parted);
-        parted.retain(|one| is_touched(one.late.parted(), one.as_left));
-        let late: Vec<&LateNames<'_>> = parted.iter().map(|one| &one.late).collect();
-        for (which, stuck) in LateNames::lead_all(&late) {
+        parted.retain(|one| is_touched(one.late.abandoned(), one.as_left));
+        let late: Vec<&StrayLinks<'_>> = parted.iter().map(|one| &one.late).collect();
+        for (which, stuck) in StrayLinks::relink_all(&late) {
             let path = self.host_path(parted[which].file);
             self.report.errors.push(stuck.at(path));
         }
     }
 
     fn undo(&mut self, copy: &PendingCopy<'_>, exchanged: Vec<Exchanged>) {
-        let sides = Sides {
+        let pair = Pair {
             old: copy.object.as_fd(),
             new: copy.private.as_fd(),
             links_without: 0,
             guests: vec![self.guest],
             purpose: Purpose::Own,
         };
-        if let Err(stuck) = take_back(exchanged, sides) {
+        if let Err(stuck) = undo::undo(exchanged, pair) {
             let error = stuck.at(self.host_path(&copy.names[0]));
             self.report.errors.push(error);
         }

@@ -27,6 +27,7 @@ use std::rc::Rc;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
@@ -36,7 +37,7 @@ use crate::identity::{Digester, Identity, Mtime};
 use crate::identity::{Leased, Unproven, look_again};
 use crate::outcome::{FileError, Skip};
 use crate::relink::copy_mark;
-use crate::relink::exchange::{Exchanged, Refused, Stuck, exchange, keep};
+use crate::relink::exchange::{ExchangeError, Exchanged, UndoError, exchange, preserve};
 use crate::relink::temporary::{self, Purpose};
 use crate::scan::{GuestId, Scan};
 use crate::store::ObjectName;
@@ -98,7 +99,7 @@ struct OpenLeftover {
 /// Why a step was not done.
 enum Undone {
     Failed(&'static str, Errno),
-    Stuck(Stuck),
+    Stuck(UndoError),
     WriterWaits,
 }
 
@@ -167,7 +168,7 @@ impl Recovery<'_> {
         }
         let has_place = |leftover: &OpenLeftover| leftover.shared_name(&self.objects).is_some();
         if is_whole && !is_same && !leftovers.iter().any(has_place) {
-            let stuck = keep(&leftovers[0].directory, &leftovers[0].name);
+            let stuck = preserve(&leftovers[0].directory, &leftovers[0].name);
             self.failed(&leftovers[0], Undone::Stuck(stuck));
             // All names of one file: the others may go now.
             leftovers[1..].iter().for_each(|name| self.unlink(name));
@@ -227,7 +228,7 @@ impl Recovery<'_> {
         match self.try_undo_copying(leftover) {
             Ok(true) => self.unlink(leftover),
             Ok(false) => {
-                let stuck = keep(&leftover.directory, &leftover.name);
+                let stuck = preserve(&leftover.directory, &leftover.name);
                 self.failed(leftover, Undone::Stuck(stuck));
             }
             Err(undone) => self.failed(leftover, undone),
@@ -315,19 +316,21 @@ impl Recovery<'_> {
             let name = self.scan.name_of(record);
             let directory = Rc::new(directory);
             match Exchanged::new(directory, name, Purpose::Own, copy.as_fd(), inode) {
-                Ok(exchanged) if exchanged.holds(object) => {
+                Ok(exchanged) if exchanged.displaced_inode() == object => {
                     let finished = exchanged.finish();
                     finished.map_err(|errno| Undone::Failed("unlinkat", errno))?;
                 }
                 Ok(exchanged) => {
                     if let Some(moved) = exchanged.undo().map_err(Undone::Stuck)? {
-                        return Err(Undone::Stuck(moved.keep()));
+                        return Err(Undone::Stuck(moved.preserve()));
                     }
                 }
                 // The guest has removed or replaced this name since it was scanned.
-                Err(Refused::Changed) => {}
-                Err(Refused::Failed(call, errno)) => return Err(Undone::Failed(call, errno)),
-                Err(Refused::NameTaken | Refused::SourceGone) => {
+                Err(ExchangeError::Changed) => {}
+                Err(ExchangeError::Failed(FailedCall { call, errno })) => {
+                    return Err(Undone::Failed(call, errno));
+                }
+                Err(ExchangeError::NameTaken | ExchangeError::SourceGone) => {
                     return Err(Undone::Failed("linkat", Errno::EXIST));
                 }
             }

@@ -25,10 +25,10 @@ use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::Identity;
 use crate::identity::{Change, look_again};
 use crate::outcome::{FileError, Skip};
-use crate::relink::exchange::{Exchanged, Stuck};
-use crate::relink::stray_links::{LateNames, MOST_WALKS, lead};
+use crate::relink::exchange::{Exchanged, UndoError};
+use crate::relink::stray_links::{MOST_WALKS, StrayLinks, relink};
 use crate::relink::temporary::Purpose;
-use crate::relink::undo::{Sides, take_back};
+use crate::relink::undo::{self, Pair};
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
 
@@ -120,7 +120,7 @@ impl Transaction {
         mut self,
         shared: &'a Shared<'a>,
         stats: &mut WorkerStats,
-    ) -> Vec<(FileRecord, LateNames<'a>)> {
+    ) -> Vec<(FileRecord, StrayLinks<'a>)> {
         let mut late = Vec::new();
         let withdrawn: Vec<bool> = self
             .objects
@@ -212,53 +212,53 @@ impl OpenObject {
     /// Leads names that were exchanged for this object to `old` again, the file of `guests`.
     ///
     /// # Errors
-    /// [`Stuck`].
+    /// [`UndoError`].
     pub fn take_back<'a>(
         &self,
         names: Vec<Exchanged>,
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
         shared: &'a Shared<'a>,
-    ) -> Result<Option<LateNames<'a>>, Stuck> {
-        let sides = Sides {
+    ) -> Result<Option<StrayLinks<'a>>, UndoError> {
+        let pair = Pair {
             old: old.as_fd(),
             new: self.file.as_fd(),
             links_without: self.links,
             guests: shared.guests(guests),
             purpose: Purpose::Share,
         };
-        take_back(names, sides)
+        undo::undo(names, pair)
     }
 
     /// Leads names that `guests` still gave `old`, the file that this object has replaced, to the object. An
     /// inode without a name cannot get one any more (`vfs_link`, fs/namei.c), so that this ends.
     ///
     /// # Errors
-    /// [`Stuck`].
+    /// [`UndoError`].
     fn lead_late(
         &self,
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
         shared: &Shared<'_>,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), UndoError> {
         for _ in 0..MOST_WALKS {
             let old = Stamp::of(old.as_fd())?;
             if old.link_count == 0 {
                 return Ok(());
             }
             for guest in shared.guests(guests) {
-                lead(guest, old.inode, self.file.as_fd(), Purpose::Share)?;
+                relink(guest, old.inode, self.file.as_fd(), Purpose::Share)?;
             }
         }
-        Err(Stuck::Restless)
+        Err(UndoError::KeepsMoving)
     }
 
     /// Says that a replacement by it could not be taken back.
-    pub fn stuck(&mut self, stuck: Stuck, path: PathBuf, stats: &mut WorkerStats) {
+    pub fn stuck(&mut self, stuck: UndoError, path: PathBuf, stats: &mut WorkerStats) {
         self.must_stay = true;
         match stuck {
-            Stuck::Failed(errno) => stats.failed(stuck.at(path), errno),
-            Stuck::Restless | Stuck::Misplaced(_) => stats.errors.push(stuck.at(path)),
+            UndoError::Failed(errno) => stats.failed(stuck.at(path), errno),
+            UndoError::KeepsMoving | UndoError::Displaced(_) => stats.errors.push(stuck.at(path)),
         }
     }
 

@@ -46,7 +46,7 @@ fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
     breaker
         .break_link(&turn, object.as_fd(), Some(&name))
         .map(drop)
-        .map_err(|(call, error)| format!("{call}: {error}"))
+        .map_err(|failed| format!("{}: {}", failed.call, failed.errno))
 }
 
 /// Three guests alike: `group` of four names in two directories, `single`, and one with attributes.

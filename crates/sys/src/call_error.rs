@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::shown::Shown;
@@ -33,6 +34,37 @@ impl CallError {
             path: path.to_path_buf(),
             source: source.into(),
         }
+    }
+}
+
+/// A system call that failed, by name: what a function gives back that knows no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{call}: {}", reason(&io::Error::from(*errno)))]
+pub struct FailedCall {
+    /// The call, or what was to be done.
+    pub call: &'static str,
+    /// Why.
+    pub errno: Errno,
+}
+
+impl FailedCall {
+    /// Names the call: for `map_err`.
+    pub fn of(call: &'static str) -> impl Fn(Errno) -> Self + Copy {
+        move |errno| Self { call, errno }
+    }
+}
+
+impl From<(&'static str, io::Error)> for FailedCall {
+    /// An error that is no system call's counts as `EIO`.
+    fn from((call, error): (&'static str, io::Error)) -> Self {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        Self { call, errno }
+    }
+}
+
+impl From<FailedCall> for io::Error {
+    fn from(failed: FailedCall) -> Self {
+        failed.errno.into()
     }
 }
 

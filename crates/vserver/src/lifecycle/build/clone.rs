@@ -190,9 +190,7 @@ impl Copy {
         });
         let leased = leased.doing("copy", &self.place)?;
         let stamp = Stamp::of(leased.as_fd()).doing("statx", &self.place)?;
-        let copied = private_copy(&leased, &stamp, to)
-            .map_err(|(_, error)| error)
-            .doing("copy", &self.place)?;
+        let copied = private_copy(&leased, &stamp, to).doing("copy", &self.place)?;
         let unnamed = as_path(&copied);
         linkat(CWD, &unnamed, to, name, AtFlags::SYMLINK_FOLLOW).doing("link", &self.place)?;
         self.remember_flags(leased.as_fd(), copied.as_fd())?;
