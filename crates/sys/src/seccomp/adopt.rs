@@ -20,9 +20,9 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     if IS_ADOPTED.swap(true, Ordering::Relaxed) {
         return Err(Errno::ALREADY.into());
     }
-    // SAFETY: `borrow_raw` asks that the descriptor is not -1, which is excluded here, and stays open as long as
-    // it is borrowed: its owner, the library, closes it only where this process exits. A number that no descriptor
-    // has is an EBADF of the call below.
+    // SAFETY: `borrow_raw` asks that the number is not -1, which is excluded here, and that the descriptor stays open
+    // while it is borrowed: that ends with the call below, and the library closes it in no call of its own meanwhile.
+    // The number of no descriptor is EBADF there.
     let borrowed = (number != -1).then(|| unsafe { BorrowedFd::borrow_raw(number) });
     let borrowed = borrowed.ok_or(Errno::BADF)?;
     // SAFETY: ID_VALID takes a pointer to a `u64`, which `Setter` passes.
