@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2};
 use rustix::io::Errno;
-use vhashify_sys::procfs::{read_memory, tell};
+use vhashify_sys::process::read_memory;
+use vhashify_sys::procfs::{self, Fields};
 use vhashify_sys::resolve::path_of;
 use vhashify_sys::seccomp::{Listener, Notification};
 
@@ -187,20 +188,26 @@ impl Caller<'_> {
     /// for writing, and opens for writing break links.
     #[must_use]
     pub fn can_write_through(&self, number: i32) -> bool {
-        let path = format!("/proc/{}/fd/{number}", self.notification.thread);
+        let path = procfs::path(self.notification.thread, &format!("fd/{number}"));
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
         rustix::fs::statx(CWD, path, flags, StatxFlags::MODE)
             .is_ok_and(|link| u32::from(link.stx_mode) & libc::S_IWUSR != 0)
     }
 
-    /// Reads a file of its directory in `/proc`.
+    /// Its `/proc/T/status`; `None` when it has gone.
     #[must_use]
-    pub fn tell(&self, below: &str) -> Option<String> {
-        tell(self.notification.thread, below).ok()
+    pub fn status(&self) -> Option<Fields> {
+        procfs::status(self.notification.thread).ok()
+    }
+
+    /// Its `/proc/T/fdinfo/N`; `None` when it has gone or has no such descriptor.
+    #[must_use]
+    pub fn fdinfo(&self, descriptor: u32) -> Option<Fields> {
+        procfs::fdinfo(self.notification.thread, descriptor).ok()
     }
 
     fn open(&self, below: &str) -> Result<OwnedFd, Errno> {
-        let path = format!("/proc/{}/{below}", self.notification.thread);
+        let path = procfs::path(self.notification.thread, below);
         openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
     }
 

@@ -14,7 +14,8 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
-use vhashify_sys::procfs::is_one_open_file;
+use vhashify_sys::process::is_one_open_file;
+use vhashify_sys::procfs::{self, Fields};
 use vhashify_sys::{file_handle, tmpfile};
 
 use super::caller::Caller;
@@ -88,9 +89,7 @@ pub fn is_held_elsewhere(
     let (thread, Ok(number)) = (caller.notification.thread, u32::try_from(number)) else {
         return true;
     };
-    let status = caller.tell("status").unwrap_or_default();
-    let own = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    let own: Option<u32> = own.and_then(|own| own.trim().parse().ok());
+    let own: Option<u32> = caller.status().and_then(|status| status.number("Tgid"));
     processes
         .into_iter()
         .filter_map(|process| u32::try_from(process).ok())
@@ -104,43 +103,40 @@ pub fn is_held_elsewhere(
 
 /// Flags and position of an open file, as `/proc/PID/fdinfo` has them.
 fn open_file(caller: &Caller<'_>, number: u32) -> Option<(OFlags, u64)> {
-    parse(&caller.tell(&format!("fdinfo/{number}"))?)
+    flags_and_position(&caller.fdinfo(number)?)
 }
 
-fn parse(told: &str) -> Option<(OFlags, u64)> {
-    let field = |name: &str| {
-        let line = told.lines().find_map(|line| line.strip_prefix(name));
-        line.map(str::trim)
-    };
-    let flags = u32::from_str_radix(field("flags:")?, 8).ok()?;
-    let position = field("pos:")?.parse().ok()?;
+fn flags_and_position(fdinfo: &Fields) -> Option<(OFlags, u64)> {
+    let flags = u32::from_str_radix(fdinfo.get("flags")?, 8).ok()?;
+    let position = fdinfo.number("pos")?;
     Some((OFlags::from_bits_retain(flags), position))
 }
 
 /// The descriptors of a process that lead to `inode`, on whichever filesystem.
 fn descriptors_of(process: u32, inode: u64) -> Vec<u32> {
-    let listed = fs::read_dir(format!("/proc/{process}/fd"));
-    listed
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| fs::metadata(entry.path()).is_ok_and(|found| found.ino() == inode))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    let leads_there = |number: &u32| {
+        let path = procfs::path(process, &format!("fd/{number}"));
+        fs::metadata(path).is_ok_and(|found| found.ino() == inode)
+    };
+    let numbers = procfs::descriptors(process).unwrap_or_default().into_iter();
+    numbers
+        .filter_map(|number| u32::try_from(number).ok())
+        .filter(leads_there)
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Fields, flags_and_position};
     use rustix::fs::OFlags;
 
     #[test]
     fn flags_are_octal() {
-        let told = "pos:\t42\nflags:\t02104000\nmnt_id:\t25\nino:\t7\n";
-        let (flags, position) = parse(told).unwrap();
+        let of = |text: &str| flags_and_position(&Fields::from(text.to_owned()));
+        let (flags, position) = of("pos:\t42\nflags:\t02104000\nmnt_id:\t25\nino:\t7\n").unwrap();
         assert_eq!(position, 42);
         assert!(flags.contains(OFlags::CLOEXEC | OFlags::NONBLOCK));
         assert!(!flags.intersects(OFlags::WRONLY | OFlags::RDWR));
-        assert!(parse("pos:\t1\n").is_none());
+        assert!(of("pos:\t1\n").is_none());
     }
 }

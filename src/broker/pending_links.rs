@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use vhashify_sys::procfs::{is_gone, tell};
+use vhashify_sys::procfs::{self, is_gone};
 
 /// How long a call that hangs is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -178,7 +178,7 @@ impl Call {
 
     fn state(&self, thread: u32) -> State {
         // "running", or the number of the call, or -1: proc_pid_syscall(5).
-        let told = match tell(thread, "syscall") {
+        let told = match procfs::read(thread, "syscall") {
             Ok(told) => told,
             Err(errno) if is_gone(errno) => return State::Over,
             Err(_) => String::new(),
@@ -186,7 +186,7 @@ impl Call {
         match first::<i32>(&told) {
             Some(number) if number != self.number => State::Over,
             // `seccomp_do_user_notification`, kernel/seccomp.c.
-            Some(_) => match tell(thread, "wchan") {
+            Some(_) => match procfs::read(thread, "wchan") {
                 Ok(place) if place.contains("seccomp") => State::Asks,
                 _ => State::Sleeps,
             },
@@ -197,7 +197,7 @@ impl Call {
     /// Where the kernel does not count it, the time that has passed.
     fn own_time(&self, thread: u32) -> Duration {
         // In nanoseconds: Documentation/scheduler/sched-stats.rst.
-        let told = tell(thread, "schedstat").unwrap_or_default();
+        let told = procfs::read(thread, "schedstat").unwrap_or_default();
         first(&told).map_or_else(|| self.since.elapsed(), Duration::from_nanos)
     }
 }

@@ -4,6 +4,8 @@
 //! This may only ever be too kind. Whoever is told "no" here goes on unbroken, and the kernel must
 //! refuse him: so any capability by which it could let him through counts, and so does an ACL.
 
+use vhashify_sys::procfs::Fields;
+
 use super::caller::Caller;
 use crate::broker::object::Object;
 
@@ -13,8 +15,8 @@ const CHANGING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 21 | 1 << 31;
 /// Whether `caller` may be able to change `object`.
 #[must_use]
 pub fn may_change(caller: &Caller<'_>, object: &Object) -> bool {
-    let told = caller.tell("status");
-    let Some(credentials) = told.and_then(|status| Credentials::parse(&status)) else {
+    let status = caller.status();
+    let Some(credentials) = status.and_then(|status| Credentials::from_status(&status)) else {
         return true;
     };
     let has_acl = || {
@@ -33,18 +35,15 @@ struct Credentials {
 }
 
 impl Credentials {
-    /// From `/proc/PID/status`: the filesystem's user and group stand fourth.
-    fn parse(status: &str) -> Option<Self> {
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            Some(line.split_whitespace())
-        };
-        let mut groups: Vec<u32> = field("Groups:")?.filter_map(|id| id.parse().ok()).collect();
-        groups.push(field("Gid:")?.nth(3)?.parse().ok()?);
+    /// The filesystem's user and group stand fourth.
+    fn from_status(status: &Fields) -> Option<Self> {
+        let ids = |name| Some(status.get(name)?.split_whitespace());
+        let mut groups: Vec<u32> = ids("Groups")?.filter_map(|id| id.parse().ok()).collect();
+        groups.push(ids("Gid")?.nth(3)?.parse().ok()?);
         Some(Self {
-            user: field("Uid:")?.nth(3)?.parse().ok()?,
+            user: ids("Uid")?.nth(3)?.parse().ok()?,
             groups,
-            capabilities: u64::from_str_radix(field("CapEff:")?.next()?, 16).ok()?,
+            capabilities: status.mask("CapEff")?,
         })
     }
 
@@ -59,7 +58,7 @@ impl Credentials {
 
 #[cfg(test)]
 mod tests {
-    use super::Credentials;
+    use super::{Credentials, Fields};
 
     #[test]
     fn only_one_whom_the_kernel_refuses_for_certain_is_refused() {
@@ -69,7 +68,7 @@ mod tests {
             )
         };
         let may = |uid, caps, mode| {
-            let who = Credentials::parse(&status(uid, caps)).unwrap();
+            let who = Credentials::from_status(&Fields::from(status(uid, caps))).unwrap();
             who.may_change(7, 5, mode)
         };
         let none = "0000000000000000";

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::io::Errno;
+use vhashify_sys::procfs;
 use vhashify_sys::stamp::Stamp;
 
 use crate::guest::Guest;
@@ -55,7 +56,7 @@ impl Roots {
     /// # Errors
     /// `ENOENT` when the thread is gone.
     pub fn root(&self, thread: u32) -> Result<Arc<OwnedFd>, Errno> {
-        let path = format!("/proc/{thread}/root");
+        let path = procfs::path(thread, "root");
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = AtFlags::STATX_DONT_SYNC;
         if let Some(kept) = &*kept

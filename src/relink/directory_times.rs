@@ -17,7 +17,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::fs::{Timespec, UTIME_NOW};
 use rustix::io::Errno;
 use vhashify_sys::fault::{self, Point};
+use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::stamp::{Stamp, Timestamp, set_mtime};
 
 use super::temporary;
@@ -212,8 +213,7 @@ impl DirectoryTimes {
             .union(WatchFlags::ONLYDIR);
         let watcher = self.watcher.as_ref().ok_or(Errno::MFILE)?;
         // inotify takes paths only; this one always leads to the descriptor's directory.
-        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let watch = inotify::add_watch(watcher, path, CHANGES)?;
+        let watch = inotify::add_watch(watcher, descriptor_path(directory), CHANGES)?;
         if state.kept == Some(watch) {
             // The mtime below includes the guest's changes since the last use: their events say nothing new.
             self.take_events_into(state);

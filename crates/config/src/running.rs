@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vhashify_sys::call_error::CallError;
 use vhashify_sys::pidfd::Process;
+use vhashify_sys::procfs::boot_id;
 
 /// A guest that runs, or is being started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,5 @@ pub fn running_guests(top: &Path) -> Result<Vec<(String, Running)>, CallError> {
 /// What tells this boot from every other.
 #[must_use]
 pub fn boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
+    boot_id()
 }

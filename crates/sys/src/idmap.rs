@@ -13,6 +13,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::thread::UnshareFlags;
 
 use super::mount_attributes::{self, Which};
+use super::procfs::path;
 
 /// Mounts `directory`, with what is mounted below it, on `at`: its numbers from 0 are those of the host
 /// from `first` on, `count` of them. No device in it works.
@@ -53,11 +54,10 @@ fn users(first: u32, count: u32) -> io::Result<OwnedFd> {
         command.pre_exec(prepare);
     }
     let mut child = command.spawn()?;
-    let process = Path::new("/proc").join(child.id().to_string());
     let map = format!("0 {first} {count}\n");
-    let opened = fs::write(process.join("uid_map"), &map)
-        .and_then(|()| fs::write(process.join("gid_map"), &map))
-        .and_then(|()| File::open(process.join("ns/user")));
+    let opened = fs::write(path(child.id(), "uid_map"), &map)
+        .and_then(|()| fs::write(path(child.id(), "gid_map"), &map))
+        .and_then(|()| File::open(path(child.id(), "ns/user")));
     drop(child.stdin.take());
     child.wait()?;
     Ok(opened?.into())

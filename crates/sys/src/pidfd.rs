@@ -1,14 +1,14 @@
 //! A process by a name that no later one can have: its number and when it began.
 
-use std::fs;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::process::send_signal;
+use crate::procfs::{Stat, stat};
 
 /// One process of this boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ impl Process {
     /// The process that has the number now, unless it has ended already.
     #[must_use]
     pub fn find(pid: i32) -> Option<Self> {
-        let (state, began) = stat(pid)?;
+        let Stat { state, began, .. } = stat(pid).ok()?;
         (!matches!(state, 'Z' | 'X')).then_some(Self { pid, began })
     }
 
@@ -78,15 +78,26 @@ impl Process {
     }
 }
 
-/// The state of a process, and when it began.
-fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in brackets, and may hold anything.
-    let (_, after) = text.rsplit_once(')')?;
-    let mut fields = after.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let began = fields.nth(18)?.parse().ok()?;
-    Some((state, began))
+/// Sends any signal, the real-time ones too, to the process of a pidfd.
+///
+/// # Errors
+/// The call's; `ESRCH` when it has ended.
+pub fn send_signal(process: impl AsFd, number: i32) -> io::Result<()> {
+    // SAFETY: without a siginfo, which may be null, the call reads no memory of this process.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_fd().as_raw_fd(),
+            number,
+            std::ptr::null::<libc::siginfo_t>(),
+            0u32,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

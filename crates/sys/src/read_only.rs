@@ -48,10 +48,9 @@ pub fn is_read_only(path: &Path) -> bool {
 mod tests {
     use std::fs::{self, File};
     use std::io::ErrorKind;
-    use std::os::fd::AsRawFd;
-    use std::path::Path;
 
     use super::{is_read_only, show};
+    use crate::procfs::descriptor_path;
 
     #[test]
     fn what_is_shown_is_the_file_and_cannot_be_written() {
@@ -59,9 +58,9 @@ mod tests {
         let path = directory.path().join("file");
         fs::write(&path, "content").unwrap();
         let shown = show(&path).unwrap();
-        let shown = format!("/proc/self/fd/{}", shown.as_raw_fd());
+        let shown = descriptor_path(&shown);
         assert_eq!(fs::read_to_string(&shown).unwrap(), "content");
-        assert!(is_read_only(Path::new(&shown)) && !is_read_only(&path));
+        assert!(is_read_only(&shown) && !is_read_only(&path));
         for refused in [
             File::options().append(true).open(&shown).map(drop),
             fs::set_permissions(&shown, fs::metadata(&path).unwrap().permissions()),

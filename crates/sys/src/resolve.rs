@@ -6,7 +6,7 @@
 //! resolution itself: there is no check that could be outrun.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Result;
 
 use super::fault::{self, Point};
+use super::procfs::descriptor_path;
 
 /// Never out of the tree, never through a symbolic link, never onto another mount.
 const STRICT: ResolveFlags = ResolveFlags::BENEATH
@@ -116,8 +117,7 @@ pub fn open_host_directory(path: &Path) -> Result<OwnedFd> {
 /// # Errors
 /// What `readlink(2)` lists.
 pub fn path_of(file: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::readlink(link, Vec::new()).map(CString::into_bytes)
+    rustix::fs::readlink(descriptor_path(file), Vec::new()).map(CString::into_bytes)
 }
 
 fn open_strict(top: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {

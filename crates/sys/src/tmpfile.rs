@@ -1,9 +1,11 @@
 //! Files without a name (`O_TMPFILE`), which are gone when they are closed.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Result;
+
+use super::procfs::descriptor_path;
 
 /// Makes one on the filesystem of `directory`, open for reading and writing, its owner's alone.
 ///
@@ -20,6 +22,9 @@ pub fn create(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// # Errors
 /// What `open(2)` lists.
 pub fn open_again(file: impl AsFd, access: OFlags) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(
+        descriptor_path(file),
+        access | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }

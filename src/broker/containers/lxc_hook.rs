@@ -30,7 +30,7 @@ use rustix::process::{
 use serde_json::json;
 use thiserror::Error;
 use vhashify_sys::call_error::CallError;
-use vhashify_sys::procfs::tell;
+use vhashify_sys::procfs;
 use vhashify_sys::seccomp::Listener;
 use vhashify_sys::shown::Shown;
 
@@ -103,14 +103,12 @@ fn caller() -> Option<Pid> {
     let parent = getppid()?;
     let number = parent.as_raw_pid().cast_unsigned();
     if !matches!(
-        tell(number, "comm").ok()?.trim_end(),
+        procfs::read(number, "comm").ok()?.trim_end(),
         "sh" | "dash" | "bash"
     ) {
         return Some(parent);
     }
-    let status = tell(number, "status").ok()?;
-    let above = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    Pid::from_raw(above.trim().parse().ok()?)
+    Pid::from_raw(procfs::status(number).ok()?.number("PPid")?)
 }
 
 /// Answers the calls of the container `name` that `monitor` starts, until its init is executed. Returns when init has
@@ -160,7 +158,8 @@ struct Started {
 fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, Unserved> {
     let begun = Instant::now();
     loop {
-        let found = children(number).into_iter().find_map(|process| {
+        // The kernel lists them by thread; a monitor has one.
+        let found = procfs::children(number).into_iter().find_map(|process| {
             // First, so that what is listed is no other process's.
             let handle = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
             // It sends it to the monitor, and closes it.
@@ -189,29 +188,15 @@ fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, Unserved> {
 /// Whether a process executes the same program as the monitor `number`.
 fn is_program_of(process: i32, number: i32) -> bool {
     let program = |process: i32| {
-        let found = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+        let found = fs::metadata(procfs::path(process, "exe")).ok()?;
         Some((found.dev(), found.ino()))
     };
     program(process).is_some_and(|own| program(number) == Some(own))
 }
 
-/// The processes that a process has made, oldest first.
-fn children(process: i32) -> Vec<i32> {
-    // Listed by thread; a monitor has one.
-    let listed = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
-    let listed = listed.unwrap_or_default();
-    listed
-        .split_whitespace()
-        .filter_map(|number| number.parse().ok())
-        .collect()
-}
-
 /// A copy of the descriptor of a process that is a listener, if it has one of a filter that somebody is under.
 fn listener_of(handle: &OwnedFd, process: i32) -> Option<Listener> {
-    let listed = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
-    let mut numbers = listed
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut numbers = procfs::descriptors(process).ok()?.into_iter();
     numbers.find_map(|number: ForeignRawFd| {
         let copy = pidfd_getfd(handle, number, PidfdGetfdFlags::empty()).ok()?;
         let listener = Listener::is_one(copy.as_fd()).then(|| Listener::from(copy))?;

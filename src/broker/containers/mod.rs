@@ -41,10 +41,10 @@ pub mod socket;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use vhashify_sys::procfs;
 use vhashify_sys::shown::Shown;
 
 use self::error::Unserved;
@@ -156,8 +156,5 @@ impl Containers {
 
 /// All processes of the host: whoever has a container's open file is in no list of its own.
 fn processes() -> Vec<i32> {
-    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
-    listed
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    procfs::processes().unwrap_or_default()
 }

@@ -1,13 +1,14 @@
 //! The root directory of a container, by one of its processes.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vhashify_sys::file_handle;
+use vhashify_sys::procfs::{self, Fields};
 
 use super::error::Unserved;
 use crate::guest::{Guest, GuestError, StoreLocation, check_layout};
@@ -34,18 +35,21 @@ impl Root {
         let pid = (process > 0).then_some(process).and_then(Pid::from_raw);
         let handle = pidfd_open(pid.ok_or_else(gone)?, PidfdFlags::empty()).map_err(|_| gone())?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = openat(CWD, format!("/proc/{process}/root"), flags, Mode::empty());
-        let status = fs::read_to_string(format!("/proc/{process}/status"));
+        let opened = openat(CWD, procfs::path(process, "root"), flags, Mode::empty());
+        let status = procfs::status(process);
         // What was opened and read since the handle was is this process's if it still runs.
         if has_ended(&handle) {
             return Err(gone());
         }
-        let root = |source| Unserved::Root { process, source };
-        let directory = opened.map_err(|errno| root(errno.into()))?;
+        let root = |errno: Errno| Unserved::Root {
+            process,
+            source: errno.into(),
+        };
+        let directory = opened.map_err(root)?;
         if !is_filtered(&status.map_err(root)?) {
             return Err(Unserved::NoFilter { process });
         }
-        let found = rustix::fs::fstat(&directory).map_err(|errno| root(errno.into()))?;
+        let found = rustix::fs::fstat(&directory).map_err(root)?;
         Ok(Self {
             device: found.st_dev,
             inode: found.st_ino,
@@ -81,23 +85,21 @@ pub(super) fn has_ended(process: &OwnedFd) -> bool {
 }
 
 /// Whether `/proc/PID/status` says that a filter is loaded.
-fn is_filtered(status: &str) -> bool {
-    let mode = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"));
-    mode.is_some_and(|mode| mode.trim() == "2")
+fn is_filtered(status: &Fields) -> bool {
+    status.get("Seccomp") == Some("2")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Root, is_filtered};
+    use super::{Fields, Root, is_filtered};
     use crate::broker::containers::error::Unserved;
 
     #[test]
     fn a_process_under_a_filter_is_told_from_others() {
-        assert!(is_filtered("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"));
-        assert!(!is_filtered("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"));
-        assert!(!is_filtered("Name:\tSeccomp: 2\n"));
+        let is = |status: &str| is_filtered(&Fields::from(status.to_owned()));
+        assert!(is("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"));
+        assert!(!is("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"));
+        assert!(!is("Name:\tSeccomp: 2\n"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! value, if it is still this socket's.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, renameat_with, statat, unlinkat};
@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use thiserror::Error;
 use vhashify_sys::call_error::CallError;
+use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::shown::Shown;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -219,6 +220,5 @@ fn is_alive(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
 
 /// A name in a directory, however long the directory's path is.
 fn address(directory: BorrowedFd<'_>, name: &OsStr) -> Result<SocketAddrUnix, Errno> {
-    let directory = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    SocketAddrUnix::new(Path::new(&directory).join(name))
+    SocketAddrUnix::new(descriptor_path(directory).join(name))
 }

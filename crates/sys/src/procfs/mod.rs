@@ -1,21 +1,62 @@
-//! What this process looks at in another one.
+//! What `/proc` says of processes and mounts: every file of it that the house reads is read here.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `fields` | `status` and `fdinfo/N`: lines of a name and a value |
+//! | `lists` | processes, children, descriptors |
+//! | `mounts` | `mountinfo` |
+//! | `records` | `stat`, `limits`, `cgroup`, the id of the boot |
+//!
+//! A guest's process is hostile: its name (`comm`) holds any bytes but NUL, and it exits while its files are read.
+//! So no reader asks for UTF-8, and each error is one of a process that may just have gone ([`is_gone`]).
+//!
+//! The crate `procfs-core` parses what consists of numbers. Two files are parsed by hand: it fails for a whole
+//! `status` or `mountinfo` where one name in it is not UTF-8, and decodes none of the escapes of `mountinfo`.
+//! `process` is a number, of a thread too, or `self`.
+
+mod fields;
+mod lists;
+mod mounts;
+mod records;
+
+use std::fmt::Display;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::last_error;
+pub use fields::{Fields, fdinfo, status};
+pub use lists::{children, descriptors, processes};
+pub use mounts::{Mount, mounts, parse_mounts};
+pub use records::{Limit, LimitValue, Limits, Stat, boot_id, limits, own_cgroup, stat};
 
-/// Reads a file of a process's or thread's directory in `/proc`: one that the kernel makes out as a whole
-/// (`single_open`, `fs/seq_file.c`), as it does `status`, `syscall`, `fdinfo/N` and others of one record.
+/// The path of `file` in the directory of a process.
+#[must_use]
+pub fn path(process: impl Display, file: &str) -> PathBuf {
+    format!("/proc/{process}/{file}").into()
+}
+
+/// The path that leads to an open file of this process, and to nothing else, for calls that take paths only. It is
+/// good while `file` is open.
+#[must_use]
+pub fn descriptor_path(file: impl AsFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
+}
+
+/// Reads a file of a process that the kernel prints as a whole (`single_open`, `fs/seq_file.c`), as it does
+/// `status`, `syscall`, `fdinfo/N` and others of one record. Bytes that are no UTF-8 are replaced.
+///
+/// By hand and not by `std::fs`, because the broker reads two of these for each call that it answers.
 ///
 /// # Errors
-/// As [`is_gone`] tells, where it is no more; what `open(2)` and `read(2)` list.
-pub fn tell(thread: u32, what: &str) -> Result<String, Errno> {
-    let path = format!("/proc/{thread}/{what}");
+/// What `open(2)` and `read(2)` list; [`is_gone`] recognises those of a process that has gone.
+pub fn read(process: impl Display, file: &str) -> Result<String, Errno> {
+    let path = format!("/proc/{process}/{file}");
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    // Its size is told as zero, and a read that is short has come to its end: to ask for either would be half of
-    // the calls.
+    // The kernel reports no size for it, and a short read has come to its end: to ask for either would double the
+    // calls.
     let mut text = Vec::with_capacity(4096);
     loop {
         text.reserve(1);
@@ -24,61 +65,12 @@ pub fn tell(thread: u32, what: &str) -> Result<String, Errno> {
             break;
         }
     }
-    // A process names itself as it likes.
     Ok(String::from_utf8(text)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-/// Whether an error of a file below `/proc/PID` says that there is no such process or thread any more.
+/// Whether an error of a file in a process's directory says that there is no such process any more.
 #[must_use]
 pub fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::SRCH)
-}
-
-/// Copies memory of a thread's process, from `address` on. Returns how many bytes there were: fewer
-/// than asked for where its memory ends.
-///
-/// # Errors
-/// `EFAULT` where nothing is there, `ESRCH` when the thread is gone.
-pub fn read_memory(thread: u32, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
-    let local = libc::iovec {
-        iov_base: into.as_mut_ptr().cast(),
-        iov_len: into.len(),
-    };
-    let remote = libc::iovec {
-        iov_base: std::ptr::without_provenance_mut(
-            usize::try_from(address).map_err(|_| Errno::FAULT)?,
-        ),
-        iov_len: into.len(),
-    };
-    let thread = libc::pid_t::try_from(thread).map_err(|_| Errno::SRCH)?;
-    // SAFETY: the local vector is one of `into`, of its length; what the remote one names is another
-    // process's memory, which the kernel checks.
-    let count =
-        unsafe { libc::process_vm_readv(thread, &raw const local, 1, &raw const remote, 1, 0) };
-    usize::try_from(count).map_err(|_| last_error())
-}
-
-/// Whether two descriptors of two processes are one open file, with one position and one set of locks.
-///
-/// # Errors
-/// `EBADF` when one is closed, `ESRCH` when a process is gone; `ENOSYS` without `kcmp(2)`.
-pub fn is_one_open_file(first: (u32, u32), second: (u32, u32)) -> Result<bool, Errno> {
-    const KCMP_FILE: libc::c_int = 0;
-    // SAFETY: the call takes numbers only.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_kcmp,
-            libc::c_long::from(first.0),
-            libc::c_long::from(second.0),
-            KCMP_FILE,
-            libc::c_ulong::from(first.1),
-            libc::c_ulong::from(second.1),
-        )
-    };
-    match answer {
-        0 => Ok(true),
-        1..=3 => Ok(false),
-        _ => Err(last_error()),
-    }
 }

@@ -305,7 +305,7 @@ fn attend(child: &mut Child, mut terminal: Option<Terminal>) -> io::Result<u8> {
                 Some(terminal) if signal == libc::SIGWINCH => terminal.follow_size(),
                 _ => {
                     // It may have ended meanwhile.
-                    drop(vhashify_sys::process::send_signal(&handle, signal));
+                    drop(vhashify_sys::pidfd::send_signal(&handle, signal));
                 }
             }
         }
