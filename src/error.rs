@@ -10,6 +10,7 @@ use vhashify_sys::shown::Shown;
 
 use crate::exclude::ExcludeError;
 use crate::guest::GuestError;
+use crate::index::IndexError;
 
 /// An error of a command. Its text is one line that names the path and what to do.
 #[derive(Debug, Error)]
@@ -29,14 +30,14 @@ pub enum Error {
     Exclude(#[from] ExcludeError),
     /// The index cannot be kept.
     #[error(
-        "the index {} cannot be used: {reason}; make it writable, or choose another directory with --state-dir",
+        "the index {} cannot be used: {source}; make it writable, or choose another directory with --state-dir",
         Shown::path(path)
     )]
     Index {
         /// Its file.
         path: PathBuf,
         /// Why.
-        reason: String,
+        source: IndexError,
     },
     /// The directory of the indexes cannot be made.
     #[error(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use super::Fault;
+use super::error::IndexError;
 
 /// How long another process is waited for that has the file open. One that reads it, for a report, is done
 /// after a moment.
@@ -45,25 +45,25 @@ impl OpenDatabase {
 
     /// # Errors
     /// What redb says.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, Fault> {
-        Ok(self.database()?.begin_read().map_err(redb::Error::from)?)
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, IndexError> {
+        Ok(self.database()?.begin_read()?)
     }
 
     /// # Errors
     /// What redb says.
-    pub(super) fn begin_write(&self) -> Result<WriteTransaction, Fault> {
-        Ok(self.database()?.begin_write().map_err(redb::Error::from)?)
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, IndexError> {
+        Ok(self.database()?.begin_write()?)
     }
 
     /// Closes it, as dropping it does, and says whether it could be.
     ///
     /// # Errors
-    /// [`Fault::Damaged`]: what was written is not to be relied on.
-    pub(super) fn close(mut self) -> Result<(), Fault> {
+    /// [`IndexError::Damaged`]: what was written is not to be relied on.
+    pub(super) fn close(mut self) -> Result<(), IndexError> {
         self.shut()
     }
 
-    fn shut(&mut self) -> Result<(), Fault> {
+    fn shut(&mut self) -> Result<(), IndexError> {
         match self.database.take() {
             Some(database) => guarded(|| {
                 drop(database);
@@ -73,8 +73,8 @@ impl OpenDatabase {
         }
     }
 
-    fn database(&self) -> Result<&Database, Fault> {
-        self.database.as_ref().ok_or(Fault::Damaged)
+    fn database(&self) -> Result<&Database, IndexError> {
+        self.database.as_ref().ok_or(IndexError::Damaged)
     }
 }
 
@@ -86,13 +86,13 @@ impl Drop for OpenDatabase {
 }
 
 /// Does what may panic where the file is damaged.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
     // Where a panic drops what is open, the hook cannot be changed, and is a silent one already.
     let loud = (!std::thread::panicking()).then(std::panic::take_hook);
     if loud.is_some() {
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Damaged));
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(IndexError::Damaged));
     if let Some(loud) = loud {
         std::panic::set_hook(loud);
     }

@@ -9,23 +9,25 @@
 //! `runs` (number → report as JSON) and `meta` (format and store, to notice another store's index).
 
 mod database;
+mod error;
+mod read;
 pub mod rows;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
-use thiserror::Error;
-use vhashify_sys::call_error::reason;
+use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
-use self::database::{OpenDatabase, guarded};
+pub use error::IndexError;
+
 use crate::error::{Call as _, Error};
 use crate::identity::Identity;
 use crate::store::{ObjectName, Store};
+use database::{OpenDatabase, guarded};
 
 const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("objects");
 const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
@@ -44,25 +46,6 @@ const CACHE_BYTES: usize = 4 << 20;
 
 /// How many runs are remembered.
 const RUNS_KEPT: u64 = 1000;
-
-/// Why an index could not be used. The caller begins a new one, or goes on without.
-#[derive(Debug, Error)]
-enum Fault {
-    #[error("{}", words(.0))]
-    Redb(#[from] redb::Error),
-    #[error("it belongs to another store")]
-    OtherStore,
-    #[error("its format {0} is not that of this version")]
-    OtherFormat(u32),
-    #[error("it is damaged")]
-    Damaged,
-}
-
-impl From<rustix::io::Errno> for Fault {
-    fn from(errno: rustix::io::Errno) -> Self {
-        Self::Redb(redb::Error::Io(errno.into()))
-    }
-}
 
 /// What the index remembers, in memory.
 #[derive(Debug, Default)]
@@ -141,15 +124,15 @@ impl Index {
             source,
         })?;
         let path = Self::path(state_directory, store.path());
-        let failed = |fault: &Fault| Error::Index {
+        let failed = |source| Error::Index {
             path: path.clone(),
-            reason: fault.to_string(),
+            source,
         };
         let mark = store_mark(store)?;
         if path.exists() {
             match guarded(|| Self::open_existing(&path, &mark)) {
                 Ok(database) => return Ok(Self { path, database }),
-                Err(fault) if is_environment(&fault) => return Err(failed(&fault)),
+                Err(fault) if fault.is_environment() => return Err(failed(fault)),
                 Err(fault) => {
                     set_aside(&path)?;
                     warn(format!(
@@ -161,7 +144,7 @@ impl Index {
             }
         }
         let database = guarded(|| fault::at(Point::IndexBegin, || Self::begin(&path, &mark)))
-            .map_err(|fault| failed(&fault))?;
+            .map_err(failed)?;
         Ok(Self { path, database })
     }
 
@@ -172,25 +155,19 @@ impl Index {
         let Ok(mark) = store_mark(store) else {
             return IndexSnapshot::default();
         };
-        let read = guarded(|| {
-            let database = builder().open_read_only(&path).map_err(redb::Error::from)?;
-            let transaction = database.begin_read().map_err(redb::Error::from)?;
-            check_meta(&transaction, &mark)?;
-            load(&transaction)
-        });
-        read.unwrap_or_default()
+        read_only(&path, |transaction| {
+            read::check_meta(transaction, &mark)?;
+            read::load(transaction)
+        })
     }
 
     /// The guests that the index of `store` knows, without changing it.
     #[must_use]
     pub fn peek_guests(state_directory: &Path, store: &Store) -> Vec<GuestRow> {
         let path = Self::path(state_directory, store.path());
-        guarded(|| {
-            let database = builder().open_read_only(&path).map_err(redb::Error::from)?;
-            let transaction = database.begin_read().map_err(redb::Error::from)?;
-            guests(&transaction).map(|guests| guests.into_values().collect())
+        read_only(&path, |transaction| {
+            read::guests(transaction).map(|guests| guests.into_values().collect())
         })
-        .unwrap_or_default()
     }
 
     /// The reports of the last `most` runs on `store`, as JSON and each with its number, the oldest
@@ -201,13 +178,10 @@ impl Index {
         let Ok(mark) = store_mark(store) else {
             return Vec::new();
         };
-        guarded(|| {
-            let database = builder().open_read_only(&path).map_err(redb::Error::from)?;
-            let transaction = database.begin_read().map_err(redb::Error::from)?;
-            check_meta(&transaction, &mark)?;
-            last_runs(&transaction, most)
+        read_only(&path, |transaction| {
+            read::check_meta(transaction, &mark)?;
+            read::last_runs(transaction, most)
         })
-        .unwrap_or_default()
     }
 
     /// Begins a new index in the place of this one.
@@ -221,10 +195,7 @@ impl Index {
         let mark = store_mark(store)?;
         match guarded(|| Self::begin(&path, &mark)) {
             Ok(database) => Ok(Self { path, database }),
-            Err(fault) => Err(Error::Index {
-                path,
-                reason: fault.to_string(),
-            }),
+            Err(source) => Err(Error::Index { path, source }),
         }
     }
 
@@ -237,13 +208,13 @@ impl Index {
     /// Reads what a run needs to know. Damaged rows are left out.
     #[must_use]
     pub fn load(&self) -> IndexSnapshot {
-        guarded(|| load(&self.database.begin_read()?)).unwrap_or_default()
+        guarded(|| read::load(&self.database.begin_read()?)).unwrap_or_default()
     }
 
     /// Rows that exist but cannot be read, or that say two things: how many.
     #[must_use]
     pub fn inconsistencies(&self) -> u64 {
-        guarded(|| inconsistencies(&self.database.begin_read()?)).unwrap_or(1)
+        guarded(|| read::inconsistencies(&self.database.begin_read()?)).unwrap_or(1)
     }
 
     /// Writes what a run learned, in one transaction. Rows that stay as they are are not written.
@@ -251,9 +222,9 @@ impl Index {
     /// # Errors
     /// [`Error::Index`]; the index is then as it was before.
     pub fn record(&self, update: &Update) -> Result<(), Error> {
-        record(&self.database, update).map_err(|fault| Error::Index {
+        record(&self.database, update).map_err(|source| Error::Index {
             path: self.path.clone(),
-            reason: fault.to_string(),
+            source,
         })
     }
 
@@ -271,15 +242,15 @@ impl Index {
         warn: impl FnOnce(String),
     ) -> Result<(), Error> {
         let Self { path, database } = self;
-        let failed = |fault: &Fault| Error::Index {
+        let failed = |source| Error::Index {
             path: path.clone(),
-            reason: fault.to_string(),
+            source,
         };
         // Closing it writes to it, which may meet the damage, too.
         let fault = match record(&database, update).and_then(|()| database.close()) {
             Ok(()) => return Ok(()),
-            Err(fault) if is_damage(&fault) => fault,
-            Err(fault) => return Err(failed(&fault)),
+            Err(fault) if fault.is_damage() => fault,
+            Err(fault) => return Err(failed(fault)),
         };
         set_aside(&path)?;
         warn(format!(
@@ -289,39 +260,50 @@ impl Index {
         let mark = store_mark(store)?;
         guarded(|| Self::begin(&path, &mark))
             .and_then(|database| record(&database, update))
-            .map_err(|fault| failed(&fault))
+            .map_err(failed)
     }
 
-    fn open_existing(path: &Path, mark: &[u8]) -> Result<OpenDatabase, Fault> {
+    fn open_existing(path: &Path, mark: &[u8]) -> Result<OpenDatabase, IndexError> {
         let database = OpenDatabase::open(|| builder().open(path))?;
         let transaction = database.begin_read()?;
-        check_meta(&transaction, mark)?;
+        read::check_meta(&transaction, mark)?;
         drop(transaction);
         Ok(database)
     }
 
-    fn begin(path: &Path, mark: &[u8]) -> Result<OpenDatabase, Fault> {
+    fn begin(path: &Path, mark: &[u8]) -> Result<OpenDatabase, IndexError> {
         let database = OpenDatabase::open(|| builder().create(path))?;
         let transaction = database.begin_write()?;
         {
-            let mut meta = transaction.open_table(META).map_err(redb::Error::from)?;
+            let mut meta = transaction.open_table(META)?;
             let format = FORMAT.to_le_bytes();
-            meta.insert("format", format.as_slice())
-                .map_err(redb::Error::from)?;
-            meta.insert("store", mark).map_err(redb::Error::from)?;
+            meta.insert("format", format.as_slice())?;
+            meta.insert("store", mark)?;
         }
         write::write(&transaction, &Update::default())?;
-        transaction.commit().map_err(redb::Error::from)?;
+        transaction.commit()?;
         Ok(database)
     }
 }
 
-fn record(database: &OpenDatabase, update: &Update) -> Result<(), Fault> {
+/// What `ask` finds in the index at `path`, which is not changed; nothing where it cannot be read.
+fn read_only<T: Default>(
+    path: &Path,
+    ask: impl FnOnce(&ReadTransaction) -> Result<T, IndexError>,
+) -> T {
+    guarded(|| {
+        let database = builder().open_read_only(path)?;
+        ask(&database.begin_read()?)
+    })
+    .unwrap_or_default()
+}
+
+fn record(database: &OpenDatabase, update: &Update) -> Result<(), IndexError> {
     guarded(|| {
         let transaction = database.begin_write()?;
         write::write(&transaction, update)?;
         fault::at(Point::IndexCommit, || {
-            transaction.commit().map_err(redb::Error::from)?;
+            transaction.commit()?;
             Ok(())
         })
     })
@@ -356,156 +338,6 @@ fn store_mark(store: &Store) -> Result<Vec<u8>, Error> {
         &inode.to_le_bytes(),
     ]
     .concat())
-}
-
-/// What redb says, or the system where it is the system's error.
-fn words(error: &redb::Error) -> String {
-    match error {
-        redb::Error::Io(error) => reason(error),
-        other => other.to_string(),
-    }
-}
-
-/// Whether the fault lies with the place and not with the content: making it anew would not help.
-fn is_environment(fault: &Fault) -> bool {
-    use std::io::ErrorKind;
-    match fault {
-        Fault::Redb(redb::Error::Io(error)) => matches!(
-            error.kind(),
-            ErrorKind::PermissionDenied
-                | ErrorKind::ReadOnlyFilesystem
-                | ErrorKind::StorageFull
-                | ErrorKind::IsADirectory
-        ),
-        Fault::Redb(redb::Error::DatabaseAlreadyOpen) => true,
-        _ => false,
-    }
-}
-
-/// Whether the fault lies with the content, so that making it anew helps.
-fn is_damage(fault: &Fault) -> bool {
-    use std::io::ErrorKind;
-    match fault {
-        // What a damaged page leads to may be behind the end of the file, or nowhere.
-        Fault::Redb(redb::Error::Io(error)) => matches!(
-            error.kind(),
-            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput
-        ),
-        _ => !is_environment(fault),
-    }
-}
-
-fn check_meta(transaction: &ReadTransaction, mark: &[u8]) -> Result<(), Fault> {
-    let meta = transaction.open_table(META).map_err(redb::Error::from)?;
-    let get = |key| -> Result<Option<Vec<u8>>, Fault> {
-        let found = meta.get(key).map_err(redb::Error::from)?;
-        Ok(found.map(|found| found.value().to_vec()))
-    };
-    let format = get("format")?.and_then(|format| format.try_into().ok());
-    match format.map(u32::from_le_bytes) {
-        Some(FORMAT) => {}
-        Some(other) => return Err(Fault::OtherFormat(other)),
-        None => return Err(Fault::Damaged),
-    }
-    if get("store")?.as_deref() == Some(mark) {
-        Ok(())
-    } else {
-        Err(Fault::OtherStore)
-    }
-}
-
-fn load(transaction: &ReadTransaction) -> Result<IndexSnapshot, Fault> {
-    let mut loaded = IndexSnapshot::default();
-    let table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
-    for row in table.iter().map_err(redb::Error::from)? {
-        let (key, value) = row.map_err(redb::Error::from)?;
-        let name = key.value().try_into().ok().and_then(ObjectName::from_bytes);
-        let stamp =
-            rows::unseal("objects", key.value(), value.value()).and_then(rows::stamp_from_bytes);
-        if let (Some(name), Some(stamp)) = (name, stamp) {
-            loaded.objects.insert(name, stamp);
-        }
-    }
-    let table = transaction.open_table(CACHE).map_err(redb::Error::from)?;
-    for row in table.iter().map_err(redb::Error::from)? {
-        let (key, value) = row.map_err(redb::Error::from)?;
-        let inode = key.value();
-        let cached = rows::unseal("scan cache", &inode.to_le_bytes(), value.value())
-            .and_then(rows::cached_from_bytes);
-        loaded.read.extend(cached.map(|cached| (inode, cached)));
-    }
-    let table = transaction.open_table(EXTENTS).map_err(redb::Error::from)?;
-    for row in table.iter().map_err(redb::Error::from)? {
-        let (key, value) = row.map_err(redb::Error::from)?;
-        let inode = key.value();
-        let at = rows::unseal("extents", &inode.to_le_bytes(), value.value())
-            .and_then(rows::address_from_bytes);
-        loaded.extents.extend(at.map(|at| (inode, at)));
-    }
-    Ok(loaded)
-}
-
-fn guests(transaction: &ReadTransaction) -> Result<BTreeMap<u32, GuestRow>, Fault> {
-    let table = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
-    let mut guests = BTreeMap::new();
-    for row in table.iter().map_err(redb::Error::from)? {
-        let (number, value) = row.map_err(redb::Error::from)?;
-        guests.extend(rows::guest_from_bytes(value.value()).map(|guest| (number.value(), guest)));
-    }
-    Ok(guests)
-}
-
-fn last_runs(transaction: &ReadTransaction, most: usize) -> Result<Vec<(u64, String)>, Fault> {
-    let table = transaction.open_table(RUNS).map_err(redb::Error::from)?;
-    let mut runs = Vec::new();
-    for row in table.iter().map_err(redb::Error::from)?.rev().take(most) {
-        let (number, report) = row.map_err(redb::Error::from)?;
-        runs.push((number.value(), report.value().to_owned()));
-    }
-    runs.reverse();
-    Ok(runs)
-}
-
-fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Fault> {
-    let mut wrong = 0;
-    let inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
-    let (mut by_inode, mut all) = (HashMap::new(), 0_u64);
-    for row in inodes.iter().map_err(redb::Error::from)? {
-        let (inode, name) = row.map_err(redb::Error::from)?;
-        let name = name.value().try_into().ok();
-        by_inode.insert(inode.value(), name.and_then(ObjectName::from_bytes));
-        all += 1;
-    }
-    let objects = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
-    let mut count = 0_u64;
-    for row in objects.iter().map_err(redb::Error::from)? {
-        let (key, value) = row.map_err(redb::Error::from)?;
-        let stamp =
-            rows::unseal("objects", key.value(), value.value()).and_then(rows::stamp_from_bytes);
-        let Some(stamp) = stamp else {
-            wrong += 1;
-            continue;
-        };
-        count += 1;
-        let name = key.value().try_into().ok().and_then(ObjectName::from_bytes);
-        let found = by_inode.get(&stamp.inode).copied().flatten();
-        wrong += u64::from(found.is_none() || found != name);
-    }
-    wrong += all.saturating_sub(count);
-    for (name, table) in [("scan cache", CACHE), ("extents", EXTENTS)] {
-        let table = transaction.open_table(table).map_err(redb::Error::from)?;
-        for row in table.iter().map_err(redb::Error::from)? {
-            let (key, value) = row.map_err(redb::Error::from)?;
-            let sealed = value.value();
-            wrong += u64::from(rows::unseal(name, &key.value().to_le_bytes(), sealed).is_none());
-        }
-    }
-    let links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
-    for row in links.iter().map_err(redb::Error::from)? {
-        let (key, value) = row.map_err(redb::Error::from)?;
-        wrong += u64::from(rows::unseal("links", key.value(), value.value()).is_none());
-    }
-    Ok(wrong)
 }
 
 /// Whether a file read under `stamp` may be believed to be the same later: only when its last

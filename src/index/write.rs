@@ -9,10 +9,10 @@ use std::collections::HashSet;
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use vhashify_sys::stamp::Stamp;
 
+use super::error::IndexError;
 use super::rows;
 use super::{
-    CACHE, EXTENTS, Fault, GUESTS, GuestLinks, GuestRow, INODES, LINKS, OBJECTS, RUNS, RUNS_KEPT,
-    Update,
+    CACHE, EXTENTS, GUESTS, GuestLinks, GuestRow, INODES, LINKS, OBJECTS, RUNS, RUNS_KEPT, Update,
 };
 use crate::store::ObjectName;
 
@@ -20,7 +20,7 @@ use crate::store::ObjectName;
 ///
 /// # Errors
 /// What redb says.
-pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), Fault> {
+pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), IndexError> {
     write_objects(transaction, &update.objects)?;
     write_inodes(transaction, &update.objects)?;
     let cache = update.read.iter().map(|(inode, (stamp, identity))| {
@@ -41,16 +41,11 @@ pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(
         update.extents.contains_key(&inode)
     })?;
     write_guests(transaction, &update.guests, &update.objects)?;
-    let mut runs = transaction.open_table(RUNS).map_err(redb::Error::from)?;
+    let mut runs = transaction.open_table(RUNS)?;
     if let Some(report) = &update.run {
-        let last = runs
-            .last()
-            .map_err(redb::Error::from)?
-            .map_or(0, |(number, _)| number.value());
-        runs.insert(last + 1, report.as_str())
-            .map_err(redb::Error::from)?;
-        runs.retain(|number, _| number + RUNS_KEPT > last)
-            .map_err(redb::Error::from)?;
+        let last = runs.last()?.map_or(0, |(number, _)| number.value());
+        runs.insert(last + 1, report.as_str())?;
+        runs.retain(|number, _| number + RUNS_KEPT > last)?;
     }
     Ok(())
 }
@@ -58,13 +53,13 @@ pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(
 fn write_objects(
     transaction: &WriteTransaction,
     objects: &[(ObjectName, Stamp)],
-) -> Result<(), Fault> {
+) -> Result<(), IndexError> {
     let row = |&(name, stamp): &(ObjectName, Stamp)| {
         let key = name.to_bytes().to_vec();
         let value = rows::seal("objects", &key, rows::stamp_to_bytes(&stamp));
         (key, value)
     };
-    let mut table = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+    let mut table = transaction.open_table(OBJECTS)?;
     sync(&mut table, objects.iter(), row, |_, _| false)
 }
 
@@ -72,8 +67,8 @@ fn write_objects(
 fn write_inodes(
     transaction: &WriteTransaction,
     objects: &[(ObjectName, Stamp)],
-) -> Result<(), Fault> {
-    let mut inodes = transaction.open_table(INODES).map_err(redb::Error::from)?;
+) -> Result<(), IndexError> {
+    let mut inodes = transaction.open_table(INODES)?;
     let mut wanted: Vec<(u64, ObjectName)> = objects
         .iter()
         .map(|(name, stamp)| (stamp.inode, *name))
@@ -87,32 +82,28 @@ fn write_inodes(
         let found = wanted.binary_search_by_key(&inode, |(inode, _)| *inode);
         found.is_ok_and(|at| wanted[at].1.to_bytes() == name)
     };
-    inodes
-        .retain(|inode, name| is_wanted(inode, name))
-        .map_err(redb::Error::from)?;
+    inodes.retain(|inode, name| is_wanted(inode, name))?;
     for (inode, name) in &wanted {
-        let is_there = inodes.get(inode).map_err(redb::Error::from)?.is_some();
+        let is_there = inodes.get(inode)?.is_some();
         if !is_there {
-            inodes
-                .insert(inode, name.to_bytes().as_slice())
-                .map_err(redb::Error::from)?;
+            inodes.insert(inode, name.to_bytes().as_slice())?;
         }
     }
     // A row that is there, and was not found by its key, is there twice now.
     if holds_exactly(&inodes, &wanted)? {
         Ok(())
     } else {
-        Err(Fault::Damaged)
+        Err(IndexError::Damaged)
     }
 }
 
 fn holds_exactly(
     inodes: &Table<'_, u64, &'static [u8]>,
     wanted: &[(u64, ObjectName)],
-) -> Result<bool, Fault> {
+) -> Result<bool, IndexError> {
     let mut wanted = wanted.iter();
-    for row in inodes.iter().map_err(redb::Error::from)? {
-        let (inode, name) = row.map_err(redb::Error::from)?;
+    for row in inodes.iter()? {
+        let (inode, name) = row?;
         let is_next = wanted.next().is_some_and(|(wanted, object)| {
             *wanted == inode.value() && object.to_bytes() == name.value()
         });
@@ -129,28 +120,23 @@ fn write_by_inode(
     table: TableDefinition<'_, u64, &'static [u8]>,
     rows: impl ExactSizeIterator<Item = (u64, Vec<u8>)>,
     is_kept: impl Fn(u64) -> bool,
-) -> Result<(), Fault> {
-    let mut table = transaction.open_table(table).map_err(redb::Error::from)?;
-    table
-        .retain(|inode, _| is_kept(inode))
-        .map_err(redb::Error::from)?;
+) -> Result<(), IndexError> {
+    let mut table = transaction.open_table(table)?;
+    table.retain(|inode, _| is_kept(inode))?;
     let count = rows.len() as u64;
     for (inode, sealed) in rows {
         let is_there = table
-            .get(inode)
-            .map_err(redb::Error::from)?
+            .get(inode)?
             .is_some_and(|found| found.value() == sealed);
         if !is_there {
-            table
-                .insert(inode, sealed.as_slice())
-                .map_err(redb::Error::from)?;
+            table.insert(inode, sealed.as_slice())?;
         }
     }
     // See `write_inodes`.
-    if table.len().map_err(redb::Error::from)? == count {
+    if table.len()? == count {
         Ok(())
     } else {
-        Err(Fault::Damaged)
+        Err(IndexError::Damaged)
     }
 }
 
@@ -158,13 +144,13 @@ fn write_guests(
     transaction: &WriteTransaction,
     guests: &[(GuestRow, Vec<GuestLinks>)],
     objects: &[(ObjectName, Stamp)],
-) -> Result<(), Fault> {
+) -> Result<(), IndexError> {
     let (mut numbered, mut others) = number_all(transaction, guests)?;
     numbered.sort_unstable_by_key(|(number, _)| *number);
     for (number, _) in &numbered {
         // Where two guests have one number, keys of theirs were damaged.
         if !others.remove(number) {
-            return Err(Fault::Damaged);
+            return Err(IndexError::Damaged);
         }
     }
     let wanted = numbered
@@ -182,7 +168,7 @@ fn write_guests(
         number.is_some_and(|number| others.contains(&number))
             && rows::unseal("links", key, value).is_some()
     };
-    let mut links = transaction.open_table(LINKS).map_err(redb::Error::from)?;
+    let mut links = transaction.open_table(LINKS)?;
     sync(&mut links, wanted, row, is_kept)
 }
 
@@ -193,36 +179,34 @@ type Numbered<'a> = Vec<(u32, &'a [GuestLinks])>;
 fn number_all<'a>(
     transaction: &WriteTransaction,
     guests: &'a [(GuestRow, Vec<GuestLinks>)],
-) -> Result<(Numbered<'a>, HashSet<u32>), Fault> {
-    let mut table = transaction.open_table(GUESTS).map_err(redb::Error::from)?;
+) -> Result<(Numbered<'a>, HashSet<u32>), IndexError> {
+    let mut table = transaction.open_table(GUESTS)?;
     let mut numbered = Vec::with_capacity(guests.len());
     for (guest, rows) in guests {
         numbered.push((number_of(&mut table, guest)?, rows.as_slice()));
     }
     let mut all = HashSet::new();
-    for row in table.iter().map_err(redb::Error::from)? {
-        all.insert(row.map_err(redb::Error::from)?.0.value());
+    for row in table.iter()? {
+        all.insert(row?.0.value());
     }
     Ok((numbered, all))
 }
 
 /// The number of a guest, which gets one if it has none.
-fn number_of(numbers: &mut Table<'_, u32, &'static [u8]>, guest: &GuestRow) -> Result<u32, Fault> {
+fn number_of(
+    numbers: &mut Table<'_, u32, &'static [u8]>,
+    guest: &GuestRow,
+) -> Result<u32, IndexError> {
     let value = rows::guest_to_bytes(guest);
-    for row in numbers.iter().map_err(redb::Error::from)? {
-        let (number, found) = row.map_err(redb::Error::from)?;
+    for row in numbers.iter()? {
+        let (number, found) = row?;
         if found.value() == value {
             return Ok(number.value());
         }
     }
-    let last = numbers
-        .last()
-        .map_err(redb::Error::from)?
-        .map(|(number, _)| number.value());
+    let last = numbers.last()?.map(|(number, _)| number.value());
     let next = last.map_or(0, |last| last.wrapping_add(1));
-    numbers
-        .insert(next, value.as_slice())
-        .map_err(redb::Error::from)?;
+    numbers.insert(next, value.as_slice())?;
     Ok(next)
 }
 
@@ -237,17 +221,17 @@ fn sync<T: Copy>(
     wanted: impl Iterator<Item = T>,
     row: impl Fn(T) -> (Vec<u8>, Vec<u8>),
     is_kept: impl Fn(&[u8], &[u8]) -> bool,
-) -> Result<(), Fault> {
+) -> Result<(), IndexError> {
     let (mut stale, mut missing) = (Vec::new(), Vec::new());
     {
         // One pass over two sorted sequences.
         let mut wanted = wanted.map(|item| (item, row(item))).peekable();
         let mut last: Option<Vec<u8>> = None;
-        for present in table.iter().map_err(redb::Error::from)? {
-            let (key, value) = present.map_err(redb::Error::from)?;
+        for present in table.iter()? {
+            let (key, value) = present?;
             let (key, value) = (key.value(), value.value());
             if last.as_deref().is_some_and(|last| key <= last) {
-                return Err(Fault::Damaged);
+                return Err(IndexError::Damaged);
             }
             let last = last.get_or_insert_default();
             last.clear();
@@ -265,16 +249,14 @@ fn sync<T: Copy>(
         missing.extend(wanted.map(|(item, _)| (item, false)));
     }
     for key in &stale {
-        let removed = table.remove(key.as_slice()).map_err(redb::Error::from)?;
-        removed.ok_or(Fault::Damaged)?;
+        let removed = table.remove(key.as_slice())?;
+        removed.ok_or(IndexError::Damaged)?;
     }
     for (item, is_replaced) in missing {
         let (key, value) = row(item);
-        let replaced = table
-            .insert(key.as_slice(), value.as_slice())
-            .map_err(redb::Error::from)?;
+        let replaced = table.insert(key.as_slice(), value.as_slice())?;
         if replaced.is_some() != is_replaced {
-            return Err(Fault::Damaged);
+            return Err(IndexError::Damaged);
         }
     }
     Ok(())
