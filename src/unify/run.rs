@@ -31,7 +31,7 @@ use crate::index::{Index, IndexSnapshot};
 use crate::outcome::{FileError, Progress, RunReport};
 use crate::protect::{self, Mode};
 use crate::relink::directory_times::DirectoryTimes;
-use crate::scan::{FileRecord, Known, Request, Scan, scan};
+use crate::scan::{FileRecord, KnownInodes, Request, Scan, scan};
 use crate::store::{Store, StoreLock, Wait};
 
 /// How a run is to be done.
@@ -272,7 +272,7 @@ fn walk(
         })
         .collect();
     // Who has a name of an object now had one when it was looked at: only runs give objects to guests.
-    let known = Known {
+    let known = KnownInodes {
         device: location.device,
         stamp_of: &|inode| objects.by_inode.get(&inode).map(|state| state.stamp),
     };
