@@ -213,7 +213,7 @@ impl DirectoryTimes {
             .union(WatchFlags::ONLYDIR);
         let watcher = self.watcher.as_ref().ok_or(Errno::MFILE)?;
         // inotify takes paths only; this one always leads to the descriptor's directory.
-        let watch = inotify::add_watch(watcher, descriptor_path(directory), CHANGES)?;
+        let watch = inotify::add_watch(watcher, descriptor_path(&directory), CHANGES)?;
         if state.kept == Some(watch) {
             // The mtime below includes the guest's changes since the last use: their events say nothing new.
             self.take_events_into(state);

@@ -9,13 +9,14 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use vhashify_sys::procfs::descriptor_path;
 
 use crate::PackageError;
 
@@ -176,9 +177,9 @@ impl<'a> Guest<'a> {
         let relative = Path::new(OsStr::from_bytes(path)).strip_prefix("/").ok()?;
         // What cannot be resolved is not there to be unified either.
         let file = self.open(relative, OFlags::PATH).ok()??;
-        let of = |descriptor: i32| std::fs::read_link(format!("/proc/self/fd/{descriptor}")).ok();
-        let root = of(self.root.as_raw_fd())?;
-        let inside = of(file.as_raw_fd())?.strip_prefix(&root).ok()?.to_owned();
+        let root = std::fs::read_link(descriptor_path(&self.root)).ok()?;
+        let inside = std::fs::read_link(descriptor_path(&file)).ok()?;
+        let inside = inside.strip_prefix(&root).ok()?.to_owned();
         let mut real = vec![b'/'];
         real.append(&mut inside.into_os_string().into_vec());
         (real != path).then_some(real)

@@ -117,7 +117,7 @@ pub fn open_host_directory(path: &Path) -> Result<OwnedFd> {
 /// # Errors
 /// What `readlink(2)` lists.
 pub fn path_of(file: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    rustix::fs::readlink(descriptor_path(file), Vec::new()).map(CString::into_bytes)
+    rustix::fs::readlink(descriptor_path(&file), Vec::new()).map(CString::into_bytes)
 }
 
 fn open_strict(top: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {

@@ -23,7 +23,7 @@ pub fn create(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// What `open(2)` lists.
 pub fn open_again(file: impl AsFd, access: OFlags) -> Result<OwnedFd> {
     rustix::fs::open(
-        descriptor_path(file),
+        descriptor_path(&file),
         access | OFlags::CLOEXEC,
         Mode::empty(),
     )

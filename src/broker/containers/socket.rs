@@ -220,5 +220,5 @@ fn is_alive(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
 
 /// A name in a directory, however long the directory's path is.
 fn address(directory: BorrowedFd<'_>, name: &OsStr) -> Result<SocketAddrUnix, Errno> {
-    SocketAddrUnix::new(descriptor_path(directory).join(name))
+    SocketAddrUnix::new(descriptor_path(&directory).join(name))
 }

@@ -41,7 +41,7 @@ pub fn path(process: impl Display, file: &str) -> PathBuf {
 /// The path that leads to an open file of this process, and to nothing else, for calls that take paths only. It is
 /// good while `file` is open.
 #[must_use]
-pub fn descriptor_path(file: impl AsFd) -> PathBuf {
+pub fn descriptor_path(file: &impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
 }
 

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::io::Errno;
+use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::read_only;
 
 /// This program, as the kernel names it.
@@ -58,7 +59,7 @@ impl Sealed {
     /// A command that runs it.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
+        let mut command = Command::new(descriptor_path(&self.0));
         command.arg0("vserver").env(ORIGIN, origin());
         command
     }

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -20,6 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use tar::EntryType;
+use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
 
@@ -80,7 +81,7 @@ impl<'a> Unpack<'a> {
                 continue;
             };
             let times = both(*time);
-            let name = as_path(&directory);
+            let name = descriptor_path(&directory);
             utimensat(rustix::fs::CWD, &name, &times, AtFlags::empty())
                 .map_err(|error| about(path, &error.into()))?;
         }
@@ -134,7 +135,7 @@ impl<'a> Unpack<'a> {
             EntryType::Fifo => {
                 remove(directory.as_fd(), name)?;
                 mknodat(&directory, name, FileType::Fifo, Mode::RUSR, 0)?;
-                let path = as_path(&directory).join(os(name));
+                let path = descriptor_path(&directory).join(os(name));
                 rustix::fs::chmodat(rustix::fs::CWD, path, metadata.mode, AtFlags::empty())?;
                 metadata.apply_to_name(&directory, name)
             }
@@ -270,7 +271,7 @@ impl Metadata {
     fn apply_to_name(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
         let (owner, group) = (Some(self.owner), Some(self.group));
         chownat(directory, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
-        let path = as_path(directory).join(os(name));
+        let path = descriptor_path(&directory).join(os(name));
         for (attribute, value) in &self.attributes {
             lsetxattr(&path, attribute.as_slice(), value, XattrFlags::empty())
                 .map_err(|error| about_attribute(attribute, error))?;
@@ -405,10 +406,6 @@ fn both(time: Timespec) -> Timestamps {
         last_access: time,
         last_modification: time,
     }
-}
-
-fn as_path(file: &impl AsFd) -> std::path::PathBuf {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
 }
 
 fn os(name: &[u8]) -> &std::ffi::OsStr {
