@@ -24,12 +24,13 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use xattr::FileExt;
+use rustix::io::Errno;
 
 pub use digest::{Digester, ReadError};
 pub use prove::{Change, Leased, Proven, Unproven, look_again};
 
 use vhashify_sys::stamp::Stamp;
+use vhashify_sys::xattr;
 
 /// BLAKE3 of a file's content.
 pub type Digest = [u8; 32];
@@ -102,33 +103,21 @@ pub type ExtendedAttributes = Vec<(OsString, Vec<u8>)>;
 pub fn extended_attributes(
     file: BorrowedFd<'_>,
 ) -> Result<ExtendedAttributes, (&'static str, io::Error)> {
-    let file = Attributes(file);
-    let names = match file.list_xattr() {
+    let names = match xattr::list(&file) {
         Ok(names) => names,
         // A filesystem without extended attributes has files without them.
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
-        Err(error) => return Err(("flistxattr", error)),
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(errno) => return Err(("flistxattr", errno.into())),
     };
     let mut attributes = Vec::new();
     for name in names {
-        match file.get_xattr(&name) {
+        match xattr::get(&file, &name) {
             Ok(Some(value)) => attributes.push((name, value)),
             // Removed since it was listed; whoever needs certainty looks again later.
             Ok(None) => {}
-            Err(error) => return Err(("fgetxattr", error)),
+            Err(errno) => return Err(("fgetxattr", errno.into())),
         }
     }
     attributes.sort_unstable();
     Ok(attributes)
 }
-
-/// Lends a borrowed descriptor the methods of the `xattr` crate.
-pub struct Attributes<'file>(pub BorrowedFd<'file>);
-
-impl std::os::fd::AsRawFd for Attributes<'_> {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.0)
-    }
-}
-
-impl FileExt for Attributes<'_> {}

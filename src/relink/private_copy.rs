@@ -5,14 +5,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, set_mtime};
-use vhashify_sys::{flags, tmpfile};
-use xattr::FileExt;
+use vhashify_sys::{flags, tmpfile, xattr};
 
 use crate::identity::{self, Fingerprint, Mtime};
 
@@ -85,23 +84,17 @@ fn copy_metadata(original: &LeasedFile, stamp: &Stamp, copy: &OwnedFd) -> Result
         .map_err(FailedCall::of("fchmod"))?;
 
     let wanted = identity::extended_attributes(original.as_fd())?;
-    let file = identity::Attributes(copy.as_fd());
     // The directory's default ACL may have given the copy an ACL that the original lacks.
     for (name, _) in identity::extended_attributes(copy.as_fd())? {
         if !wanted.iter().any(|(wanted, _)| *wanted == name) {
-            file.remove_xattr(&name)
-                .map_err(|error| FailedCall::from(("fremovexattr", error)))?;
+            fremovexattr(copy, &name).map_err(FailedCall::of("fremovexattr"))?;
         }
     }
     for (name, value) in &wanted {
-        if file
-            .get_xattr(name)
-            .map_err(|error| FailedCall::from(("fgetxattr", error)))?
-            .as_ref()
-            != Some(value)
-        {
-            fault::at(Point::CopyMetadata, || file.set_xattr(name, value))
-                .map_err(|error| FailedCall::from(("fsetxattr", error)))?;
+        let has = xattr::get(copy, name).map_err(FailedCall::of("fgetxattr"))?;
+        if has.as_ref() != Some(value) {
+            let set = || fsetxattr(copy, name, value, XattrFlags::empty());
+            fault::at(Point::CopyMetadata, set).map_err(FailedCall::of("fsetxattr"))?;
         }
     }
     flags::clear(copy.as_fd()).map_err(FailedCall::of("ioctl(FS_IOC_SETFLAGS)"))?;

@@ -33,6 +33,7 @@ pub mod shown;
 pub mod stamp;
 pub mod tmpfile;
 pub mod verity;
+pub mod xattr;
 
 use rustix::io::Errno;
 

@@ -9,13 +9,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, chmodat, chownat, linkat,
-    mkdirat, mknodat, readlinkat, symlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    linkat, lsetxattr, mkdirat, mknodat, readlinkat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use vhashify::guest::StoreLocation;
@@ -24,8 +24,10 @@ use vhashify::store::{Store, StoreLock, Wait};
 use vhashify_config::ConfigTree;
 use vhashify_sys::flags::Own;
 use vhashify_sys::lease::{LeasedFile, ignore_break_signal};
+use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
+use vhashify_sys::xattr::{self, Of};
 
 use super::super::LifecycleError;
 use super::super::error::Doing;
@@ -64,7 +66,7 @@ pub fn clone(
         place: source.to_path_buf(),
     };
     copy.contents(from.as_fd(), into.as_fd())?;
-    let (from_name, to_name) = (as_path(&from), as_path(&into));
+    let (from_name, to_name) = (descriptor_path(&from), descriptor_path(&into));
     copy.metadata(&stamp, CWD, from_name.as_os_str(), CWD, to_name.as_os_str())?;
     // It gets its name later.
     let own = Own::of(from.as_fd()).doing("ioctl(FS_IOC_GETFLAGS)", source)?;
@@ -191,7 +193,7 @@ impl Copy {
         let leased = leased.doing("copy", &self.place)?;
         let stamp = Stamp::of(leased.as_fd()).doing("statx", &self.place)?;
         let copied = private_copy(&leased, &stamp, to).doing("copy", &self.place)?;
-        let unnamed = as_path(&copied);
+        let unnamed = descriptor_path(&copied);
         linkat(CWD, &unnamed, to, name, AtFlags::SYMLINK_FOLLOW).doing("link", &self.place)?;
         self.remember_flags(leased.as_fd(), copied.as_fd())?;
         if stamp.link_count > 1 {
@@ -257,14 +259,15 @@ impl Copy {
                 inside.push(".");
                 inside
             } else {
-                as_path(&directory).join(name)
+                descriptor_path(&directory).join(name)
             }
         };
         let (from_path, to_path) = (path(from, from_name), path(to, to_name));
-        for attribute in xattr::list(&from_path).doing("listxattr", &self.place)? {
-            let value = xattr::get(&from_path, &attribute).doing("getxattr", &self.place)?;
-            let value = value.unwrap_or_default();
-            xattr::set(&to_path, &attribute, &value).doing("setxattr", &self.place)?;
+        for attribute in xattr::list(Of::Path(&from_path)).doing("listxattr", &self.place)? {
+            let value = xattr::get(Of::Path(&from_path), &attribute);
+            let value = value.doing("getxattr", &self.place)?.unwrap_or_default();
+            lsetxattr(&to_path, &attribute, &value, XattrFlags::empty())
+                .doing("setxattr", &self.place)?;
         }
         let time = Timespec {
             tv_sec: stamp.mtime.seconds,
@@ -276,9 +279,4 @@ impl Copy {
         };
         utimensat(to, to_name, &times, follow).doing("utimensat", &self.place)
     }
-}
-
-/// An open file's name among this process's descriptors.
-fn as_path(file: &impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }
