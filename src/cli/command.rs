@@ -209,7 +209,7 @@ fn unification(common: &Common, run: &RunArguments, bar: &Bar) -> Result<u8, Fai
     bar.clear();
     // Files that share only extents keep theirs.
     let shares_inodes = report.protection.iter().any(|&mode| mode != "reflink");
-    if how.ignore_mtime && report.files_unified > 0 && shares_inodes {
+    if how.ignore_mtime && report.counts.files_unified > 0 && shares_inodes {
         bar.note("--ignore-mtime: unified files have the mtime of one of them");
     }
     Ok(print(common, &report, &report))

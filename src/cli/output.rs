@@ -28,15 +28,15 @@ impl Text for RunReport {
             format!(
                 "{} guests, {} files, {} in {:.1} s",
                 grouped(self.guests.len() as u64),
-                grouped(self.files_scanned),
-                bytes(self.bytes_scanned),
+                grouped(self.counts.files_scanned),
+                bytes(self.counts.bytes_scanned),
                 self.seconds.total
             ),
             format!(
                 "{} files {verb}, {} saved, {} new objects; protection: {}",
-                grouped(self.files_unified),
-                bytes(self.bytes_saved),
-                grouped(self.objects_created),
+                grouped(self.counts.files_unified),
+                bytes(self.counts.bytes_saved),
+                grouped(self.counts.objects_created),
                 self.protection.join(", ")
             ),
         ];
@@ -44,8 +44,8 @@ impl Text for RunReport {
         if is_verbose {
             lines.push(format!(
                 "{} files read, {}",
-                grouped(self.files_hashed),
-                bytes(self.bytes_hashed)
+                grouped(self.counts.files_hashed),
+                bytes(self.counts.bytes_hashed)
             ));
             lines.extend(
                 self.skipped.occurred().map(|(skip, count)| {

@@ -3,9 +3,11 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | [`RunReport`] | the account of one run |
+//! | [`Counts`] | its counters, which every worker has, too |
 //! | [`Skip`] | why files were left as they are |
 //! | [`numbers`] | numbers as people read them |
 
+mod counts;
 pub mod numbers;
 mod run_report;
 mod skip;
@@ -16,6 +18,7 @@ use std::path::PathBuf;
 use serde::{Serialize, Serializer};
 use vhashify_sys::shown::Shown;
 
+pub use counts::Counts;
 pub use run_report::{RunReport, Seconds};
 pub use skip::{Skip, Skipped};
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{FileError, Skipped};
+use super::{Counts, FileError, Skipped};
 
 /// What a run did, or with `--dry-run` would do. Serialized as it is for `--format json`.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -15,25 +15,9 @@ pub struct RunReport {
     pub guests: Vec<String>,
     /// How what they share is protected (`--protect`, with `auto` resolved), each mode once.
     pub protection: Vec<&'static str>,
-    /// Regular files that were looked at.
-    pub files_scanned: u64,
-    /// Bytes of content of these.
-    pub bytes_scanned: u64,
-    /// Files that were read and digested.
-    pub files_hashed: u64,
-    /// Bytes of content of these.
-    pub bytes_hashed: u64,
-    /// Names in guests that were replaced by a link to an object, or, where extents are shared,
-    /// that lead to a file which has those of another one now.
-    pub files_unified: u64,
-    /// Bytes of content that are not kept a second time any more: the sizes of the inodes that
-    /// were replaced, or of the places on the disk that no guest uses any more.
-    pub bytes_saved: u64,
-    /// The same as the filesystem allocated it. What a snapshot or a file outside of the guests
-    /// still holds is not free before that is gone.
-    pub disk_bytes_saved: u64,
-    /// Objects that were made in the store.
-    pub objects_created: u64,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Files that were left as they are, by reason.
     pub skipped: Skipped,
     /// Bytes of content of those among them that were opened, or were to be, by reason.
@@ -75,14 +59,7 @@ impl RunReport {
                 self.protection.push(mode);
             }
         }
-        self.files_scanned += other.files_scanned;
-        self.bytes_scanned += other.bytes_scanned;
-        self.files_hashed += other.files_hashed;
-        self.bytes_hashed += other.bytes_hashed;
-        self.files_unified += other.files_unified;
-        self.bytes_saved += other.bytes_saved;
-        self.disk_bytes_saved += other.disk_bytes_saved;
-        self.objects_created += other.objects_created;
+        self.counts.merge(&other.counts);
         self.skipped.merge(&other.skipped);
         self.skipped_bytes.merge(&other.skipped_bytes);
         self.errors.extend(other.errors);
@@ -92,5 +69,38 @@ impl RunReport {
         self.seconds.unify += other.seconds.unify;
         self.seconds.index += other.seconds.index;
         self.seconds.total += other.seconds.total;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, RunReport};
+
+    #[test]
+    fn a_report_is_serialised_as_scripts_and_older_versions_read_it() {
+        let mut report = RunReport {
+            began: 1,
+            guests: vec!["web".to_owned()],
+            protection: vec!["lsm"],
+            counts: Counts {
+                files_scanned: 2,
+                bytes_scanned: 3,
+                files_hashed: 4,
+                bytes_hashed: 5,
+                files_unified: 6,
+                bytes_saved: 7,
+                disk_bytes_saved: 8,
+                objects_created: 9,
+            },
+            ..RunReport::default()
+        };
+        report.seconds.total = 0.5;
+        let text = concat!(
+            r#"{"began":1,"dry_run":false,"guests":["web"],"protection":["lsm"],"files_scanned":2,"#,
+            r#""bytes_scanned":3,"files_hashed":4,"bytes_hashed":5,"files_unified":6,"bytes_saved":7,"#,
+            r#""disk_bytes_saved":8,"objects_created":9,"skipped":{},"skipped_bytes":{},"errors":[],"#,
+            r#""seconds":{"load":0.0,"scan":0.0,"group":0.0,"unify":0.0,"index":0.0,"total":0.5}}"#,
+        );
+        assert_eq!(serde_json::to_string(&report).unwrap(), text);
     }
 }

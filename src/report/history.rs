@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::outcome::Counts;
 
 /// An earlier run. Read from what it printed itself, so that a field which a later version added is
 /// 0 for a run of an earlier one.
@@ -16,18 +18,9 @@ pub struct PastRun {
     pub seconds: f64,
     /// Count of its guests.
     pub guests: u64,
-    /// Regular files that it looked at.
-    pub files_scanned: u64,
-    /// Bytes of content of these.
-    pub bytes_scanned: u64,
-    /// Files that it read.
-    pub files_hashed: u64,
-    /// Bytes of content of these.
-    pub bytes_hashed: u64,
-    /// Names that it replaced.
-    pub files_unified: u64,
-    /// Bytes of content that it saved.
-    pub bytes_saved: u64,
+    /// What it counted.
+    #[serde(flatten, serialize_with = "counts_of_history")]
+    pub counts: Counts,
     /// Files that it left as they were, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// Bytes of content of those that it opened or was about to, by reason.
@@ -42,12 +35,8 @@ pub struct PastRun {
 struct Row {
     began: i64,
     guests: Vec<String>,
-    files_scanned: u64,
-    bytes_scanned: u64,
-    files_hashed: u64,
-    bytes_hashed: u64,
-    files_unified: u64,
-    bytes_saved: u64,
+    #[serde(flatten)]
+    counts: Counts,
     skipped: BTreeMap<String, u64>,
     skipped_bytes: BTreeMap<String, u64>,
     errors: Vec<serde::de::IgnoredAny>,
@@ -60,6 +49,18 @@ struct RowSeconds {
     total: f64,
 }
 
+/// Those counters that the history in a report has: not all that a run's own report has.
+fn counts_of_history<S: Serializer>(counts: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map([
+        ("files_scanned", counts.files_scanned),
+        ("bytes_scanned", counts.bytes_scanned),
+        ("files_hashed", counts.files_hashed),
+        ("bytes_hashed", counts.bytes_hashed),
+        ("files_unified", counts.files_unified),
+        ("bytes_saved", counts.bytes_saved),
+    ])
+}
+
 impl PastRun {
     /// Reads the report of run `number`; `None` for what is none.
     #[must_use]
@@ -70,12 +71,7 @@ impl PastRun {
             began: row.began,
             seconds: row.seconds.total,
             guests: row.guests.len() as u64,
-            files_scanned: row.files_scanned,
-            bytes_scanned: row.bytes_scanned,
-            files_hashed: row.files_hashed,
-            bytes_hashed: row.bytes_hashed,
-            files_unified: row.files_unified,
-            bytes_saved: row.bytes_saved,
+            counts: row.counts,
             skipped: row.skipped,
             skipped_bytes: row.skipped_bytes,
             errors: row.errors.len() as u64,
@@ -86,14 +82,18 @@ impl PastRun {
 #[cfg(test)]
 mod tests {
     use super::PastRun;
-    use crate::outcome::{RunReport, Skip};
+    use crate::outcome::{Counts, RunReport, Skip};
 
     #[test]
     fn a_runs_report_is_read_again() {
         let mut report = RunReport {
             began: 1_700_000_000,
             guests: vec!["web".to_owned(), "mail".to_owned()],
-            files_unified: 7,
+            counts: Counts {
+                files_unified: 7,
+                disk_bytes_saved: 4096,
+                ..Counts::default()
+            },
             ..RunReport::default()
         };
         report.skipped.add(Skip::OpenForWriting, 2);
@@ -102,15 +102,21 @@ mod tests {
         let text = serde_json::to_string(&report).unwrap();
         let run = PastRun::parse(3, &text).unwrap();
         assert_eq!((run.number, run.began, run.guests), (3, 1_700_000_000, 2));
-        assert_eq!((run.files_unified, run.errors), (7, 0));
+        assert_eq!((run.counts.files_unified, run.errors), (7, 0));
         assert_eq!(run.skipped["open-for-writing"], 2);
         assert_eq!(run.skipped_bytes["open-for-writing"], 99);
+        let shown = concat!(
+            r#"{"number":3,"began":1700000000,"seconds":1.5,"guests":2,"files_scanned":0,"bytes_scanned":0,"#,
+            r#""files_hashed":0,"bytes_hashed":0,"files_unified":7,"bytes_saved":0,"#,
+            r#""skipped":{"open-for-writing":2},"skipped_bytes":{"open-for-writing":99},"errors":0}"#,
+        );
+        assert_eq!(serde_json::to_string(&run).unwrap(), shown);
     }
 
     #[test]
     fn what_an_earlier_version_did_not_say_is_nothing() {
         let run = PastRun::parse(1, r#"{"files_scanned": 5, "news": true}"#).unwrap();
-        assert_eq!((run.files_scanned, run.began), (5, 0));
+        assert_eq!((run.counts.files_scanned, run.began), (5, 0));
         assert_eq!(PastRun::parse(1, "damaged"), None);
     }
 }

@@ -108,8 +108,8 @@ impl<'a> Applier<'a> {
         let file = &names[0];
         let size = file.size();
         let read = self.lease(file).and_then(|leased| {
-            stats.files_hashed += 1;
-            stats.bytes_hashed += size;
+            stats.counts.files_hashed += 1;
+            stats.counts.bytes_hashed += size;
             leased.prove(shared.mtime, &mut self.digester)
         });
         shared.progress.advance(size);
@@ -263,7 +263,7 @@ impl<'a> Applier<'a> {
             }
             return failed("ioctl(FS_IOC_SETFLAGS)", errno, stats);
         }
-        stats.objects_created += 1;
+        stats.counts.objects_created += 1;
         Some(OpenObject {
             inode: leased.stamp.inode,
             // And its name in the store.
@@ -302,7 +302,7 @@ impl<'a> Applier<'a> {
         });
         match made {
             Ok((file, inode)) => {
-                stats.objects_created += 1;
+                stats.counts.objects_created += 1;
                 Some(OpenObject {
                     file,
                     inode,
@@ -464,8 +464,8 @@ impl<'a> Applier<'a> {
             .and_then(|leased| leased.prove(identity.mtime, &mut self.digester));
         match read {
             Ok(proven) if proven.identity == identity => {
-                stats.files_hashed += 1;
-                stats.bytes_hashed += file.size();
+                stats.counts.files_hashed += 1;
+                stats.counts.bytes_hashed += file.size();
                 Some(proven)
             }
             Ok(_) => {

@@ -245,8 +245,8 @@ impl Class<'_, '_, '_, '_> {
         }
         let after = bytes_held(&spans(&mut left.iter()));
         let freed = before.saturating_sub(after);
-        self.stats.disk_bytes_saved += freed;
-        self.stats.bytes_saved += freed.min(given_up * self.size);
+        self.stats.counts.disk_bytes_saved += freed;
+        self.stats.counts.bytes_saved += freed.min(given_up * self.size);
         if together.len() > 1 {
             self.remember(kept, &together);
         }
@@ -401,7 +401,7 @@ impl Class<'_, '_, '_, '_> {
 
     fn count(&mut self, members: &[usize]) {
         for &member in members {
-            self.stats.files_unified += self.candidates[member].names.len() as u64;
+            self.stats.counts.files_unified += self.candidates[member].names.len() as u64;
         }
     }
 

@@ -350,14 +350,9 @@ fn warn_of_new_mtimes(with_new_mtime: u64, progress: &dyn Progress) {
 }
 
 fn fill(report: &mut RunReport, scan: &Scan, stats: &WorkerStats) {
-    report.files_scanned = scan.files_seen;
-    report.bytes_scanned = scan.bytes_seen;
-    report.files_hashed = stats.files_hashed;
-    report.bytes_hashed = stats.bytes_hashed;
-    report.files_unified = stats.files_unified;
-    report.bytes_saved = stats.bytes_saved;
-    report.disk_bytes_saved = stats.disk_bytes_saved;
-    report.objects_created = stats.objects_created;
+    report.counts = stats.counts;
+    report.counts.files_scanned = scan.files_seen;
+    report.counts.bytes_scanned = scan.bytes_seen;
     report.skipped.merge(&scan.skipped);
     report.skipped.merge(&stats.skipped);
     report.skipped_bytes.merge(&stats.skipped_bytes);

@@ -205,10 +205,12 @@ fn remember_private(
 fn count(steps: &[Step], participants: &[Participant<'_>], stats: &mut WorkerStats) {
     for step in steps {
         match *step {
-            Step::Create { .. } => stats.objects_created += 1,
+            Step::Create { .. } => stats.counts.objects_created += 1,
             Step::Replace { member, .. } => {
                 let files = participants[member].files;
-                stats.unified(files.len() as u64, files[0].size(), files[0].allocated());
+                stats
+                    .counts
+                    .unified(files.len() as u64, files[0].size(), files[0].allocated());
             }
         }
     }

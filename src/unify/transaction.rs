@@ -174,7 +174,9 @@ impl Transaction {
             }
             // A file that gave way to its own copy saved nothing.
             if !replacement.is_by_its_copy {
-                stats.unified(files, replacement.stamp.size, replacement.stamp.allocated);
+                stats
+                    .counts
+                    .unified(files, replacement.stamp.size, replacement.stamp.allocated);
             }
             replaced[replacement.object].extend(replacement.guests);
         }
@@ -297,7 +299,7 @@ impl OpenObject {
 
     /// A new object goes back to being a file of its guest and of nobody else.
     fn give_back(self, shared: &Shared<'_>, stats: &mut WorkerStats) {
-        stats.objects_created -= 1;
+        stats.counts.objects_created -= 1;
         let path = || shared.store.path_of(&self.name);
         if let Err(errno) = shared.store.remove(shared.lock, &self.name) {
             let error = FileError::call("unlinkat", path(), &errno.into());

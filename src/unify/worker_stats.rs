@@ -7,7 +7,7 @@ use vhashify_sys::stamp::Stamp;
 
 use crate::identity::Identity;
 use crate::identity::Unproven;
-use crate::outcome::{FileError, Skip, Skipped};
+use crate::outcome::{Counts, FileError, Skip, Skipped};
 use crate::scan::GuestId;
 use crate::store::ObjectName;
 
@@ -25,18 +25,8 @@ pub struct Linked {
 /// Counts, and what the index is to learn.
 #[derive(Debug, Default)]
 pub struct WorkerStats {
-    /// Files that were read.
-    pub files_hashed: u64,
-    /// Their bytes.
-    pub bytes_hashed: u64,
-    /// Names that were replaced.
-    pub files_unified: u64,
-    /// Bytes of content of the inodes that were replaced.
-    pub bytes_saved: u64,
-    /// Bytes that these had allocated.
-    pub disk_bytes_saved: u64,
-    /// Objects that were made.
-    pub objects_created: u64,
+    /// What is counted in the report, but for what the scan counts.
+    pub counts: Counts,
     /// Files left alone.
     pub skipped: Skipped,
     /// Bytes of content of these.
@@ -72,14 +62,6 @@ impl WorkerStats {
         }
     }
 
-    /// Counts a file of `files` names that was replaced, with the bytes that its inode held and had
-    /// allocated.
-    pub fn unified(&mut self, files: u64, size: u64, allocated: u64) {
-        self.files_unified += files;
-        self.bytes_saved += size;
-        self.disk_bytes_saved += allocated;
-    }
-
     /// Counts a file of `files` names and `bytes` of content that was skipped.
     pub fn skip(&mut self, skip: Skip, files: u64, bytes: u64) {
         self.skipped.add(skip, files);
@@ -88,12 +70,7 @@ impl WorkerStats {
 
     /// Adds what another worker did.
     pub fn merge(&mut self, other: Self) {
-        self.files_hashed += other.files_hashed;
-        self.bytes_hashed += other.bytes_hashed;
-        self.files_unified += other.files_unified;
-        self.bytes_saved += other.bytes_saved;
-        self.disk_bytes_saved += other.disk_bytes_saved;
-        self.objects_created += other.objects_created;
+        self.counts.merge(&other.counts);
         self.skipped.merge(&other.skipped);
         self.skipped_bytes.merge(&other.skipped_bytes);
         self.errors.extend(other.errors);

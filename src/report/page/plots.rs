@@ -12,8 +12,8 @@ pub fn runs(runs: &[PastRun]) -> Markup {
         return html! {};
     }
     let seconds: Vec<f64> = runs.iter().map(|run| run.seconds).collect();
-    let files: Vec<u64> = runs.iter().map(|run| run.files_unified).collect();
-    let saved: Vec<u64> = runs.iter().map(|run| run.bytes_saved).collect();
+    let files: Vec<u64> = runs.iter().map(|run| run.counts.files_unified).collect();
+    let saved: Vec<u64> = runs.iter().map(|run| run.counts.bytes_saved).collect();
     html! {
         div.plots {
             (columns("Time", runs, &seconds, |seconds| format!("{seconds:.1} s")))

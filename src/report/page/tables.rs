@@ -207,10 +207,10 @@ pub fn runs(runs: &[PastRun]) -> Markup {
                         th scope="row" { (moment(run)) }
                         (number("Time", &format!("{:.1} s", run.seconds)))
                         (number("Guests", &grouped(run.guests)))
-                        (number("Files", &grouped(run.files_scanned)))
-                        (number("Read", &bytes(run.bytes_hashed)))
-                        (number("Unified", &grouped(run.files_unified)))
-                        (number("Saved", &bytes(run.bytes_saved)))
+                        (number("Files", &grouped(run.counts.files_scanned)))
+                        (number("Read", &bytes(run.counts.bytes_hashed)))
+                        (number("Unified", &grouped(run.counts.files_unified)))
+                        (number("Saved", &bytes(run.counts.bytes_saved)))
                         (number("Failed", &grouped(run.errors)))
                     }
                 }
