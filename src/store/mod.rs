@@ -31,7 +31,7 @@ use rustix::io::Errno;
 
 pub use collect::{GcReport, collect};
 pub use list::Listed;
-pub use lock::{Run, StoreLock, Wait, is_locked};
+pub use lock::{Announced, Run, StoreLock, Wait, is_locked};
 pub use name::ObjectName;
 
 use crate::error::{Call as _, Error};

@@ -3,24 +3,24 @@
 //! All steps for one identity are one [`Transaction`], which is not final when [`Applier::apply`]
 //! returns: the worker goes on with other files, and finishes it a little later.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::collections::{HashSet, VecDeque};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
-use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
 use super::object::{self, ProvenObject};
+use super::objects::ObjectState;
 use super::plan::Step;
-use super::shared::{ObjectState, Shared};
+use super::reader::Reader;
+use super::target::Target;
 use super::transaction::{GRACE, OpenObject, Replacement, Transaction};
+use super::view::{Known, View};
 use super::worker_stats::WorkerStats;
-use crate::identity::{Digester, Identity};
-use crate::identity::{Leased, Proven, Unproven, look_again};
+use crate::identity::{Identity, Proven, look_again};
 use crate::outcome::{FileError, Skip};
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::{ExchangeError, Exchanged};
@@ -44,82 +44,36 @@ pub struct Participant<'a> {
 /// What one worker carries from one plan to the next.
 #[derive(Debug)]
 pub struct Applier<'a> {
-    shared: &'a Shared<'a>,
+    view: View<'a>,
+    target: &'a Target<'a>,
     times: &'a DirectoryTimes,
-    directories: HashMap<u32, Rc<OwnedFd>>,
     /// Directories whose times this worker has asked to be kept.
     begun: HashSet<u32>,
     waiting: VecDeque<(Instant, Transaction)>,
     /// What was taken back, to be looked at once more.
     taken_back: Vec<(FileRecord, StrayLinks<'a>)>,
     held: usize,
-    /// What it reads files with.
-    pub digester: Digester,
 }
 
 impl<'a> Applier<'a> {
     /// A worker with nothing in hand.
     #[must_use]
-    pub fn new(shared: &'a Shared<'a>, times: &'a DirectoryTimes) -> Self {
+    pub fn new(view: View<'a>, target: &'a Target<'a>, times: &'a DirectoryTimes) -> Self {
         Self {
-            shared,
+            view,
+            target,
             times,
-            directories: HashMap::new(),
             begun: HashSet::new(),
             waiting: VecDeque::new(),
             taken_back: Vec::new(),
             held: 0,
-            digester: Digester::default(),
         }
-    }
-
-    /// Opens and leases a file that the scan found, if it is still the same.
-    ///
-    /// # Errors
-    /// A reason to leave the file alone.
-    pub fn lease(&mut self, file: &FileRecord) -> Result<Leased, Unproven> {
-        let leased = Leased::new(self.open(file)?)?;
-        if leased
-            .stamp
-            .is_unchanged_since(&self.shared.scan.stamp_of(file))
-        {
-            Ok(leased)
-        } else {
-            Err(Unproven::Skipped(Skip::Changed))
-        }
-    }
-
-    /// Opens what has the name of a file that the scan found, whatever it may be by now.
-    ///
-    /// # Errors
-    /// A reason to leave the file alone.
-    pub fn open(&mut self, file: &FileRecord) -> Result<OwnedFd, Unproven> {
-        let directory = self
-            .directory(file.directory)
-            .map_err(|errno| unopened("openat2", errno))?;
-        let name = self.shared.scan.name_of(file);
-        resolve::open_file(directory.as_fd(), name).map_err(|errno| unopened("openat2", errno))
-    }
-
-    /// Reads one file with all of its `names` for what it is. `None`, and it is counted, where that
-    /// cannot be told.
-    pub fn prove(&mut self, names: &[FileRecord], stats: &mut WorkerStats) -> Option<Proven> {
-        let shared = self.shared;
-        let file = &names[0];
-        let size = file.size();
-        let read = self.lease(file).and_then(|leased| {
-            stats.counts.files_hashed += 1;
-            stats.counts.bytes_hashed += size;
-            leased.prove(shared.mtime, &mut self.digester)
-        });
-        shared.progress.advance(size);
-        read.map_err(|why| stats.unproven(why, shared.host_path(file), count(names), size))
-            .ok()
     }
 
     /// Does what `steps` say for files of one identity. `objects` are those that exist.
     pub fn apply(
         &mut self,
+        reader: &mut Reader<'_>,
         identity: Identity,
         steps: &[Step],
         participants: &mut [Participant<'_>],
@@ -137,16 +91,23 @@ impl<'a> Applier<'a> {
                 Step::Create { member, instance } => {
                     let name = ObjectName { identity, instance };
                     let participant = &mut participants[member];
-                    let is_copy = self.shared.protection.wants_copies();
+                    let is_copy = self.target.protection.wants_copies();
                     let made = if is_copy {
-                        self.create_copy(name, participant, stats)
+                        self.create_copy(reader, name, participant, stats)
                     } else {
-                        self.create(name, participant, stats)
+                        self.create(reader, name, participant, stats)
                     };
                     let made = transaction.add(made.ok_or(Skip::ObjectGone));
                     current = Some((instance, made));
                     if let (true, Ok(object)) = (is_copy, made) {
-                        self.replace(identity, participant, object, &mut transaction, stats);
+                        self.replace(
+                            reader,
+                            identity,
+                            participant,
+                            object,
+                            &mut transaction,
+                            stats,
+                        );
                         if let Some(done) = transaction.replacements.last_mut() {
                             done.is_by_its_copy = done.object == object;
                         }
@@ -156,13 +117,20 @@ impl<'a> Applier<'a> {
                     if current.is_none_or(|(number, _)| number != instance) {
                         let known = objects.iter().find(|known| known.name.instance == instance);
                         let found = known.ok_or(Skip::ObjectGone);
-                        let found = found.and_then(|known| self.open_object(known, stats));
+                        let found = found.and_then(|known| self.open_object(reader, known, stats));
                         current = Some((instance, transaction.add(found)));
                     }
                     let participant = &mut participants[member];
                     match current {
                         Some((_, Ok(object))) => {
-                            self.replace(identity, participant, object, &mut transaction, stats);
+                            self.replace(
+                                reader,
+                                identity,
+                                participant,
+                                object,
+                                &mut transaction,
+                                stats,
+                            );
                         }
                         Some((_, Err(skip))) => {
                             stats.skipped.add(skip, count(participant.files));
@@ -187,7 +155,7 @@ impl<'a> Applier<'a> {
 
     fn finish_due(&mut self, stats: &mut WorkerStats) {
         while let Some((begun, _)) = self.waiting.front() {
-            if begun.elapsed() < GRACE && self.held < self.shared.budget.waiting {
+            if begun.elapsed() < GRACE && self.held < self.view.effort.workers.budget.waiting {
                 return;
             }
             if let Some((begun, transaction)) = self.waiting.pop_front() {
@@ -202,8 +170,8 @@ impl<'a> Applier<'a> {
         }
         self.held -= transaction.descriptors();
         self.taken_back
-            .extend(transaction.finish(self.shared, stats));
-        if self.taken_back.len() >= self.shared.budget.taken_back {
+            .extend(transaction.finish(self.view.known, self.target, stats));
+        if self.taken_back.len() >= self.view.effort.workers.budget.taken_back {
             self.lead_late(stats);
         }
     }
@@ -214,32 +182,33 @@ impl<'a> Applier<'a> {
             return;
         }
         std::thread::sleep(GRACE);
-        let shared = self.shared;
+        let known = self.view.known;
         let all = std::mem::take(&mut self.taken_back);
         let names: Vec<&StrayLinks<'_>> = all.iter().map(|(_, names)| names).collect();
         for (which, stuck) in StrayLinks::relink_all(&names) {
-            stats.errors.push(stuck.at(shared.host_path(&all[which].0)));
+            stats.errors.push(stuck.at(known.host_path(&all[which].0)));
         }
     }
 
     /// Makes the participant's inode an object.
     fn create(
         &mut self,
+        reader: &mut Reader<'_>,
         name: ObjectName,
         participant: &mut Participant<'_>,
         stats: &mut WorkerStats,
     ) -> Option<OpenObject> {
-        let shared = self.shared;
-        let proven = self.take_proof(name.identity, participant, stats)?;
+        let (store, target) = (self.view.known.store, self.target);
+        let proven = self.take_proof(reader, name.identity, participant, stats)?;
         let Proven { leased, .. } = proven;
-        let path = || shared.store.path_of(&name);
+        let path = || store.path_of(&name);
         let failed = |call, errno: Errno, stats: &mut WorkerStats| {
             stats.failed(FileError::call(call, path(), &errno.into()), errno);
             None
         };
         // A name that leads to this inode after a power cut must lead to its content, too, which
         // may not be on the disk yet if it was written since the filesystem was synchronised.
-        if leased.stamp.ctime >= shared.synchronised
+        if leased.stamp.ctime >= target.synchronised
             && !fault::is_omitted(Point::ObjectSync)
             && let Err(errno) = fault::at(Point::ObjectSync, || {
                 rustix::fs::fdatasync(leased.file.as_fd())
@@ -247,7 +216,7 @@ impl<'a> Applier<'a> {
         {
             return failed("fdatasync", errno, stats);
         }
-        match shared.store.insert(shared.lock, &name, leased.file.as_fd()) {
+        match store.insert(target.lock, &name, leased.file.as_fd()) {
             Ok(()) => {}
             Err(Errno::MLINK) => {
                 stats
@@ -257,8 +226,8 @@ impl<'a> Applier<'a> {
             }
             Err(errno) => return failed("linkat", errno, stats),
         }
-        if let Err(errno) = shared.protection.protect(leased.file.as_fd()) {
-            if let Err(errno) = shared.store.remove(shared.lock, &name) {
+        if let Err(errno) = target.protection.protect(leased.file.as_fd()) {
+            if let Err(errno) = store.remove(target.lock, &name) {
                 stats.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
             }
             return failed("ioctl(FS_IOC_SETFLAGS)", errno, stats);
@@ -279,23 +248,24 @@ impl<'a> Applier<'a> {
     /// Makes a copy of the participant's file an object. The file itself keeps its names.
     fn create_copy(
         &mut self,
+        reader: &mut Reader<'_>,
         name: ObjectName,
         participant: &mut Participant<'_>,
         stats: &mut WorkerStats,
     ) -> Option<OpenObject> {
-        let shared = self.shared;
-        let proven = self.take_proof(name.identity, participant, stats)?;
+        let (store, target) = (self.view.known.store, self.target);
+        let proven = self.take_proof(reader, name.identity, participant, stats)?;
         let leased = &participant.proven.insert(proven).leased;
-        let copied = private_copy(&leased.file, &leased.stamp, shared.store.directory());
+        let copied = private_copy(&leased.file, &leased.stamp, store.directory());
         let made = copied.and_then(|copy| {
             let call = FailedCall::of;
             let object = copy.as_fd();
-            let protected = shared.protection.protect(object);
+            let protected = target.protection.protect(object);
             protected.map_err(call("ioctl(FS_IOC_ENABLE_VERITY)"))?;
             // A name that leads to it after a power cut must lead to its content, too.
             let synchronised = fault::at(Point::ObjectSync, || rustix::fs::fdatasync(object));
             synchronised.map_err(call("fdatasync"))?;
-            let inserted = shared.store.insert(shared.lock, &name, object);
+            let inserted = store.insert(target.lock, &name, object);
             inserted.map_err(call("linkat"))?;
             let inode = Stamp::of(object).map_err(call("statx"))?.inode;
             Ok((copy, inode))
@@ -314,7 +284,7 @@ impl<'a> Applier<'a> {
                 })
             }
             Err(FailedCall { call, errno }) => {
-                let error = FileError::call(call, shared.store.path_of(&name), &errno.into());
+                let error = FileError::call(call, store.path_of(&name), &errno.into());
                 stats.failed(error, errno);
                 None
             }
@@ -324,18 +294,25 @@ impl<'a> Applier<'a> {
     /// Opens an object that is to be linked, if the guests that have it are those that were found.
     fn open_object(
         &mut self,
+        reader: &mut Reader<'_>,
         known: &ObjectState,
         stats: &mut WorkerStats,
     ) -> Result<OpenObject, Skip> {
-        let shared = self.shared;
+        let Known { store, objects, .. } = self.view.known;
         let proven = known.proven.as_ref();
-        let opened = object::open(shared, &known.name, proven, &mut self.digester);
+        let opened = object::open(
+            store,
+            self.target,
+            &known.name,
+            proven,
+            &mut reader.digester,
+        );
         let ProvenObject { file, stamp } = opened.map_err(|error| {
             // Where it is gone, the next run makes it anew.
             stats.errors.extend(error);
             Skip::ObjectGone
         })?;
-        if !shared.has_names_as_found(known, &stamp) {
+        if !objects.has_names_as_found(known, &stamp) {
             return Err(Skip::Changed);
         }
         Ok(OpenObject {
@@ -352,13 +329,15 @@ impl<'a> Applier<'a> {
     /// Replaces every name of the participant by a link to the object.
     fn replace(
         &mut self,
+        reader: &mut Reader<'_>,
         identity: Identity,
         participant: &mut Participant<'_>,
         object: usize,
         transaction: &mut Transaction,
         stats: &mut WorkerStats,
     ) {
-        let Some(Proven { leased, .. }) = self.take_proof(identity, participant, stats) else {
+        let Some(Proven { leased, .. }) = self.take_proof(reader, identity, participant, stats)
+        else {
             return;
         };
         let new = &transaction.objects[object];
@@ -372,11 +351,11 @@ impl<'a> Applier<'a> {
         let mut names = Vec::with_capacity(participant.files.len());
         let mut refused = None;
         for file in participant.files {
-            let exchanged = self
+            let exchanged = reader
                 .directory(file.directory)
                 .map_err(|_| ExchangeError::Changed)
                 .and_then(|directory| {
-                    let name = self.shared.scan.name_of(file);
+                    let name = self.view.known.scan.name_of(file);
                     if self.begun.insert(file.directory) {
                         self.times.begin(file.directory, directory.as_fd());
                     }
@@ -398,11 +377,15 @@ impl<'a> Applier<'a> {
         }
         if let Some((reason, file)) = refused {
             // A link group is replaced whole or not at all.
-            let back = new.take_back(names, &leased.file, &participant.guests, self.shared);
+            let back = new.take_back(names, &leased.file, &participant.guests, self.view.known);
             match back {
                 Ok(late) => self.taken_back.extend(late.map(|names| (*file, names))),
                 Err(stuck) => {
-                    transaction.objects[object].stuck(stuck, self.shared.host_path(file), stats);
+                    transaction.objects[object].stuck(
+                        stuck,
+                        self.view.known.host_path(file),
+                        stats,
+                    );
                 }
             }
             self.count_refusal(reason, file, participant.files, stats);
@@ -440,7 +423,7 @@ impl<'a> Applier<'a> {
                 errno: Errno::XDEV, ..
             }) => Skip::CannotLink,
             ExchangeError::Failed(FailedCall { call, errno }) => {
-                let path = self.shared.host_path(file);
+                let path = self.view.known.host_path(file);
                 stats.failed(FileError::call(call, path, &errno.into()), errno);
                 return;
             }
@@ -451,6 +434,7 @@ impl<'a> Applier<'a> {
     /// The participant's proof, made again where it was given back.
     fn take_proof(
         &mut self,
+        reader: &mut Reader<'_>,
         identity: Identity,
         participant: &mut Participant<'_>,
         stats: &mut WorkerStats,
@@ -459,10 +443,7 @@ impl<'a> Applier<'a> {
             return Some(proven);
         }
         let file = &participant.files[0];
-        let read = self
-            .lease(file)
-            .and_then(|leased| leased.prove(identity.mtime, &mut self.digester));
-        match read {
+        match reader.read(file, identity.mtime) {
             Ok(proven) if proven.identity == identity => {
                 stats.counts.files_hashed += 1;
                 stats.counts.bytes_hashed += file.size();
@@ -476,7 +457,7 @@ impl<'a> Applier<'a> {
             Err(unproven) => {
                 stats.unproven(
                     unproven,
-                    self.shared.host_path(file),
+                    self.view.known.host_path(file),
                     count(participant.files),
                     file.size(),
                 );
@@ -484,30 +465,8 @@ impl<'a> Applier<'a> {
             }
         }
     }
-
-    fn directory(&mut self, directory: u32) -> Result<Rc<OwnedFd>, Errno> {
-        if let Some(open) = self.directories.get(&directory) {
-            return Ok(Rc::clone(open));
-        }
-        let open = Rc::new(self.shared.open(directory)?);
-        if self.directories.len() >= self.shared.budget.directories {
-            self.directories.clear();
-        }
-        self.directories.insert(directory, Rc::clone(&open));
-        Ok(open)
-    }
 }
 
 fn count(files: &[FileRecord]) -> u64 {
     files.len() as u64
-}
-
-fn unopened(call: &'static str, errno: Errno) -> Unproven {
-    match errno {
-        // Gone, or something else took the place: a symbolic link, a mount.
-        Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NOTDIR => {
-            Unproven::Skipped(Skip::Changed)
-        }
-        _ => Unproven::Failed(call, errno.into()),
-    }
 }

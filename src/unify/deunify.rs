@@ -17,13 +17,13 @@ use serde::Serialize;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::lease::{LeasedFile, ignore_break_signal};
 use vhashify_sys::resolve;
-use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
 
 use super::group::inodes;
 use super::path_filter::PathFilter;
 use super::recover::recover;
-use super::shared::Source;
+use super::source::Source;
+use super::target::lock;
 use super::transaction::GRACE;
 use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
@@ -37,7 +37,7 @@ use crate::relink::stray_links::StrayLinks;
 use crate::relink::temporary::Purpose;
 use crate::relink::undo::{self, Pair};
 use crate::scan::{FileRecord, Request, Scan, scan};
-use crate::store::{Listed, Store, StoreLock, Wait};
+use crate::store::{Listed, Store, Wait};
 
 /// Copies that are made before the filesystem is synchronised and they are put in place.
 const BATCH: usize = 256;
@@ -81,12 +81,9 @@ pub fn deunify(
     let guest = &source.guest;
     let wanted = PathFilter::new(guest, paths)?;
     let mut store = Store::open(location)?;
-    let lock = StoreLock::acquire(&store, options.wait, || {
-        let path = Shown::path(store.path()).to_string();
-        progress.note(&format!("waiting for another run on {path}"));
-    })?;
+    let lock = lock(&store, options.wait, progress)?;
     // Brokers need not look where no name is replaced.
-    let _announced = (!options.dry_run).then(|| lock.announce());
+    let announced = (!options.dry_run).then(|| lock.announce());
     let (listed, _) = store.list()?;
     let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
 
@@ -101,9 +98,11 @@ pub fn deunify(
         dry_run: options.dry_run,
         ..DeunifyReport::default()
     };
-    if !options.dry_run && !found.leftovers.is_empty() {
+    if let Some(announced) = &announced
+        && !found.leftovers.is_empty()
+    {
         let all = listed.iter().map(|object| (object.inode, object.name));
-        report.errors = recover(&[guest], &found, all);
+        report.errors = recover(announced, &[guest], &found, all);
         began = wait_for_next_tick();
         found = walk();
     }

@@ -28,10 +28,11 @@ use vhashify_sys::extent_map::ExtentMap;
 use vhashify_sys::overlap::{Span, bytes_held};
 use vhashify_sys::stamp::Stamp;
 
-use super::apply::Applier;
 use super::by_reference;
 use super::group::inodes;
-use super::shared::Shared;
+use super::reader::Reader;
+use super::target::Target;
+use super::view::View;
 use super::worker_stats::WorkerStats;
 use crate::identity::Identity;
 use crate::identity::Unproven;
@@ -40,27 +41,28 @@ use crate::scan::FileRecord;
 
 /// Whether two guests have a file each that could be the same.
 #[must_use]
-pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord]) -> bool {
-    if let Some(matching) = &shared.matching {
-        return matching.matched(shared.scan, files).len() > 1;
+pub fn has_candidates(view: View<'_>, files: &[FileRecord]) -> bool {
+    if let Some(matching) = &view.question.matching {
+        return matching.matched(&view.known.scan, files).len() > 1;
     }
     let (first, last) = (files.first(), files.last());
     let inode = |file: Option<&FileRecord>| file.map(FileRecord::inode);
     // Sorted by inode.
-    inode(first) != inode(last) && are_of_several_guests(shared, files)
+    inode(first) != inode(last) && are_of_several_guests(view, files)
 }
 
 /// Lets what is the same among `files`, all of one key, share extents.
 pub fn share(
-    shared: &Shared<'_>,
+    view: View<'_>,
+    target: Option<&Target<'_>>,
     block_size: u64,
     files: &[FileRecord],
-    applier: &mut Applier<'_>,
+    reader: &mut Reader<'_>,
     stats: &mut WorkerStats,
 ) {
     let mut classes: BTreeMap<Identity, Vec<ExtentFile<'_>>> = BTreeMap::new();
-    let matching = shared.matching.as_ref();
-    let matched = matching.map(|matching| matching.matched(shared.scan, files));
+    let matching = view.question.matching.as_ref();
+    let matched = matching.map(|matching| matching.matched(&view.known.scan, files));
     let mut held = 0;
     for names in inodes(files) {
         if let Some(matched) = &matched
@@ -68,8 +70,8 @@ pub fn share(
         {
             continue;
         }
-        if let Some((identity, file)) = identify(shared, names, applier, stats) {
-            let file = file.filter(|_| held < shared.budget.group);
+        if let Some((identity, file)) = identify(view, names, reader, stats) {
+            let file = file.filter(|_| held < view.effort.workers.budget.group);
             held += usize::from(file.is_some());
             let candidate = ExtentFile { names, file };
             classes.entry(identity).or_default().push(candidate);
@@ -80,23 +82,24 @@ pub fn share(
             return;
         }
         for candidate in &candidates {
-            let stamp = shared.scan.stamp_of(&candidate.names[0]);
-            if shared.may_be_remembered(&stamp) {
+            let stamp = view.known.scan.stamp_of(&candidate.names[0]);
+            if view.known.may_be_remembered(&stamp) {
                 stats.read.push((stamp, identity));
             }
         }
-        for mut candidates in apart(shared, candidates) {
+        for mut candidates in apart(view, candidates) {
             let names = candidates.iter().flat_map(|candidate| candidate.names);
-            if candidates.len() < 2 || !are_of_several_guests(shared, names) {
+            if candidates.len() < 2 || !are_of_several_guests(view, names) {
                 continue;
             }
             let mut class = Class {
-                shared,
+                view,
+                target,
                 // Of one identity, so of one size.
                 size: candidates[0].names[0].size(),
                 block_size,
                 candidates: &mut candidates,
-                applier,
+                reader,
                 stats,
             };
             class.share();
@@ -105,12 +108,12 @@ pub fn share(
 }
 
 /// Files of one identity, parted into those that may share with one another.
-fn apart<'f>(shared: &Shared<'_>, candidates: Vec<ExtentFile<'f>>) -> Vec<Vec<ExtentFile<'f>>> {
-    let Some(matching) = &shared.matching else {
+fn apart<'f>(view: View<'_>, candidates: Vec<ExtentFile<'f>>) -> Vec<Vec<ExtentFile<'f>>> {
+    let Some(matching) = &view.question.matching else {
         return vec![candidates];
     };
     let files = candidates.iter().map(|candidate| candidate.names);
-    let names = matching.names(shared.scan, files);
+    let names = matching.names(&view.known.scan, files);
     let mut candidates: Vec<Option<ExtentFile<'f>>> = candidates.into_iter().map(Some).collect();
     let classes = by_reference::classes(&names).into_iter();
     classes
@@ -122,28 +125,28 @@ fn apart<'f>(shared: &Shared<'_>, candidates: Vec<ExtentFile<'f>>) -> Vec<Vec<Ex
 }
 
 fn are_of_several_guests<'f>(
-    shared: &Shared<'_>,
+    view: View<'_>,
     files: impl IntoIterator<Item = &'f FileRecord>,
 ) -> bool {
     let mut guests = files
         .into_iter()
-        .map(|file| shared.scan.guest_of(file.directory));
+        .map(|file| view.known.scan.guest_of(file.directory));
     let first = guests.next();
     guests.any(|guest| Some(guest) != first)
 }
 
 /// What a file is: by what an earlier run read under the same stamps, or by reading it.
 fn identify(
-    shared: &Shared<'_>,
+    view: View<'_>,
     names: &[FileRecord],
-    applier: &mut Applier<'_>,
+    reader: &mut Reader<'_>,
     stats: &mut WorkerStats,
 ) -> Option<(Identity, Option<OwnedFd>)> {
     let file = &names[0];
-    if let Some(identity) = shared.remembered(&shared.scan.stamp_of(file)) {
+    if let Some(identity) = view.remembered(&view.known.scan.stamp_of(file)) {
         return Some((identity, None));
     }
-    let proven = applier.prove(names, stats)?;
+    let proven = reader.prove(names, stats)?;
     Some((proven.identity, Some(proven.leased.file.give_back())))
 }
 
@@ -163,11 +166,13 @@ struct Placement {
 
 /// All files of one identity.
 struct Class<'c, 's, 'w, 'f> {
-    shared: &'c Shared<'s>,
+    view: View<'s>,
+    /// Without one, what would be done is counted.
+    target: Option<&'c Target<'c>>,
     size: u64,
     block_size: u64,
     candidates: &'c mut [ExtentFile<'f>],
-    applier: &'c mut Applier<'w>,
+    reader: &'c mut Reader<'w>,
     stats: &'c mut WorkerStats,
 }
 
@@ -175,8 +180,8 @@ impl Class<'_, '_, '_, '_> {
     fn share(&mut self) {
         let mut known: BTreeMap<Option<u64>, Vec<usize>> = BTreeMap::new();
         for (number, candidate) in self.candidates.iter().enumerate() {
-            let stamp = self.shared.scan.stamp_of(&candidate.names[0]);
-            let at = self.shared.remembered_extents(&stamp);
+            let stamp = self.view.known.scan.stamp_of(&candidate.names[0]);
+            let at = self.view.remembered_extents(&stamp);
             known.entry(at).or_default().push(number);
         }
         if known.len() == 1 && !known.contains_key(&None) {
@@ -234,11 +239,11 @@ impl Class<'_, '_, '_, '_> {
         let (mut left, mut given_up) = (vec![kept.map.clone()], 0);
         let mut together = kept.members.clone();
         for place in others {
-            let stay = if self.shared.dry_run {
+            let stay = if let Some(target) = self.target {
+                self.move_to(target, kept, &place.members, &mut together)
+            } else {
                 self.count(&place.members);
                 Vec::new()
-            } else {
-                self.move_to(kept, &place.members, &mut together)
             };
             given_up += u64::from(stay.is_empty());
             left.extend(stay);
@@ -256,6 +261,7 @@ impl Class<'_, '_, '_, '_> {
     /// where the others lie now.
     fn move_to(
         &mut self,
+        target: &Target<'_>,
         kept: &Placement,
         members: &[usize],
         together: &mut Vec<usize>,
@@ -267,7 +273,7 @@ impl Class<'_, '_, '_, '_> {
                 .copied()
                 .filter(|&member| self.open(member))
                 .collect();
-            let moved = self.dedupe(kept, &opened);
+            let moved = self.dedupe(target, kept, &opened);
             for &member in batch {
                 // A file that cannot be looked at any more is gone, and frees its place itself.
                 let Some(map) = self.map(member) else {
@@ -289,7 +295,7 @@ impl Class<'_, '_, '_, '_> {
 
     /// Lets open files share the extents of the first of `kept` that can be opened; returns those
     /// that do to their end.
-    fn dedupe(&mut self, kept: &Placement, opened: &[usize]) -> Vec<usize> {
+    fn dedupe(&mut self, _target: &Target<'_>, kept: &Placement, opened: &[usize]) -> Vec<usize> {
         let mut moving = opened.to_vec();
         let Some(source) = kept.members.iter().copied().find(|&one| self.open(one)) else {
             return Vec::new();
@@ -336,7 +342,7 @@ impl Class<'_, '_, '_, '_> {
                 Errno::INVAL | Errno::OPNOTSUPP | Errno::XDEV | Errno::PERM | Errno::TXTBSY,
             ) => self.stats.skip(Skip::CannotShare, names, self.size),
             Outcome::Failed(errno) => {
-                let path = self.shared.host_path(&candidate.names[0]);
+                let path = self.view.known.host_path(&candidate.names[0]);
                 let error = FileError::call("ioctl(FIDEDUPERANGE)", path, &errno.into());
                 self.stats.failed(error, errno);
             }
@@ -369,9 +375,9 @@ impl Class<'_, '_, '_, '_> {
         if candidate.file.is_some() {
             return true;
         }
-        let seen = self.shared.scan.stamp_of(&candidate.names[0]);
+        let seen = self.view.known.scan.stamp_of(&candidate.names[0]);
         let opened =
-            self.applier
+            self.reader
                 .open(&candidate.names[0])
                 .and_then(|file| match Stamp::of(file.as_fd()) {
                     Ok(now) if now.is_unchanged_since(&seen) => Ok(file),
@@ -396,7 +402,7 @@ impl Class<'_, '_, '_, '_> {
     /// Its path for messages, and how many names it has.
     fn named(&self, member: usize) -> (std::path::PathBuf, u64) {
         let names = self.candidates[member].names;
-        (self.shared.host_path(&names[0]), names.len() as u64)
+        (self.view.known.host_path(&names[0]), names.len() as u64)
     }
 
     fn count(&mut self, members: &[usize]) {

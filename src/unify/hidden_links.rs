@@ -23,8 +23,8 @@ pub struct HiddenLinks {
 impl HiddenLinks {
     /// Walks all of `guests` for names of the inodes in `wanted`.
     #[must_use]
-    pub fn take(guests: &[&Guest], wanted: &HashSet<u64>) -> Self {
-        let mut hidden_links = Self::default();
+    pub fn find(guests: &[&Guest], wanted: &HashSet<u64>) -> Self {
+        let mut links = Self::default();
         for (number, guest) in guests.iter().enumerate() {
             let number = GuestId::try_from(number).unwrap_or(GuestId::MAX);
             let mut found = HashSet::new();
@@ -34,13 +34,13 @@ impl HiddenLinks {
                 }
             });
             if walked.is_err() {
-                hidden_links.unknown.push(number);
+                links.unknown.push(number);
             }
             for inode in found {
-                hidden_links.holders.entry(inode).or_default().push(number);
+                links.holders.entry(inode).or_default().push(number);
             }
         }
-        hidden_links
+        links
     }
 
     /// The guests that have, or may have, a name of `inode`.

@@ -6,8 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use vhashify_sys::stamp::Stamp;
 
 use super::group;
-use super::share::guests_of;
-use super::shared::Shared;
+use super::view::Known;
 use super::worker_stats::WorkerStats;
 use crate::guest::Guest;
 use crate::index::{GuestLinks, GuestRow, Update};
@@ -16,34 +15,34 @@ use crate::store::ObjectName;
 
 /// What the index is to know after this run.
 #[must_use]
-pub fn index_update(shared: &Shared<'_>, stats: WorkerStats) -> Update {
+pub fn index_update(known: &Known<'_>, stats: WorkerStats) -> Update {
     let mut update = Update {
-        objects: proven_objects(shared, &stats),
+        objects: proven_objects(known, &stats),
         ..Update::default()
     };
-    let links = links_by_guest(shared, &stats, &update.objects);
-    update.guests = shared
+    let links = links_by_guest(known, &stats, &update.objects);
+    update.guests = known
         .sources
         .iter()
         .zip(links)
         .map(|(source, links)| (guest_row(&source.guest), links))
         .collect();
     // Files of other guests are still theirs; of these, only what is unchanged.
-    let changed: HashSet<u64> = shared
+    let changed: HashSet<u64> = known
         .scan
         .files
         .iter()
         .filter(|file| {
-            let row = shared.read.get(&file.inode());
-            row.is_some_and(|row| !row.0.is_unchanged_since(&shared.scan.stamp_of(file)))
+            let row = known.read.get(&file.inode());
+            row.is_some_and(|row| !row.0.is_unchanged_since(&known.scan.stamp_of(file)))
         })
         .map(FileRecord::inode)
         .collect();
     let is_kept =
-        |inode: &u64| !changed.contains(inode) && !shared.objects.by_inode.contains_key(inode);
-    let rows = shared.read.iter().filter(|(inode, _)| is_kept(inode));
+        |inode: &u64| !changed.contains(inode) && !known.objects.by_inode.contains_key(inode);
+    let rows = known.read.iter().filter(|(inode, _)| is_kept(inode));
     update.read = rows.map(|(inode, row)| (*inode, *row)).collect();
-    let places = shared.extents.iter();
+    let places = known.extents.iter();
     let kept = places.filter(|(inode, _)| update.read.contains_key(inode));
     update.extents = kept.map(|(inode, at)| (*inode, *at)).collect();
     update.read.extend(
@@ -60,13 +59,13 @@ pub fn index_update(shared: &Shared<'_>, stats: WorkerStats) -> Update {
 }
 
 /// The objects that are known to be what their names say, sorted by name.
-fn proven_objects(shared: &Shared<'_>, stats: &WorkerStats) -> Vec<(ObjectName, Stamp)> {
+fn proven_objects(known: &Known<'_>, stats: &WorkerStats) -> Vec<(ObjectName, Stamp)> {
     let mut objects: Vec<(ObjectName, Stamp)> = stats
         .objects
         .iter()
         .map(|linked| (linked.name, linked.stamp))
         .collect();
-    let before = shared.objects.by_inode.values();
+    let before = known.objects.by_inode.values();
     objects.extend(before.filter_map(|state| Some((state.name, state.proven?))));
     // Of an object that was linked, what was seen after that counts: it stands first.
     objects.sort_by_key(|(name, _)| *name);
@@ -76,7 +75,7 @@ fn proven_objects(shared: &Shared<'_>, stats: &WorkerStats) -> Vec<(ObjectName, 
 
 /// Who links which of `objects`, for each guest, sorted by object.
 fn links_by_guest(
-    shared: &Shared<'_>,
+    known: &Known<'_>,
     stats: &WorkerStats,
     objects: &[(ObjectName, Stamp)],
 ) -> Vec<Vec<GuestLinks>> {
@@ -84,21 +83,21 @@ fn links_by_guest(
         let found = objects.binary_search_by_key(name, |(name, _)| *name);
         found.ok().and_then(|at| u32::try_from(at).ok())
     };
-    let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); shared.sources.len()];
-    for names in group::inodes(&shared.scan.files) {
-        let known = shared.object_of(names[0].inode());
-        let Some(object) = known.and_then(|known| position(&known.name)) else {
+    let mut links: Vec<Vec<GuestLinks>> = vec![Vec::new(); known.sources.len()];
+    for names in group::inodes(&known.scan.files) {
+        let linked = known.object_of(names[0].inode());
+        let Some(object) = linked.and_then(|linked| position(&linked.name)) else {
             continue;
         };
         // Names of one guest are not always neighbours: they are sorted by directory.
-        for (guest, count) in guests_of(shared, names) {
+        for (guest, count) in known.names_by_guest(names) {
             let of_guest =
-                |file: &&FileRecord| shared.scan.guest_of(file.directory) == guest && count > 1;
+                |file: &&FileRecord| known.scan.guest_of(file.directory) == guest && count > 1;
             let names = names.iter().filter(of_guest);
             links[usize::from(guest)].push(GuestLinks {
                 object,
                 count,
-                names: names.map(|file| shared.scan.path_of(file)).collect(),
+                names: names.map(|file| known.scan.path_of(file)).collect(),
             });
         }
     }

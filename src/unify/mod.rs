@@ -1,44 +1,58 @@
 //! Unification: from what a scan found to guests that share their files.
 //!
 //! ```text
-//! run        the order of things, for one store: lock, scan, group, the workers, the index
-//!  ├ recover   what an interrupted run left behind
-//!  ├ group     files that agree in the metadata that must agree
-//!  ├ hidden_links    guests that hold an object where the scan does not look
-//!  ├ workers   the threads that share the groups among them
-//!  │  └ fd_budget  how many, and what each may keep open; pure
-//!  ├ share     one group: prove, plan, apply
-//!  │  ├ plan     who links what; pure
-//!  │  ├ by_reference  the same, for one guest against reference guests; pure
-//!  │  └ apply    do it
-//!  │     └ transaction  what can be undone until it is certain
-//!  ├ scope   which files of a group are at the same path
-//!  ├ extents   one group where guests share extents and no inodes: prove, compare, share
-//!  ├ object    an object, proven and marked
-//!  ├ shared    what all workers look at
-//!  ├ worker_stats     what was done
-//!  └ index_update     what the index is told of it
-//! deunify    the reverse, for a guest or for paths of it
-//! path_filter      the paths of a guest to which a command is confined
+//! run                  the phases of a run on one store: lock, prepare, walk, group, share, finish
+//!  ├ recover           what an interrupted run left behind
+//!  ├ groups            the groups that are worth looking into
+//!  │  └ group          files that agree in the metadata that must agree; pure
+//!  ├ workers           the threads that share the groups among them
+//!  │  ├ fd_budget      how many, and what each may keep open; pure
+//!  │  ├ share          one group, as links to objects
+//!  │  │  ├ plan        who links what; pure
+//!  │  │  ├ by_reference  the same for one guest against reference guests; pure
+//!  │  │  └ apply       does it
+//!  │  │     ├ object   opens an object, proven and marked
+//!  │  │     └ transaction  can undo it until it is certain
+//!  │  ├ extents        one group, as shared extents of inodes of their own
+//!  │  ├ reader         opens and reads files of guests
+//!  │  └ worker_stats   what one worker did
+//!  └ finish            the account, the index (index_update), the times of directories
+//! deunify              the reverse, for a guest or for paths of it
 //! ```
+//!
+//! What stands under all of these:
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | `target` | who may change something; a dry run has none |
+//! | `view` | what the workers look at: the question, what is known, the effort |
+//! | `objects`, `hidden_links` | what is known of objects, and of links to them where the walk does not look |
+//! | [`Scope`], `path_filter` | to which files a command is confined |
+//! | [`Source`] | a guest and what of it is left out |
 
 mod apply;
 pub mod by_reference;
 mod deunify;
 mod extents;
 mod fd_budget;
+mod finish;
 pub mod group;
+mod groups;
 mod hidden_links;
 mod index_update;
 mod object;
+mod objects;
 mod path_filter;
 pub mod plan;
+mod reader;
 mod recover;
 mod run;
 mod scope;
 mod share;
-mod shared;
+mod source;
+mod target;
 mod transaction;
+mod view;
 mod worker_stats;
 mod workers;
 
@@ -46,4 +60,4 @@ pub use deunify::{DeunifyOptions, DeunifyReport, deunify};
 pub use fd_budget::Workers;
 pub use run::{Options, unify};
 pub use scope::Scope;
-pub use shared::Source;
+pub use source::Source;

@@ -22,12 +22,13 @@ use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
-use super::shared::Shared;
+use super::target::Target;
+use super::view::{Known, View};
 use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::Digester;
 use crate::identity::{Leased, Unproven};
 use crate::outcome::FileError;
-use crate::store::ObjectName;
+use crate::store::{ObjectName, Store};
 
 /// An object under a lease, marked, and proven to be what its name says.
 #[derive(Debug)]
@@ -60,12 +61,13 @@ pub fn settled(stamp: Stamp) -> Stamp {
 /// # Errors
 /// `None` when it is gone: an administrator's own cleanup has removed it.
 pub fn open(
-    shared: &Shared<'_>,
+    store: &Store,
+    target: &Target<'_>,
     name: &ObjectName,
     proven: Option<&Stamp>,
     digester: &mut Digester,
 ) -> Result<ProvenObject, Option<FileError>> {
-    let path = || shared.store.path_of(name);
+    let path = || store.path_of(name);
     let failed = |call, errno: Errno| Some(FileError::call(call, path(), &errno.into()));
     let unproven = |unproven| match unproven {
         Unproven::Skipped(skip) => Some(FileError {
@@ -74,13 +76,10 @@ pub fn open(
         }),
         Unproven::Failed(call, error) => Some(FileError::call(call, path(), &error)),
     };
-    let opened = shared
-        .store
-        .open_object(name)
-        .map_err(|errno| match errno {
-            Errno::NOENT => None,
-            _ => failed("openat2", errno),
-        })?;
+    let opened = store.open_object(name).map_err(|errno| match errno {
+        Errno::NOENT => None,
+        _ => failed("openat2", errno),
+    })?;
     let leased = Leased::new(opened).map_err(unproven)?;
     let stamp = leased.stamp;
     let is_marked = leased.is_marked;
@@ -101,7 +100,7 @@ pub fn open(
         }
         proven.leased.file
     };
-    if !shared
+    if !target
         .protection
         .holds(file.as_fd())
         .map_err(|errno| failed("ioctl(FS_IOC_MEASURE_VERITY)", errno))?
@@ -114,7 +113,7 @@ pub fn open(
         }));
     }
     // An interrupted run may have left it without the mark.
-    if !is_marked && let Err(errno) = shared.protection.protect(file.as_fd()) {
+    if !is_marked && let Err(errno) = target.protection.protect(file.as_fd()) {
         return Err(failed("ioctl(FS_IOC_SETFLAGS)", errno));
     }
     Ok(ProvenObject { file, stamp })
@@ -124,10 +123,10 @@ pub fn open(
 /// those of a run that was killed, and all of them after the index was lost. Those that have lost
 /// their mark, too: see [`lacks_mark`].
 #[must_use]
-pub fn prove_unknown(shared: &Shared<'_>, stats: &WorkerStats) -> WorkerStats {
+pub fn prove_unknown(view: View<'_>, target: &Target<'_>, stats: &WorkerStats) -> WorkerStats {
+    let Known { store, objects, .. } = view.known;
     let linked: HashSet<ObjectName> = stats.objects.iter().map(|linked| linked.name).collect();
-    let unknown: Vec<ObjectName> = shared
-        .objects
+    let unknown: Vec<ObjectName> = objects
         .by_inode
         .values()
         .collect::<Vec<_>>()
@@ -136,7 +135,7 @@ pub fn prove_unknown(shared: &Shared<'_>, stats: &WorkerStats) -> WorkerStats {
         .filter(|state| match &state.proven {
             None => true,
             Some(proven) => {
-                !state.stamp.is_unchanged_since(proven) && lacks_mark(shared, &state.name)
+                !state.stamp.is_unchanged_since(proven) && lacks_mark(store, &state.name)
             }
         })
         .map(|state| state.name)
@@ -145,7 +144,7 @@ pub fn prove_unknown(shared: &Shared<'_>, stats: &WorkerStats) -> WorkerStats {
         .into_par_iter()
         .map_init(Digester::default, |digester, name| {
             let mut stats = WorkerStats::default();
-            match open(shared, &name, None, digester) {
+            match open(store, target, &name, None, digester) {
                 Ok(object) => {
                     if let Ok(stamp) = Stamp::of(object.file.as_fd()).map(settled) {
                         stats.objects.push(Linked {
@@ -170,9 +169,8 @@ pub fn prove_unknown(shared: &Shared<'_>, stats: &WorkerStats) -> WorkerStats {
 /// directory that a process synchronises without the inodes that its names lead to, so that an
 /// object comes back with all of its links and its flags of before, and the index may have been
 /// written later than that. Its inode shows another ctime then than the index remembers.
-fn lacks_mark(shared: &Shared<'_>, name: &ObjectName) -> bool {
-    let flags = shared
-        .store
+fn lacks_mark(store: &Store, name: &ObjectName) -> bool {
+    let flags = store
         .open_object(name)
         .and_then(|file| flags::read(file.as_fd()));
     // What cannot be opened is gone, or the next one who needs it says why.

@@ -40,13 +40,16 @@ use crate::relink::copy_mark;
 use crate::relink::exchange::{ExchangeError, Exchanged, UndoError, exchange, preserve};
 use crate::relink::temporary::{self, Purpose};
 use crate::scan::{GuestId, Scan};
-use crate::store::ObjectName;
+use crate::store::{Announced, ObjectName};
 
 /// Tidies up all temporary names that `scan` found in `guests`.
+///
+/// It replaces names, which brokers have to know: so it asks that the run is announced.
 ///
 /// Returns what could not be decided or done; nothing is lost then, and the next run tries again.
 #[must_use]
 pub fn recover(
+    _announced: &Announced<'_>,
     guests: &[&Guest],
     scan: &Scan,
     listed: impl Iterator<Item = (u64, ObjectName)>,

@@ -1,8 +1,14 @@
-//! One run on one store, from the lock to the index.
+//! One run on one store, phase by phase. Each phase is a value that the next one asks for:
+//!
+//! ```text
+//! Hold ───▶ Prepared ──▶ Scanned ───▶ View, Groups ──▶ Done ───▶ RunReport
+//! locked    index read,  guests       files that may   files     index
+//!           objects seen walked       be the same      shared    written
+//! ```
+//!
+//! Only a run that is no dry run gets a [`Target`] from its [`Hold`], and each phase that writes asks for it.
 
 use std::collections::HashMap;
-use std::mem;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::thread::ScopedJoinHandle;
@@ -10,29 +16,28 @@ use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
 use vhashify_sys::lease::ignore_break_signal;
-use vhashify_sys::shown::Shown;
-use vhashify_sys::stamp::Timestamp;
+use vhashify_sys::stamp::{Stamp, Timestamp};
 
-use super::extents;
 use super::fd_budget::Workers;
-use super::group::{self, Key};
-use super::index_update::index_update;
+use super::finish::{account_of, fill, finish};
+use super::group;
+use super::groups::{Group, bytes_of, candidates, warn_of_links};
 use super::object::prove_unknown;
+use super::objects::Objects;
 use super::recover::recover;
 use super::scope::{ReferenceMatch, Scope};
-use super::share::has_candidates;
-use super::shared::{ObjectState, Objects, Shared, Source, most_links};
-use super::worker_stats::WorkerStats;
-use super::workers::{Group, restore, work};
-use crate::error::Error;
+use super::source::Source;
+use super::target::{Hold, Target, lock};
+use super::view::{Effort, Known, Question, View};
+use super::workers::{Done, work};
+use crate::error::{Call as _, Error};
 use crate::guest::{Guest, StoreLocation};
-use crate::identity::Mtime;
+use crate::identity::{Identity, Mtime};
 use crate::index::{Index, IndexSnapshot};
 use crate::outcome::{FileError, Progress, RunReport};
-use crate::protect::{self, Mode};
-use crate::relink::directory_times::DirectoryTimes;
-use crate::scan::{FileRecord, KnownInodes, Request, Scan, scan};
-use crate::store::{Store, StoreLock, Wait};
+use crate::protect::{self, Mode, Sharing};
+use crate::scan::{KnownInodes, Request, Scan, scan};
+use crate::store::{Announced, Store, Wait};
 
 /// How a run is to be done.
 #[derive(Debug, Clone)]
@@ -66,296 +71,305 @@ pub fn unify(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<RunReport, Error> {
-    let began_at = Instant::now();
+    let started = Instant::now();
     ignore_break_signal();
+    let job = Job {
+        location,
+        sources,
+        state_directory,
+        options,
+        progress,
+    };
     let matching = ReferenceMatch::new(&options.scope, sources)?;
-    let protection = if options.dry_run {
-        protect::foresee
-    } else {
-        protect::choose
-    };
-    let (mode, sharing) = protection(options.protect, &location.path)?;
+    let (mode, sharing) = choose_protection(options, location)?;
     let mut store = Store::open(location)?;
-    let lock = StoreLock::acquire(&store, options.wait, || {
-        let path = Shown::path(store.path()).to_string();
-        progress.note(&format!("waiting for another run on {path}"));
-    })?;
-    let began = Timestamp::now();
-    let mut report = report_of(sources, options, mode, began);
-
-    progress.stage("load", None);
-    let open = |store: &Store| open_index(state_directory, store, options, progress);
-    // A new one holds nothing, and to make it waits for the disk.
-    let is_new = !options.dry_run && !Index::path(state_directory, store.path()).exists();
-    let mut index = if is_new { None } else { open(&store)? };
-    let mut loaded = match &index {
-        _ if options.refresh || is_new => IndexSnapshot::default(),
-        Some(index) => index.load(),
-        None => Index::peek(state_directory, &store),
+    let question = question(options, matching, &sharing, &store)?;
+    let lock = lock(&store, options.wait, progress)?;
+    let hold = if options.dry_run {
+        Hold::to_look(lock)
+    } else {
+        Hold::to_change(lock, sharing)
     };
-    let mut objects = Objects::look(&mut store, &loaded.objects)?;
-    report.seconds.load = began_at.elapsed().as_secs_f64();
+    let target = hold.target();
+    let began = Timestamp::now();
+    let mut report = account_of(sources, mode, options.dry_run, began);
+
+    let prepared = prepare(&job, &mut store, target)?;
+    report.seconds.load = started.elapsed().as_secs_f64();
 
     let scanning = Instant::now();
-    progress.stage("scan", None);
-    // Not where no name is replaced: brokers would have to walk their guests anew.
-    let mut announced = None;
-    let makes_objects = !options.dry_run && sharing.reflink().is_none();
-    // Where there is no object yet, nearly every file is about to become one or to be replaced.
-    let is_first = makes_objects && objects.by_inode.is_empty();
-    let (mut scan, synchronised) = std::thread::scope(|scope| {
-        let opening = is_new.then(|| scope.spawn(|| open(&store)));
-        let synchronising = is_first.then(|| scope.spawn(|| synchronise(&store)));
-        let scan = walk(location, sources, options, &objects, progress);
-        if let Some(opening) = opening {
-            index = joined(opening)?;
-        }
-        Ok::<_, Error>((scan, synchronising.map(joined).transpose()?))
-    })?;
-    if !options.dry_run && !scan.leftovers.is_empty() {
-        announced = Some(lock.announce());
-        report.errors.extend(mend(sources, &scan, &objects));
-        objects = Objects::look(&mut store, &loaded.objects)?;
-        scan = walk(location, sources, options, &objects, progress);
-    }
-    // What is known of each stands in `objects`.
-    drop(mem::take(&mut loaded.objects));
+    let mut scanned = walk_guests(&job, &question, &mut store, target, prepared)?;
+    report.errors.append(&mut scanned.errors);
     report.seconds.scan = scanning.elapsed().as_secs_f64();
 
     let grouping = Instant::now();
     let workers = Workers::new(options.jobs, getrlimit(Resource::Nofile).current);
-    group::sort(&mut scan.files, options.mtime);
-    let unseen = objects.unseen(&scan);
-    let mut shared = Shared {
-        store: &store,
-        lock: &lock,
-        protection: sharing.protection(),
-        reflink: sharing.reflink(),
-        scan: &scan,
-        matching,
-        mtime: options.mtime,
-        dry_run: options.dry_run,
-        budget: workers.budget,
-        most_links: most_links(&store)?,
-        synchronised: Timestamp::default(),
-        progress,
+    group::sort(&mut scanned.scan.files, options.mtime);
+    let known = Known {
         sources,
-        objects,
-        read: &loaded.read,
-        extents: &loaded.extents,
+        store: &store,
+        scan: scanned.scan,
+        objects: scanned.objects,
+        read: scanned.read,
+        extents: scanned.extents,
         began,
         hidden_links: OnceLock::new(),
     };
-    let unseen = by_key(&scan, unseen, options.mtime);
-    let groups = candidates(&shared, &unseen);
-    warn_of_links(&shared);
+    let view = View {
+        question: &question,
+        known: &known,
+        effort: &Effort { workers, progress },
+    };
+    let groups = candidates(view);
+    warn_of_links(view);
     report.seconds.group = grouping.elapsed().as_secs_f64();
 
     let unifying = Instant::now();
-    if makes_objects && !groups.is_empty() {
-        shared.synchronised = synchronised.map_or_else(|| synchronise(&store), Ok)?;
-        announced.get_or_insert_with(|| lock.announce());
-    }
-    progress.stage("unify", Some(bytes_of(&scan, &groups)));
-    let (mut stats, times) = work(&shared, &groups, workers.count);
-    if makes_objects && stats.fatal.is_none() {
-        stats.merge(prove_unknown(&shared, &stats));
-    }
-    drop(announced);
+    let done = carry_out(
+        view,
+        target,
+        &groups,
+        scanned.synchronised,
+        scanned.announced,
+    )?;
     report.seconds.unify = unifying.elapsed().as_secs_f64();
 
-    fill(&mut report, &scan, &stats);
-    report.seconds.total = began_at.elapsed().as_secs_f64();
-    finish(index, times, &shared, stats, &mut report);
-    report.seconds.total = began_at.elapsed().as_secs_f64();
+    fill(&mut report, &known.scan, &done.stats);
+    report.seconds.total = started.elapsed().as_secs_f64();
+    finish(scanned.index, view, done, &mut report);
+    report.seconds.total = started.elapsed().as_secs_f64();
     Ok(report)
 }
 
-/// The account of a run that has not done anything yet.
-fn report_of(sources: &[Source], options: &Options, mode: Mode, began: Timestamp) -> RunReport {
-    let name = |one: &Source| Shown::bytes(one.guest.name.as_bytes()).to_string();
-    RunReport {
-        began: began.seconds,
-        dry_run: options.dry_run,
-        protection: vec![mode.name()],
-        guests: sources.iter().map(name).collect(),
-        ..RunReport::default()
-    }
+/// What [`unify`] was asked.
+struct Job<'a> {
+    location: &'a StoreLocation,
+    sources: &'a [Source],
+    state_directory: &'a Path,
+    options: &'a Options,
+    progress: &'a dyn Progress,
 }
 
-/// Writes to the disk what guests wrote so far, before the first name is replaced: a name that leads to an
-/// object must lead to its bytes after a power cut, too. What is changed from the returned time on may not be there.
-fn synchronise(store: &Store) -> Result<Timestamp, Error> {
+/// The store and what earlier runs know of it.
+struct Prepared {
+    /// `None` for a dry run, which writes none, and where there is no index yet.
+    index: Option<Index>,
+    /// Whether an index is to be begun.
+    is_index_new: bool,
+    snapshot: IndexSnapshot,
+    objects: Objects,
+}
+
+/// The guests, walked. No interrupted run has left anything in them any more.
+struct Scanned<'a> {
+    index: Option<Index>,
+    scan: Scan,
+    objects: Objects,
+    /// As [`Known::read`].
+    read: HashMap<u64, (Stamp, Identity)>,
+    /// As [`Known::extents`].
+    extents: HashMap<u64, u64>,
+    /// Set where the filesystem was synchronised meanwhile.
+    synchronised: Option<Timestamp>,
+    /// Set where names were replaced already, for an interrupted run. Brokers would have to walk their guests anew
+    /// for nothing where no name is replaced.
+    announced: Option<Announced<'a>>,
+    /// What could not be recovered.
+    errors: Vec<FileError>,
+}
+
+/// What guests are to share, and the mode that was chosen. For a dry run nothing is put in place.
+fn choose_protection(
+    options: &Options,
+    location: &StoreLocation,
+) -> Result<(Mode, Sharing), Error> {
+    let choose = if options.dry_run {
+        protect::foresee
+    } else {
+        protect::choose
+    };
+    choose(options.protect, &location.path)
+}
+
+/// The question that `options` put to a store.
+fn question(
+    options: &Options,
+    matching: Option<ReferenceMatch>,
+    sharing: &Sharing,
+    store: &Store,
+) -> Result<Question, Error> {
+    Ok(Question {
+        mtime: options.mtime,
+        matching,
+        smallest: options.smallest,
+        reflink: sharing.reflink(),
+        most_links: most_links(store)?,
+    })
+}
+
+/// Reads the index and looks at the objects.
+fn prepare(
+    job: &Job<'_>,
+    store: &mut Store,
+    target: Option<Target<'_>>,
+) -> Result<Prepared, Error> {
+    job.progress.stage("load", None);
+    let has_index = || Index::path(job.state_directory, store.path()).exists();
+    // A new one holds nothing, and to make it waits for the disk: the next phase does that beside the walk.
+    let is_index_new = target.is_some() && !has_index();
+    let index = match &target {
+        Some(target) if !is_index_new => Some(open_index(job, store, target)?),
+        _ => None,
+    };
+    let snapshot = match &index {
+        _ if job.options.refresh || is_index_new => IndexSnapshot::default(),
+        Some(index) => index.load(),
+        None => Index::peek(job.state_directory, store),
+    };
+    let objects = Objects::look(store, &snapshot.objects)?;
+    Ok(Prepared {
+        index,
+        is_index_new,
+        snapshot,
+        objects,
+    })
+}
+
+/// Walks the guests; twice, where an interrupted run has left something in them.
+fn walk_guests<'a>(
+    job: &Job<'_>,
+    question: &Question,
+    store: &mut Store,
+    target: Option<Target<'a>>,
+    prepared: Prepared,
+) -> Result<Scanned<'a>, Error> {
+    job.progress.stage("scan", None);
+    let Prepared {
+        mut index,
+        is_index_new,
+        snapshot,
+        mut objects,
+    } = prepared;
+    // Where there is no object yet, nearly every file is about to become one or to be replaced.
+    let is_first = question.reflink.is_none() && objects.by_inode.is_empty();
+    let locked: &Store = store;
+    let (mut scan, synchronised) = std::thread::scope(|scope| {
+        let opening = target.filter(|_| is_index_new);
+        let opening = opening.map(|target| scope.spawn(move || open_index(job, locked, &target)));
+        let synchronising = target.filter(|_| is_first);
+        let synchronising =
+            synchronising.map(|target| scope.spawn(move || synchronise(locked, &target)));
+        let scan = walk(job, question, &objects);
+        if let Some(opening) = opening {
+            index = Some(joined(opening)?);
+        }
+        Ok::<_, Error>((scan, synchronising.map(joined).transpose()?))
+    })?;
+    let (mut announced, mut errors) = (None, Vec::new());
+    if let Some(target) = target
+        && !scan.leftovers.is_empty()
+    {
+        let guests: Vec<&Guest> = job.sources.iter().map(|source| &source.guest).collect();
+        let listed = objects.by_inode.iter();
+        let listed = listed.map(|(inode, state)| (*inode, state.name));
+        errors = recover(announced.insert(target.announce()), &guests, &scan, listed);
+        objects = Objects::look(store, &snapshot.objects)?;
+        scan = walk(job, question, &objects);
+    }
+    // What the index says of each object stands in `objects`.
+    let IndexSnapshot { read, extents, .. } = snapshot;
+    Ok(Scanned {
+        index,
+        scan,
+        objects,
+        read,
+        extents,
+        synchronised,
+        announced,
+        errors,
+    })
+}
+
+/// Does all groups; a dry run counts what it would do.
+fn carry_out<'a>(
+    view: View<'_>,
+    target: Option<Target<'a>>,
+    groups: &[Group],
+    synchronised: Option<Timestamp>,
+    mut announced: Option<Announced<'a>>,
+) -> Result<Done, Error> {
+    let Known { store, scan, .. } = view.known;
+    let maker = target.filter(|_| view.question.reflink.is_none());
+    let target = match maker {
+        Some(maker) if !groups.is_empty() => {
+            let synchronised = synchronised.map_or_else(|| synchronise(store, &maker), Ok)?;
+            announced.get_or_insert_with(|| maker.announce());
+            Some(Target {
+                synchronised,
+                ..maker
+            })
+        }
+        _ => target,
+    };
+    let progress = view.effort.progress;
+    progress.stage("unify", Some(bytes_of(scan, groups)));
+    let mut done = work(view, target.as_ref(), groups);
+    if let Some(maker) = maker
+        && done.stats.fatal.is_none()
+    {
+        let proven = prove_unknown(view, &maker, &done.stats);
+        done.stats.merge(proven);
+    }
+    drop(announced);
+    Ok(done)
+}
+
+/// Writes to the disk what guests wrote so far, before the first name is replaced: after a power cut, a name that leads
+/// to an object must lead to its bytes. What is changed from the returned time on may not be there.
+fn synchronise(store: &Store, _target: &Target<'_>) -> Result<Timestamp, Error> {
     let begun = Timestamp::now();
     store.synchronise().map(|()| begun)
 }
 
 /// What a thread came to; its panic goes on here.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The index; none for a dry run, which writes none.
-fn open_index(
-    state_directory: &Path,
-    store: &Store,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<Option<Index>, Error> {
-    if options.dry_run {
-        return Ok(None);
-    }
-    let warn = |warning: String| progress.note(&warning);
-    Index::open(state_directory, store, warn).map(Some)
+/// Opens the index, or begins one.
+fn open_index(job: &Job<'_>, store: &Store, _target: &Target<'_>) -> Result<Index, Error> {
+    let warn = |warning: String| job.progress.note(&warning);
+    Index::open(job.state_directory, store, warn)
 }
 
-/// Tells the index, if there is one, while the times of directories are put back: it waits for the disk.
-fn finish(
-    index: Option<Index>,
-    times: Option<DirectoryTimes>,
-    shared: &Shared<'_>,
-    stats: WorkerStats,
-    report: &mut RunReport,
-) {
-    let with_new_mtime = stats.directories_with_new_mtime;
-    let rest = std::thread::scope(|scope| {
-        let restoring = times.map(|times| scope.spawn(|| restore(times, shared)));
-        if let Some(index) = index {
-            record(index, shared, stats, report);
-        }
-        restoring.map_or(0, joined)
-    });
-    warn_of_new_mtimes(with_new_mtime + rest, shared.progress);
-}
-
-/// Writes what the run learned into the index, and what it did.
-fn record(index: Index, shared: &Shared<'_>, stats: WorkerStats, report: &mut RunReport) {
-    let begun = Instant::now();
-    let progress = shared.progress;
-    progress.stage("index", None);
-    let mut update = index_update(shared, stats);
-    update.run = serde_json::to_string(report).ok();
-    let path = index.file().to_path_buf();
-    if let Err(error) = index.finish(shared.store, &update, |warning| progress.note(&warning)) {
-        // The guests are as they should be; the next run takes longer, and that is all.
-        let reason = error.to_string();
-        report.errors.push(FileError { path, reason });
-    }
-    report.seconds.index = begun.elapsed().as_secs_f64();
-}
-
-/// Finishes or undoes what an interrupted run left.
-fn mend(sources: &[Source], scan: &Scan, objects: &Objects) -> Vec<FileError> {
-    let guests: Vec<&Guest> = sources.iter().map(|source| &source.guest).collect();
-    let all = objects.by_inode.iter();
-    recover(
-        &guests,
-        scan,
-        all.map(|(inode, state)| (*inode, state.name)),
-    )
-}
-
-fn walk(
-    location: &StoreLocation,
-    sources: &[Source],
-    options: &Options,
-    objects: &Objects,
-    progress: &dyn Progress,
-) -> Scan {
+fn walk(job: &Job<'_>, question: &Question, objects: &Objects) -> Scan {
+    let sources = job.sources.iter();
     let requests: Vec<Request<'_>> = sources
-        .iter()
-        .map(|source| Request {
-            guest: &source.guest,
-            rules: &source.rules,
-        })
+        .map(|Source { guest, rules }| Request { guest, rules })
         .collect();
     // Who has a name of an object now had one when it was looked at: only runs give objects to guests.
     let known = KnownInodes {
-        device: location.device,
-        stamp_of: &|inode| objects.by_inode.get(&inode).map(|state| state.stamp),
+        device: job.location.device,
+        stamp_of: &|inode| objects.of(inode).map(|state| state.stamp),
     };
-    scan(&requests, options.smallest, Some(&known), progress)
+    scan(&requests, question.smallest, Some(&known), job.progress)
 }
 
-/// Objects without a file that could be linked to them are left out.
-fn by_key(scan: &Scan, unseen: Vec<ObjectState>, mtime: Mtime) -> HashMap<Key, Vec<ObjectState>> {
-    let mut keyed: HashMap<Key, Vec<ObjectState>> = HashMap::new();
-    for state in unseen {
-        if let Some(key) = Key::in_scan(scan, &state.stamp, mtime) {
-            keyed.entry(key).or_default().push(state);
-        }
-    }
-    keyed
-}
-
-fn candidates<'a>(
-    shared: &Shared<'_>,
-    unseen: &'a HashMap<Key, Vec<ObjectState>>,
-) -> Vec<Group<'a>> {
-    let files = &shared.scan.files;
-    let mut groups: Vec<Group<'a>> = group::groups(files, shared.mtime)
-        .filter_map(|range| {
-            let key = Key::of(&files[range.start], shared.mtime);
-            let unseen = unseen.get(&key).map_or(&[][..], Vec::as_slice);
-            let of_group = &files[range.clone()];
-            let is_worth_it = match shared.reflink {
-                Some(_) => extents::has_candidates(shared, of_group),
-                None => has_candidates(shared, of_group, !unseen.is_empty()),
-            };
-            is_worth_it.then_some(Group {
-                files: range,
-                unseen,
-            })
-        })
-        .collect();
-    // By directory, so that a worker finds the directories of the next group open.
-    groups.sort_by_key(|group| files[group.files.start].directory);
-    groups
-}
-
-fn bytes_of(scan: &Scan, groups: &[Group<'_>]) -> u64 {
-    let files = groups
-        .iter()
-        .flat_map(|group| &scan.files[group.files.clone()]);
-    files.map(FileRecord::size).sum()
-}
-
-/// Says that guests share inodes, where they are to share extents and an earlier run in another mode has let
-/// them.
-fn warn_of_links(shared: &Shared<'_>) {
-    if shared.reflink.is_none() {
-        return;
-    }
-    let files = shared.scan.files.iter();
-    let links = files.filter(|file| shared.object_of(file.inode()).is_some());
-    match links.count() {
-        0 => {}
-        count => shared.progress.note(&format!(
-            "{count} files still are links to objects of earlier runs; `vhashify deunify GUEST` \
-             gives a guest inodes of its own"
-        )),
-    }
-}
-
-/// Says how many directories could not be watched, if any.
-fn warn_of_new_mtimes(with_new_mtime: u64, progress: &dyn Progress) {
-    if with_new_mtime > 0 {
-        progress.note(&format!(
-            "{with_new_mtime} directories have a new mtime, because they could not be watched; raise \
-             fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)"
-        ));
-    }
-}
-
-fn fill(report: &mut RunReport, scan: &Scan, stats: &WorkerStats) {
-    report.counts = stats.counts;
-    report.counts.files_scanned = scan.files_seen;
-    report.counts.bytes_scanned = scan.bytes_seen;
-    report.skipped.merge(&scan.skipped);
-    report.skipped.merge(&stats.skipped);
-    report.skipped_bytes.merge(&stats.skipped_bytes);
-    report.errors.extend(scan.errors.iter().cloned());
-    report.errors.extend(stats.errors.iter().cloned());
+/// The most links that an inode can have, by filesystem.
+///
+/// # Errors
+/// What `fstatfs(2)` lists.
+fn most_links(store: &Store) -> Result<u64, Error> {
+    const EXT4: u64 = 0xEF53;
+    const BTRFS: u64 = 0x9123_683E;
+    let found = rustix::fs::fstatfs(store.directory()).call("fstatfs", store.path())?;
+    Ok(match u64::try_from(found.f_type).unwrap_or(0) {
+        // EXT4_LINK_MAX (fs/ext4/ext4.h) and BTRFS_LINK_MAX (fs/btrfs/btrfs_tree.h).
+        EXT4 => 65_000,
+        BTRFS => 65_535,
+        // XFS_MAXLINK (fs/xfs/libxfs/xfs_format.h), and whoever has fewer answers EMLINK.
+        _ => (1 << 31) - 1,
+    })
 }

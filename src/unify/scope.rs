@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::by_reference::{self, GUEST, GuestPath};
 use super::group::inodes;
 use super::path_filter::PathFilter;
-use super::shared::Source;
+use super::source::Source;
 use crate::error::Error;
 use crate::scan::{FileRecord, Scan};
 

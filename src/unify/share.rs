@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::apply::{Applier, Participant};
 use super::by_reference;
 use super::group::inodes;
+use super::objects::ObjectState;
 use super::plan::{Instance, Member, Step, plan};
-use super::shared::{ObjectState, Shared};
+use super::reader::Reader;
+use super::view::View;
 use super::worker_stats::WorkerStats;
 use crate::identity::Identity;
 use crate::identity::Proven;
@@ -16,23 +18,23 @@ use crate::scan::{FileRecord, GuestId};
 /// Whether any file of the group could be linked to anything: there is a file that is no object,
 /// and an object, or a second guest, for it.
 #[must_use]
-pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord], has_unseen: bool) -> bool {
-    if let Some(matching) = &shared.matching {
-        let matched = matching.matched(shared.scan, files);
+pub fn has_candidates(view: View<'_>, files: &[FileRecord], has_unseen: bool) -> bool {
+    if let Some(matching) = &view.question.matching {
+        let matched = matching.matched(&view.known.scan, files);
         return matched
             .into_iter()
-            .any(|inode| shared.object_of(inode).is_none());
+            .any(|inode| view.known.object_of(inode).is_none());
     }
     let mut first_guest = None;
     let (mut private, mut several, mut objects) = (false, false, has_unseen);
     for inode in inodes(files) {
-        if shared.object_of(inode[0].inode()).is_some() {
+        if view.known.object_of(inode[0].inode()).is_some() {
             objects = true;
             continue;
         }
         private = true;
         for file in inode {
-            let guest = shared.scan.guest_of(file.directory);
+            let guest = view.known.scan.guest_of(file.directory);
             several |= *first_guest.get_or_insert(guest) != guest;
         }
     }
@@ -42,22 +44,23 @@ pub fn has_candidates(shared: &Shared<'_>, files: &[FileRecord], has_unseen: boo
 /// Shares what is the same among `files`, all of one key, and the objects `unseen` of that key
 /// that no scanned guest links.
 pub fn share(
-    shared: &Shared<'_>,
+    view: View<'_>,
     files: &[FileRecord],
-    unseen: &[&ObjectState],
-    applier: &mut Applier<'_>,
+    unseen: &[ObjectState],
+    reader: &mut Reader<'_>,
+    mut applier: Option<&mut Applier<'_>>,
     stats: &mut WorkerStats,
 ) {
     let mut objects: Vec<GroupObject<'_>> = unseen
         .iter()
-        .map(|&state| GroupObject { state, files: &[] })
+        .map(|state| GroupObject { state, files: &[] })
         .collect();
     let mut classes: BTreeMap<Identity, Vec<Participant<'_>>> = BTreeMap::new();
-    let matching = shared.matching.as_ref();
-    let matched = matching.map(|matching| matching.matched(shared.scan, files));
+    let matching = view.question.matching.as_ref();
+    let matched = matching.map(|matching| matching.matched(&view.known.scan, files));
     let mut held = 0;
     for inode in inodes(files) {
-        if let Some(state) = shared.object_of(inode[0].inode()) {
+        if let Some(state) = view.known.object_of(inode[0].inode()) {
             objects.push(GroupObject {
                 state,
                 files: inode,
@@ -69,12 +72,12 @@ pub fn share(
         {
             continue;
         }
-        let Some((identity, proven)) = identify(shared, inode, applier, stats) else {
+        let Some((identity, proven)) = identify(view, inode, reader, stats) else {
             continue;
         };
-        let proven = proven.filter(|_| held < shared.budget.group);
+        let proven = proven.filter(|_| held < view.effort.workers.budget.group);
         held += usize::from(proven.is_some());
-        let guests = guests_of(shared, inode);
+        let guests = view.known.names_by_guest(inode);
         classes.entry(identity).or_default().push(Participant {
             files: inode,
             guests,
@@ -87,7 +90,7 @@ pub fn share(
             .filter(|object| object.state.name.identity == identity);
         let instances: Vec<Instance> = of_identity
             .clone()
-            .map(|object| object.instance(shared))
+            .map(|object| object.instance(view))
             .collect();
         let members: Vec<Member> = participants
             .iter()
@@ -96,23 +99,22 @@ pub fn share(
             })
             .collect();
         let steps = match matching {
-            None => plan(&instances, &members, shared.most_links),
+            None => plan(&instances, &members, view.question.most_links),
             Some(matching) => {
                 let of_objects = of_identity.clone().map(|object| object.files);
                 let of_members = participants.iter().map(|participant| participant.files);
-                let names = matching.names(shared.scan, of_objects.chain(of_members));
-                by_reference::plan(&instances, &members, &names, shared.most_links)
+                let names = matching.names(&view.known.scan, of_objects.chain(of_members));
+                by_reference::plan(&instances, &members, &names, view.question.most_links)
             }
         };
-        remember_private(shared, &steps, identity, &participants, stats);
-        if steps.is_empty() {
-            continue;
-        }
-        if shared.dry_run {
+        let Some(applier) = applier.as_deref_mut() else {
             count(&steps, &participants, stats);
-        } else {
+            continue;
+        };
+        remember_private(view, &steps, identity, &participants, stats);
+        if !steps.is_empty() {
             let objects: Vec<ObjectState> = of_identity.map(|object| *object.state).collect();
-            applier.apply(identity, &steps, &mut participants, &objects, stats);
+            applier.apply(reader, identity, &steps, &mut participants, &objects, stats);
         }
     }
 }
@@ -126,20 +128,23 @@ struct GroupObject<'a> {
 
 impl GroupObject<'_> {
     /// What the plan has to know of it.
-    fn instance(&self, shared: &Shared<'_>) -> Instance {
-        let mut guests: Vec<GuestId> = guests_of(shared, self.files)
+    fn instance(&self, view: View<'_>) -> Instance {
+        let mut guests: Vec<GuestId> = view
+            .known
+            .names_by_guest(self.files)
             .into_iter()
             .map(|(guest, _)| guest)
             .collect();
         let stamp = self.state.stamp;
         // One name is the store's. Any that the scan did not see may be a scanned guest's, too.
         if u64::from(stamp.link_count) > self.files.len() as u64 + 1 {
-            guests.extend(shared.hidden_links().holders(stamp.inode));
+            guests.extend(view.known.hidden_links().holders(stamp.inode));
         }
         Instance {
             number: self.state.name.instance,
             guests,
-            room: shared
+            room: view
+                .question
                 .most_links
                 .saturating_sub(u64::from(stamp.link_count)),
         }
@@ -149,9 +154,9 @@ impl GroupObject<'_> {
 /// What a file is: by its proof, or by what an earlier run read under the same stamps. The latter
 /// only tells whether a proof is worth the reading; nothing is linked on its word.
 fn identify(
-    shared: &Shared<'_>,
+    view: View<'_>,
     names: &[FileRecord],
-    applier: &mut Applier<'_>,
+    reader: &mut Reader<'_>,
     stats: &mut WorkerStats,
 ) -> Option<(Identity, Option<Proven>)> {
     let file = &names[0];
@@ -160,30 +165,26 @@ fn identify(
         stats.skip(Skip::LinkedElsewhere, count, file.size());
         return None;
     }
-    let stamp = shared.scan.stamp_of(file);
+    let stamp = view.known.scan.stamp_of(file);
     if stamp.has_special_bits() {
         stats.skip(Skip::SpecialBits, count, file.size());
         return None;
     }
-    if let Some(identity) = shared.remembered(&stamp) {
+    if let Some(identity) = view.remembered(&stamp) {
         return Some((identity, None));
     }
-    let proven = applier.prove(names, stats)?;
+    let proven = reader.prove(names, stats)?;
     Some((proven.identity, Some(proven)))
 }
 
 /// Files that stay private are told to the index, so that the next run need not read them.
 fn remember_private(
-    shared: &Shared<'_>,
+    view: View<'_>,
     steps: &[Step],
     identity: Identity,
     participants: &[Participant<'_>],
     stats: &mut WorkerStats,
 ) {
-    // A dry run tells the index nothing.
-    if shared.dry_run {
-        return;
-    }
     let mut is_private = vec![true; participants.len()];
     for step in steps {
         let (Step::Create { member, .. } | Step::Replace { member, .. }) = *step;
@@ -194,8 +195,8 @@ fn remember_private(
         .zip(is_private)
         .filter(|&(_, private)| private)
     {
-        let stamp = shared.scan.stamp_of(&participant.files[0]);
-        if shared.may_be_remembered(&stamp) {
+        let stamp = view.known.scan.stamp_of(&participant.files[0]);
+        if view.known.may_be_remembered(&stamp) {
             stats.read.push((stamp, identity));
         }
     }
@@ -214,17 +215,4 @@ fn count(steps: &[Step], participants: &[Participant<'_>], stats: &mut WorkerSta
             }
         }
     }
-}
-
-/// Count of names by guest. Files of one inode are sorted by directory, not by guest.
-pub fn guests_of(shared: &Shared<'_>, files: &[FileRecord]) -> Vec<(GuestId, u32)> {
-    let mut guests: Vec<(GuestId, u32)> = Vec::with_capacity(1);
-    for file in files {
-        let guest = shared.scan.guest_of(file.directory);
-        match guests.iter_mut().find(|(known, _)| *known == guest) {
-            Some((_, names)) => *names += 1,
-            None => guests.push((guest, 1)),
-        }
-    }
-    guests
 }

@@ -20,7 +20,8 @@ use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::Stamp;
 
 use super::object;
-use super::shared::Shared;
+use super::target::Target;
+use super::view::Known;
 use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::Identity;
 use crate::identity::{Change, look_again};
@@ -30,7 +31,7 @@ use crate::relink::stray_links::{MOST_WALKS, StrayLinks, relink};
 use crate::relink::temporary::Purpose;
 use crate::relink::undo::{self, Pair};
 use crate::scan::{FileRecord, GuestId};
-use crate::store::ObjectName;
+use crate::store::{ObjectName, Store};
 
 /// How long a replaced inode can still be put back. Far longer than the kernel takes from
 /// resolving a name to counting as a writer, far shorter than anybody waits for an `open`.
@@ -118,7 +119,8 @@ impl Transaction {
     /// What was taken back comes with a name of each file: to be looked at once more, a little later.
     pub fn finish<'a>(
         mut self,
-        shared: &'a Shared<'a>,
+        known: &'a Known<'a>,
+        target: &Target<'_>,
         stats: &mut WorkerStats,
     ) -> Vec<(FileRecord, StrayLinks<'a>)> {
         let mut late = Vec::new();
@@ -126,12 +128,12 @@ impl Transaction {
             .objects
             .iter()
             .map(|object| {
-                shared.protection.is_enforced()
+                target.protection.is_enforced()
                     && look_again(&object.file, &object.name.identity).is_err()
             })
             .collect();
         // A guest's file that gave way to its copy stays an object, alone as it is.
-        let fewest = if shared.protection.wants_copies() {
+        let fewest = if target.protection.wants_copies() {
             1
         } else {
             2
@@ -148,16 +150,16 @@ impl Transaction {
                 let object = &mut self.objects[replacement.object];
                 let Replacement { names, old, .. } = replacement;
                 object.links -= u32::try_from(names.len()).unwrap_or(0);
-                match object.take_back(names, &old, &replacement.guests, shared) {
+                match object.take_back(names, &old, &replacement.guests, known) {
                     Ok(names) => late.extend(names.map(|names| (replacement.file, names))),
                     Err(stuck) => {
-                        object.stuck(stuck, shared.host_path(&replacement.file), stats);
+                        object.stuck(stuck, known.host_path(&replacement.file), stats);
                     }
                 }
                 stats.skip(skip, files, replacement.file.size());
                 continue;
             }
-            let path = || shared.host_path(&replacement.file);
+            let path = || known.host_path(&replacement.file);
             let mut is_finished = true;
             for name in replacement.names {
                 if let Err(errno) = name.finish() {
@@ -167,7 +169,7 @@ impl Transaction {
             }
             if is_finished {
                 let object = &mut self.objects[replacement.object];
-                let led = object.lead_late(&replacement.old, &replacement.guests, shared);
+                let led = object.lead_late(&replacement.old, &replacement.guests, known);
                 if let Err(stuck) = led {
                     object.stuck(stuck, path(), stats);
                 }
@@ -185,12 +187,12 @@ impl Transaction {
         {
             links.extend_from_slice(&object.guests);
             if withdrawn {
-                object.withdraw(shared, stats);
+                object.withdraw(known.store, target, stats);
             } else if object.is_new && !object.must_stay && links.len() < fewest {
                 // All others fell out meanwhile: no second guest needs it.
-                object.give_back(shared, stats);
+                object.give_back(known.store, target, stats);
             } else {
-                object.keep(links, shared, stats);
+                object.keep(links, known.store, stats);
             }
         }
         late
@@ -220,13 +222,13 @@ impl OpenObject {
         names: Vec<Exchanged>,
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
-        shared: &'a Shared<'a>,
+        known: &'a Known<'a>,
     ) -> Result<Option<StrayLinks<'a>>, UndoError> {
         let pair = Pair {
             old: old.as_fd(),
             new: self.file.as_fd(),
             links_without: self.links,
-            guests: shared.guests(guests),
+            guests: known.guests(guests),
             purpose: Purpose::Share,
         };
         undo::undo(names, pair)
@@ -241,14 +243,14 @@ impl OpenObject {
         &self,
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
-        shared: &Shared<'_>,
+        known: &Known<'_>,
     ) -> Result<(), UndoError> {
         for _ in 0..MOST_WALKS {
             let old = Stamp::of(old.as_fd())?;
             if old.link_count == 0 {
                 return Ok(());
             }
-            for guest in shared.guests(guests) {
+            for guest in known.guests(guests) {
                 relink(guest, old.inode, self.file.as_fd(), Purpose::Share)?;
             }
         }
@@ -266,7 +268,7 @@ impl OpenObject {
 
     /// Tells the index what is linked now, unless a process writes to it: then its content is not
     /// proven any more.
-    fn keep(self, guests: Vec<(GuestId, u32)>, shared: &Shared<'_>, stats: &mut WorkerStats) {
+    fn keep(self, guests: Vec<(GuestId, u32)>, store: &Store, stats: &mut WorkerStats) {
         if let Ok(stamp) = look_again(&self.file, &self.name.identity) {
             stats.objects.push(Linked {
                 name: self.name,
@@ -277,35 +279,35 @@ impl OpenObject {
             let reason = "a process writes to this shared file, which nothing protects; run \
                           `vhashify verify --deep`";
             stats.errors.push(FileError {
-                path: shared.store.path_of(&self.name),
+                path: store.path_of(&self.name),
                 reason: reason.to_owned(),
             });
         }
     }
 
     /// A process came to write to it before it was protected: nothing may link it from now on.
-    fn withdraw(self, shared: &Shared<'_>, stats: &mut WorkerStats) {
+    fn withdraw(self, store: &Store, target: &Target<'_>, stats: &mut WorkerStats) {
         if self.is_new && !self.must_stay {
             stats.skipped.add(Skip::OpenForWriting, 1);
-            self.give_back(shared, stats);
+            self.give_back(store, target, stats);
         } else {
             let reason = "a process writes to this shared file; run `vhashify verify --deep`";
             stats.errors.push(FileError {
-                path: shared.store.path_of(&self.name),
+                path: store.path_of(&self.name),
                 reason: reason.to_owned(),
             });
         }
     }
 
     /// A new object goes back to being a file of its guest and of nobody else.
-    fn give_back(self, shared: &Shared<'_>, stats: &mut WorkerStats) {
+    fn give_back(self, store: &Store, target: &Target<'_>, stats: &mut WorkerStats) {
         stats.counts.objects_created -= 1;
-        let path = || shared.store.path_of(&self.name);
-        if let Err(errno) = shared.store.remove(shared.lock, &self.name) {
+        let path = || store.path_of(&self.name);
+        if let Err(errno) = store.remove(target.lock, &self.name) {
             let error = FileError::call("unlinkat", path(), &errno.into());
             stats.failed(error, errno);
         }
-        if let Err(errno) = shared.protection.release(self.file.as_fd()) {
+        if let Err(errno) = target.protection.release(self.file.as_fd()) {
             let error = FileError::call("ioctl(FS_IOC_SETFLAGS)", path(), &errno.into());
             stats.failed(error, errno);
         }
