@@ -14,8 +14,6 @@
 
 pub mod args;
 mod command;
-#[cfg(feature = "guard")]
-mod guard;
 mod output;
 mod progress;
 mod selection;

@@ -9,9 +9,10 @@ use vhashify_sys::call_error::{advice, reason};
 use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Timestamp;
 
-use super::args::{Arguments, Command, Common, Format, Protect, RunArguments};
 #[cfg(feature = "guard")]
-use super::guard;
+mod guard;
+
+use super::args::{Arguments, Command, Common, Format, Protect, RunArguments};
 use super::output::Text;
 use super::progress::Bar;
 use super::selection;

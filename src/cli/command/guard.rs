@@ -5,11 +5,11 @@ use std::path::Path;
 
 use vhashify_config::running::running_guests;
 
-use super::args::{Common, GuardCommand};
-use super::command::{Failure, print};
-use super::output::Text;
-use super::selection;
+use super::{Failure, print};
 use crate::Error;
+use crate::cli::args::{Common, GuardCommand};
+use crate::cli::output::Text;
+use crate::cli::selection;
 use crate::outcome::FileError;
 use crate::outcome::numbers::grouped;
 use crate::protect::guard::{GuardError, Status, guards, load, status, unload};
