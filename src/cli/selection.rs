@@ -12,7 +12,6 @@ use vhashify_sys::shown::Shown;
 
 use super::args::{Common, RunArguments};
 use crate::Error;
-use crate::error::Call as _;
 use crate::exclude::{ExcludeError, Rules};
 use crate::guest::{Guest, StoreLocation, check_layout, check_references};
 use crate::index::Index;
@@ -311,15 +310,4 @@ fn without_repeats(names: &[OsString]) -> Vec<OsString> {
         .filter(|name| seen.insert(*name))
         .cloned()
         .collect()
-}
-
-/// Lets this process have as many descriptors open as it may.
-///
-/// # Errors
-/// What `setrlimit(2)` answers.
-pub fn raise_descriptor_limit() -> Result<(), Error> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).call("setrlimit", Path::new("RLIMIT_NOFILE"))
 }
