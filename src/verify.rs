@@ -1,21 +1,21 @@
 //! Checks that every object is what its name says, and that the index says what is on the disk.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rustix::io::Errno;
 use serde::Serialize;
+use thiserror::Error;
 use vhashify_sys::call_error::reason;
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::Stamp;
 
-use crate::error::Error;
-use crate::identity::{self, Digester};
-use crate::identity::{Leased, Unproven};
+use crate::identity::{self, Digester, Leased, Unproven};
 use crate::index::{Index, Update};
-use crate::outcome::{FileError, Progress};
+use crate::outcome::{FileError, Progress, Skip};
 use crate::protect::{Protection, holds_its_bytes};
 use crate::store::{Listed, ObjectName, Store, StoreLock};
 
@@ -64,7 +64,7 @@ pub fn verify(
     check: Check,
     protection: &dyn Protection,
     progress: &dyn Progress,
-) -> Result<VerifyReport, Error> {
+) -> Result<VerifyReport, crate::Error> {
     let (listed, strangers) = store.list()?;
     let store = &*store;
     let sizes = listed.len() as u64;
@@ -151,100 +151,130 @@ impl Verifier<'_> {
                 found.insert(object.name, stamp);
             }
             Ok(None) => {}
-            Err(fault) => {
-                let path = self.store.path_of(&object.name);
-                report.errors.push(FileError {
-                    path,
-                    reason: fault,
-                });
-            }
+            Err(fault) => report.errors.push(FileError {
+                path: self.store.path_of(&object.name),
+                reason: fault.to_string(),
+            }),
         }
         self.progress.advance(1);
         (report, found)
     }
 
-    /// The object's inode if it is what its name says; `None` if it vanished meanwhile.
+    /// The object's stamp if it is what its name says; `None` if it vanished meanwhile, or was taken out of the
+    /// store.
     fn examine(
         &self,
         object: &Listed,
         digester: &mut Digester,
         report: &mut VerifyReport,
-    ) -> Result<Option<Stamp>, String> {
+    ) -> Result<Option<Stamp>, ObjectFault> {
         let opened = match self.store.open_object(&object.name) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => {
                 report.objects = 0;
                 return Ok(None);
             }
-            Err(errno) => return Err(format!("openat2: {}", reason(&errno.into()))),
+            Err(errno) => return Err(ObjectFault::failed("openat2", errno)),
         };
-        let leased = Leased::new(opened).map_err(|unproven| told(&unproven))?;
+        let leased = Leased::new(opened)?;
         let (stamp, is_marked) = (leased.stamp, leased.is_marked);
-        let (file, fault) = self.compare(object, leased, digester, report)?;
-        match (fault, is_marked) {
+        let (file, mismatch) = self.compare(object, leased, digester, report)?;
+        match (mismatch, is_marked) {
             (None, true) => Ok(Some(stamp)),
-            (None, false) if !self.check.repair => Err(mendable("it lacks the mark of iunlink")),
+            (None, false) if !self.check.repair => Err(ObjectFault::Mendable(Mismatch::Unmarked)),
             (None, false) => {
                 let marked = self.protection.protect(file.as_fd());
                 let stamp = marked.and_then(|()| Stamp::of(file.as_fd()));
                 report.objects_repaired = 1;
                 stamp
                     .map(Some)
-                    .map_err(|errno| format!("ioctl(FS_IOC_SETFLAGS): {}", reason(&errno.into())))
+                    .map_err(|errno| ObjectFault::failed("ioctl(FS_IOC_SETFLAGS)", errno))
             }
-            (Some(fault), _) if !self.check.repair => Err(mendable(fault)),
-            (Some(fault), _) => {
+            (Some(mismatch), _) if !self.check.repair => Err(ObjectFault::Mendable(mismatch)),
+            (Some(mismatch), _) => {
                 self.store
                     .remove(self.lock, &object.name)
-                    .map_err(|errno| format!("{fault}; unlinkat: {}", reason(&errno.into())))?;
+                    .map_err(|source| ObjectFault::Kept { mismatch, source })?;
                 report.objects_repaired = 1;
                 Ok(None)
             }
         }
     }
 
-    /// Compares an object with its name, and says in what they differ.
+    /// Compares an object with its name, and gives the first difference.
     fn compare(
         &self,
         object: &Listed,
         leased: Leased,
         digester: &mut Digester,
         report: &mut VerifyReport,
-    ) -> Result<(LeasedFile, Option<&'static str>), String> {
-        const METADATA: &str = "its metadata are not what its name says";
+    ) -> Result<(LeasedFile, Option<Mismatch>), ObjectFault> {
         let identity = object.name.identity;
         if !self.check.deep && !self.check.repair {
             let found = identity::fingerprint(leased.file.as_fd(), &leased.stamp, identity.mtime)
-                .map_err(|(call, error)| format!("{call}: {}", reason(&error)))?;
-            let fault = (found != identity.fingerprint).then_some(METADATA);
-            return Ok((leased.file, fault));
+                .map_err(|(call, error)| ObjectFault::failed(call, error))?;
+            let mismatch = (found != identity.fingerprint).then_some(Mismatch::Metadata);
+            return Ok((leased.file, mismatch));
         }
         report.bytes_read += leased.stamp.size;
-        let proven = leased
-            .prove(identity.mtime, digester)
-            .map_err(|unproven| told(&unproven))?;
+        let proven = leased.prove(identity.mtime, digester)?;
         let file = proven.leased.file.as_fd();
-        let fault = if proven.identity == identity {
+        let mismatch = if proven.identity == identity {
             let is_held = holds_its_bytes(file, proven.leased.stamp.size)
-                .map_err(|error| format!("FS_IOC_MEASURE_VERITY: {}", reason(&error)))?;
-            (!is_held).then_some("fs-verity holds other bytes than it has")
+                .map_err(|error| ObjectFault::failed("FS_IOC_MEASURE_VERITY", error))?;
+            (!is_held).then_some(Mismatch::Verity)
         } else if proven.identity.digest == identity.digest {
-            Some(METADATA)
+            Some(Mismatch::Metadata)
         } else {
-            Some("its bytes are not what its name says")
+            Some(Mismatch::Content)
         };
-        Ok((proven.leased.file, fault))
+        Ok((proven.leased.file, mismatch))
     }
 }
 
-fn mendable(fault: &str) -> String {
-    format!("{fault}; run `vhashify verify --repair`")
+/// In what an object differs from what its name says.
+#[derive(Debug, Clone, Copy, Error)]
+enum Mismatch {
+    #[error("it lacks the mark of iunlink")]
+    Unmarked,
+    #[error("its metadata are not what its name says")]
+    Metadata,
+    #[error("its bytes are not what its name says")]
+    Content,
+    #[error("fs-verity holds other bytes than it has")]
+    Verity,
 }
 
-fn told(unproven: &Unproven) -> String {
-    match unproven {
-        Unproven::Skipped(skip) => format!("it cannot be read safely: {}", skip.name()),
-        Unproven::Failed(call, error) => format!("{call}: {}", reason(error)),
+/// What is wrong with an object, or with looking at it: a clause.
+#[derive(Debug, Error)]
+enum ObjectFault {
+    #[error("{0}; run `vhashify verify --repair`")]
+    Mendable(#[source] Mismatch),
+    /// It could not be taken out of the store.
+    #[error("{mismatch}; unlinkat: {}", reason(&io::Error::from(*source)))]
+    Kept { mismatch: Mismatch, source: Errno },
+    #[error("it cannot be read safely: {}", .0.name())]
+    Skipped(Skip),
+    #[error("{call}: {}", reason(source))]
+    Failed {
+        call: &'static str,
+        source: io::Error,
+    },
+}
+
+impl ObjectFault {
+    fn failed(call: &'static str, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        Self::Failed { call, source }
+    }
+}
+
+impl From<Unproven> for ObjectFault {
+    fn from(unproven: Unproven) -> Self {
+        match unproven {
+            Unproven::Skipped(skip) => Self::Skipped(skip),
+            Unproven::Failed(call, error) => Self::failed(call, error),
+        }
     }
 }
 

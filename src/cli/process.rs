@@ -7,10 +7,11 @@ use std::path::Path;
 use clap::ColorChoice;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::Level;
+use vhashify_sys::call_error::Call as _;
 
 use super::args::{Common, How};
 use super::failure::Failure;
-use crate::error::{Call as _, Error};
+use crate::Error;
 
 /// Sends what the libraries log to standard error, as much of it as was asked for.
 pub fn start_tracing(common: &Common) {
@@ -69,5 +70,5 @@ pub fn processors() -> usize {
 pub fn raise_descriptor_limit() -> Result<(), Error> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).call("setrlimit", Path::new("RLIMIT_NOFILE"))
+    Ok(setrlimit(Resource::Nofile, limit).call("setrlimit", Path::new("RLIMIT_NOFILE"))?)
 }

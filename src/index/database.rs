@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use super::error::IndexError;
+use super::error::IndexFault;
 
 /// How long another process is waited for that has the file open. One that reads it, for a report, is done
 /// after a moment.
@@ -45,25 +45,25 @@ impl OpenDatabase {
 
     /// # Errors
     /// What redb says.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, IndexError> {
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, IndexFault> {
         Ok(self.database()?.begin_read()?)
     }
 
     /// # Errors
     /// What redb says.
-    pub(super) fn begin_write(&self) -> Result<WriteTransaction, IndexError> {
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, IndexFault> {
         Ok(self.database()?.begin_write()?)
     }
 
     /// Closes it, as dropping it does, and says whether it could be.
     ///
     /// # Errors
-    /// [`IndexError::Damaged`]: what was written is not to be relied on.
-    pub(super) fn close(mut self) -> Result<(), IndexError> {
+    /// [`IndexFault::Damaged`]: what was written is not to be relied on.
+    pub(super) fn close(mut self) -> Result<(), IndexFault> {
         self.shut()
     }
 
-    fn shut(&mut self) -> Result<(), IndexError> {
+    fn shut(&mut self) -> Result<(), IndexFault> {
         match self.database.take() {
             Some(database) => guarded(|| {
                 drop(database);
@@ -73,8 +73,8 @@ impl OpenDatabase {
         }
     }
 
-    fn database(&self) -> Result<&Database, IndexError> {
-        self.database.as_ref().ok_or(IndexError::Damaged)
+    fn database(&self) -> Result<&Database, IndexFault> {
+        self.database.as_ref().ok_or(IndexFault::Damaged)
     }
 }
 
@@ -86,13 +86,13 @@ impl Drop for OpenDatabase {
 }
 
 /// Does what may panic where the file is damaged.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, IndexFault>) -> Result<T, IndexFault> {
     // Where a panic drops what is open, the hook cannot be changed, and is a silent one already.
     let loud = (!std::thread::panicking()).then(std::panic::take_hook);
     if loud.is_some() {
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(IndexError::Damaged));
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(IndexFault::Damaged));
     if let Some(loud) = loud {
         std::panic::set_hook(loud);
     }

@@ -1,15 +1,49 @@
-//! Why an index could not be used, and whether another file would help.
+//! Why an index cannot be kept or used, and whether making it anew would help.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use thiserror::Error;
-use vhashify_sys::call_error::reason;
+use vhashify_sys::call_error::{CallError, reason};
+use vhashify_sys::shown::Shown;
 
-/// Why an index could not be used: a clause. The caller begins a new one, or goes on without.
+/// Why no index can be kept.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IndexError {
+    /// A system call failed.
+    #[error(transparent)]
+    System(#[from] CallError),
+    /// Its file cannot be read or written.
+    #[error(
+        "the index {} cannot be used: {source}; make it writable, or choose another directory with --state-dir",
+        Shown::path(path)
+    )]
+    Unusable {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: IndexFault,
+    },
+    /// The directory of the indexes cannot be made.
+    #[error(
+        "the state directory {} cannot be made: {}; correct that, or choose another one with --state-dir",
+        Shown::path(path),
+        reason(source)
+    )]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why the file of an index could not be used: a clause. The caller begins a new one, or goes on without.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum IndexFault {
     /// redb, or the system below it.
     #[error("{}", words(.0))]
     Redb(#[from] redb::Error),
@@ -24,7 +58,7 @@ pub enum IndexError {
     Damaged,
 }
 
-impl IndexError {
+impl IndexFault {
     /// Whether the fault lies with the place and not with the content: making it anew would not help.
     pub(super) fn is_environment(&self) -> bool {
         match self {
@@ -56,7 +90,7 @@ impl IndexError {
 /// redb has an error type for each kind of call, and one that holds them all.
 macro_rules! from_redb {
     ($($error:ident),*) => {
-        $(impl From<redb::$error> for IndexError {
+        $(impl From<redb::$error> for IndexFault {
             fn from(error: redb::$error) -> Self {
                 Self::Redb(error.into())
             }
@@ -72,7 +106,7 @@ from_redb!(
     TransactionError
 );
 
-impl From<Errno> for IndexError {
+impl From<Errno> for IndexFault {
     fn from(errno: Errno) -> Self {
         Self::Redb(redb::Error::Io(errno.into()))
     }

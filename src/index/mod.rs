@@ -18,13 +18,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
+use vhashify_sys::call_error::{Call as _, CallError};
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
-pub use error::IndexError;
+pub use error::{IndexError, IndexFault};
 
-use crate::error::{Call as _, Error};
 use crate::identity::Identity;
 use crate::store::{ObjectName, Store};
 use database::{OpenDatabase, guarded};
@@ -113,18 +113,18 @@ impl Index {
     /// `….unusable`, and `warn` hears of it.
     ///
     /// # Errors
-    /// [`Error::Index`] when no index can be written there.
+    /// [`IndexError::Unusable`] when no index can be written there.
     pub fn open(
         state_directory: &Path,
         store: &Store,
         warn: impl FnOnce(String),
-    ) -> Result<Self, Error> {
-        std::fs::create_dir_all(state_directory).map_err(|source| Error::StateDirectory {
+    ) -> Result<Self, IndexError> {
+        std::fs::create_dir_all(state_directory).map_err(|source| IndexError::StateDirectory {
             path: state_directory.to_path_buf(),
             source,
         })?;
         let path = Self::path(state_directory, store.path());
-        let failed = |source| Error::Index {
+        let failed = |source| IndexError::Unusable {
             path: path.clone(),
             source,
         };
@@ -187,15 +187,15 @@ impl Index {
     /// Begins a new index in the place of this one.
     ///
     /// # Errors
-    /// [`Error::Index`] when it cannot be written.
-    pub fn clear(self, store: &Store) -> Result<Self, Error> {
+    /// [`IndexError::Unusable`] when it cannot be written.
+    pub fn clear(self, store: &Store) -> Result<Self, IndexError> {
         let Self { path, database } = self;
         drop(database);
         std::fs::remove_file(&path).call("unlink", &path)?;
         let mark = store_mark(store)?;
         match guarded(|| Self::begin(&path, &mark)) {
             Ok(database) => Ok(Self { path, database }),
-            Err(source) => Err(Error::Index { path, source }),
+            Err(source) => Err(IndexError::Unusable { path, source }),
         }
     }
 
@@ -220,9 +220,9 @@ impl Index {
     /// Writes what a run learned, in one transaction. Rows that stay as they are are not written.
     ///
     /// # Errors
-    /// [`Error::Index`]; the index is then as it was before.
-    pub fn record(&self, update: &Update) -> Result<(), Error> {
-        record(&self.database, update).map_err(|source| Error::Index {
+    /// [`IndexError::Unusable`]; the index is then as it was before.
+    pub fn record(&self, update: &Update) -> Result<(), IndexError> {
+        record(&self.database, update).map_err(|source| IndexError::Unusable {
             path: self.path.clone(),
             source,
         })
@@ -234,15 +234,15 @@ impl Index {
     /// aside and begun anew with what this run learned, and `warn` hears of it.
     ///
     /// # Errors
-    /// [`Error::Index`]; the index is then as it was before.
+    /// [`IndexError::Unusable`]; the index is then as it was before.
     pub fn finish(
         self,
         store: &Store,
         update: &Update,
         warn: impl FnOnce(String),
-    ) -> Result<(), Error> {
+    ) -> Result<(), IndexError> {
         let Self { path, database } = self;
-        let failed = |source| Error::Index {
+        let failed = |source| IndexError::Unusable {
             path: path.clone(),
             source,
         };
@@ -263,7 +263,7 @@ impl Index {
             .map_err(failed)
     }
 
-    fn open_existing(path: &Path, mark: &[u8]) -> Result<OpenDatabase, IndexError> {
+    fn open_existing(path: &Path, mark: &[u8]) -> Result<OpenDatabase, IndexFault> {
         let database = OpenDatabase::open(|| builder().open(path))?;
         let transaction = database.begin_read()?;
         read::check_meta(&transaction, mark)?;
@@ -271,7 +271,7 @@ impl Index {
         Ok(database)
     }
 
-    fn begin(path: &Path, mark: &[u8]) -> Result<OpenDatabase, IndexError> {
+    fn begin(path: &Path, mark: &[u8]) -> Result<OpenDatabase, IndexFault> {
         let database = OpenDatabase::open(|| builder().create(path))?;
         let transaction = database.begin_write()?;
         {
@@ -289,7 +289,7 @@ impl Index {
 /// What `ask` finds in the index at `path`, which is not changed; nothing where it cannot be read.
 fn read_only<T: Default>(
     path: &Path,
-    ask: impl FnOnce(&ReadTransaction) -> Result<T, IndexError>,
+    ask: impl FnOnce(&ReadTransaction) -> Result<T, IndexFault>,
 ) -> T {
     guarded(|| {
         let database = builder().open_read_only(path)?;
@@ -298,7 +298,7 @@ fn read_only<T: Default>(
     .unwrap_or_default()
 }
 
-fn record(database: &OpenDatabase, update: &Update) -> Result<(), IndexError> {
+fn record(database: &OpenDatabase, update: &Update) -> Result<(), IndexFault> {
     guarded(|| {
         let transaction = database.begin_write()?;
         write::write(&transaction, update)?;
@@ -310,7 +310,7 @@ fn record(database: &OpenDatabase, update: &Update) -> Result<(), IndexError> {
 }
 
 /// Gives an index that cannot be used another name, for whoever wants to know why.
-fn set_aside(path: &Path) -> Result<(), Error> {
+fn set_aside(path: &Path) -> Result<(), CallError> {
     let aside = path.with_extension("redb.unusable");
     fault::at(Point::IndexAside, || std::fs::rename(path, &aside)).call("rename", path)
 }
@@ -327,7 +327,7 @@ fn builder() -> redb::Builder {
 }
 
 /// What tells this store from any other: its path and the inode of its directory.
-fn store_mark(store: &Store) -> Result<Vec<u8>, Error> {
+fn store_mark(store: &Store) -> Result<Vec<u8>, CallError> {
     use std::os::unix::ffi::OsStrExt;
     let inode = Stamp::of(store.directory())
         .call("statx", store.path())?

@@ -4,33 +4,33 @@ use std::collections::{BTreeMap, HashMap};
 
 use redb::{ReadTransaction, ReadableTable};
 
-use super::error::IndexError;
+use super::error::IndexFault;
 use super::{
     CACHE, EXTENTS, FORMAT, GUESTS, GuestRow, INODES, IndexSnapshot, LINKS, META, OBJECTS, RUNS,
     rows,
 };
 use crate::store::ObjectName;
 
-pub(super) fn check_meta(transaction: &ReadTransaction, mark: &[u8]) -> Result<(), IndexError> {
+pub(super) fn check_meta(transaction: &ReadTransaction, mark: &[u8]) -> Result<(), IndexFault> {
     let meta = transaction.open_table(META)?;
-    let get = |key| -> Result<Option<Vec<u8>>, IndexError> {
+    let get = |key| -> Result<Option<Vec<u8>>, IndexFault> {
         let found = meta.get(key)?;
         Ok(found.map(|found| found.value().to_vec()))
     };
     let format = get("format")?.and_then(|format| format.try_into().ok());
     match format.map(u32::from_le_bytes) {
         Some(FORMAT) => {}
-        Some(other) => return Err(IndexError::OtherFormat(other)),
-        None => return Err(IndexError::Damaged),
+        Some(other) => return Err(IndexFault::OtherFormat(other)),
+        None => return Err(IndexFault::Damaged),
     }
     if get("store")?.as_deref() == Some(mark) {
         Ok(())
     } else {
-        Err(IndexError::OtherStore)
+        Err(IndexFault::OtherStore)
     }
 }
 
-pub(super) fn load(transaction: &ReadTransaction) -> Result<IndexSnapshot, IndexError> {
+pub(super) fn load(transaction: &ReadTransaction) -> Result<IndexSnapshot, IndexFault> {
     let mut loaded = IndexSnapshot::default();
     let table = transaction.open_table(OBJECTS)?;
     for row in table.iter()? {
@@ -61,7 +61,7 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<IndexSnapshot, Index
     Ok(loaded)
 }
 
-pub(super) fn guests(transaction: &ReadTransaction) -> Result<BTreeMap<u32, GuestRow>, IndexError> {
+pub(super) fn guests(transaction: &ReadTransaction) -> Result<BTreeMap<u32, GuestRow>, IndexFault> {
     let table = transaction.open_table(GUESTS)?;
     let mut guests = BTreeMap::new();
     for row in table.iter()? {
@@ -74,7 +74,7 @@ pub(super) fn guests(transaction: &ReadTransaction) -> Result<BTreeMap<u32, Gues
 pub(super) fn last_runs(
     transaction: &ReadTransaction,
     most: usize,
-) -> Result<Vec<(u64, String)>, IndexError> {
+) -> Result<Vec<(u64, String)>, IndexFault> {
     let table = transaction.open_table(RUNS)?;
     let mut runs = Vec::new();
     for row in table.iter()?.rev().take(most) {
@@ -85,7 +85,7 @@ pub(super) fn last_runs(
     Ok(runs)
 }
 
-pub(super) fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, IndexError> {
+pub(super) fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, IndexFault> {
     let mut wrong = 0;
     let inodes = transaction.open_table(INODES)?;
     let (mut by_inode, mut all) = (HashMap::new(), 0_u64);

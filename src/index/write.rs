@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use vhashify_sys::stamp::Stamp;
 
-use super::error::IndexError;
+use super::error::IndexFault;
 use super::rows;
 use super::{
     CACHE, EXTENTS, GUESTS, GuestLinks, GuestRow, INODES, LINKS, OBJECTS, RUNS, RUNS_KEPT, Update,
@@ -20,7 +20,7 @@ use crate::store::ObjectName;
 ///
 /// # Errors
 /// What redb says.
-pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), IndexError> {
+pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(), IndexFault> {
     write_objects(transaction, &update.objects)?;
     write_inodes(transaction, &update.objects)?;
     let cache = update.read.iter().map(|(inode, (stamp, identity))| {
@@ -53,7 +53,7 @@ pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(
 fn write_objects(
     transaction: &WriteTransaction,
     objects: &[(ObjectName, Stamp)],
-) -> Result<(), IndexError> {
+) -> Result<(), IndexFault> {
     let row = |&(name, stamp): &(ObjectName, Stamp)| {
         let key = name.to_bytes().to_vec();
         let value = rows::seal("objects", &key, rows::stamp_to_bytes(&stamp));
@@ -67,7 +67,7 @@ fn write_objects(
 fn write_inodes(
     transaction: &WriteTransaction,
     objects: &[(ObjectName, Stamp)],
-) -> Result<(), IndexError> {
+) -> Result<(), IndexFault> {
     let mut inodes = transaction.open_table(INODES)?;
     let mut wanted: Vec<(u64, ObjectName)> = objects
         .iter()
@@ -93,14 +93,14 @@ fn write_inodes(
     if holds_exactly(&inodes, &wanted)? {
         Ok(())
     } else {
-        Err(IndexError::Damaged)
+        Err(IndexFault::Damaged)
     }
 }
 
 fn holds_exactly(
     inodes: &Table<'_, u64, &'static [u8]>,
     wanted: &[(u64, ObjectName)],
-) -> Result<bool, IndexError> {
+) -> Result<bool, IndexFault> {
     let mut wanted = wanted.iter();
     for row in inodes.iter()? {
         let (inode, name) = row?;
@@ -120,7 +120,7 @@ fn write_by_inode(
     table: TableDefinition<'_, u64, &'static [u8]>,
     rows: impl ExactSizeIterator<Item = (u64, Vec<u8>)>,
     is_kept: impl Fn(u64) -> bool,
-) -> Result<(), IndexError> {
+) -> Result<(), IndexFault> {
     let mut table = transaction.open_table(table)?;
     table.retain(|inode, _| is_kept(inode))?;
     let count = rows.len() as u64;
@@ -136,7 +136,7 @@ fn write_by_inode(
     if table.len()? == count {
         Ok(())
     } else {
-        Err(IndexError::Damaged)
+        Err(IndexFault::Damaged)
     }
 }
 
@@ -144,13 +144,13 @@ fn write_guests(
     transaction: &WriteTransaction,
     guests: &[(GuestRow, Vec<GuestLinks>)],
     objects: &[(ObjectName, Stamp)],
-) -> Result<(), IndexError> {
+) -> Result<(), IndexFault> {
     let (mut numbered, mut others) = number_all(transaction, guests)?;
     numbered.sort_unstable_by_key(|(number, _)| *number);
     for (number, _) in &numbered {
         // Where two guests have one number, keys of theirs were damaged.
         if !others.remove(number) {
-            return Err(IndexError::Damaged);
+            return Err(IndexFault::Damaged);
         }
     }
     let wanted = numbered
@@ -179,7 +179,7 @@ type Numbered<'a> = Vec<(u32, &'a [GuestLinks])>;
 fn number_all<'a>(
     transaction: &WriteTransaction,
     guests: &'a [(GuestRow, Vec<GuestLinks>)],
-) -> Result<(Numbered<'a>, HashSet<u32>), IndexError> {
+) -> Result<(Numbered<'a>, HashSet<u32>), IndexFault> {
     let mut table = transaction.open_table(GUESTS)?;
     let mut numbered = Vec::with_capacity(guests.len());
     for (guest, rows) in guests {
@@ -196,7 +196,7 @@ fn number_all<'a>(
 fn number_of(
     numbers: &mut Table<'_, u32, &'static [u8]>,
     guest: &GuestRow,
-) -> Result<u32, IndexError> {
+) -> Result<u32, IndexFault> {
     let value = rows::guest_to_bytes(guest);
     for row in numbers.iter()? {
         let (number, found) = row?;
@@ -221,7 +221,7 @@ fn sync<T: Copy>(
     wanted: impl Iterator<Item = T>,
     row: impl Fn(T) -> (Vec<u8>, Vec<u8>),
     is_kept: impl Fn(&[u8], &[u8]) -> bool,
-) -> Result<(), IndexError> {
+) -> Result<(), IndexFault> {
     let (mut stale, mut missing) = (Vec::new(), Vec::new());
     {
         // One pass over two sorted sequences.
@@ -231,7 +231,7 @@ fn sync<T: Copy>(
             let (key, value) = present?;
             let (key, value) = (key.value(), value.value());
             if last.as_deref().is_some_and(|last| key <= last) {
-                return Err(IndexError::Damaged);
+                return Err(IndexFault::Damaged);
             }
             let last = last.get_or_insert_default();
             last.clear();
@@ -250,13 +250,13 @@ fn sync<T: Copy>(
     }
     for key in &stale {
         let removed = table.remove(key.as_slice())?;
-        removed.ok_or(IndexError::Damaged)?;
+        removed.ok_or(IndexFault::Damaged)?;
     }
     for (item, is_replaced) in missing {
         let (key, value) = row(item);
         let replaced = table.insert(key.as_slice(), value.as_slice())?;
         if replaced.is_some() != is_replaced {
-            return Err(IndexError::Damaged);
+            return Err(IndexFault::Damaged);
         }
     }
     Ok(())

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use vhashify_sys::flags;
 
-use super::Protection;
+use super::{Missing, Protection};
 
-/// Marks files of a store whose filesystem is guarded. Only [`enforce`] makes one, once it has seen
+/// Marks files of a store whose filesystem is guarded. Only [`enable`] makes one, once it has seen
 /// the guard refuse.
 #[derive(Debug)]
 pub struct Lsm {
@@ -29,45 +29,31 @@ impl Protection for Lsm {
     }
 }
 
-/// Has the guard loaded, makes marks count on the store's filesystem and tries it there, on a file
-/// without a name.
+/// Loads the guard if it is not, has marks count on the store's filesystem, and tries it there, on a file without
+/// a name.
 ///
 /// # Errors
-/// A clause that says what is missing.
+/// What is missing.
 #[cfg(feature = "guard")]
-pub fn enforce(store: &Path) -> Result<Lsm, String> {
+pub fn enable(store: &Path) -> Result<Lsm, Missing> {
     use super::guard::{Permit, load, register};
     use vhashify_sys::resolve;
 
-    load().map_err(|error| error.to_string())?;
-    let directory = resolve::open_host_directory(store)
-        .map_err(|error| format!("the store cannot be opened: {error}"))?;
-    register(&directory, store).map_err(|error| error.to_string())?;
-    let permit = Permit::acquire().map_err(|error| error.to_string())?;
-    let permit = permit.ok_or("somebody has just unloaded the guard")?;
+    load()?;
+    let directory = resolve::open_host_directory(store).map_err(Missing::StoreUnopened)?;
+    register(&directory, store)?;
+    let permit = Permit::acquire()?.ok_or(Missing::GuardUnloaded)?;
     refuses_a_writer(&directory)?;
     Ok(Lsm { _permit: permit })
 }
 
-/// Whether [`enforce`] may work here; nothing is loaded.
+/// Whether [`enable`] may work here; loads nothing.
 ///
 /// # Errors
-/// A clause that says what is missing.
+/// What is missing.
 #[cfg(feature = "guard")]
-pub fn foresee() -> Result<(), String> {
-    super::guard::check_active().map_err(|error| error.to_string())
-}
-
-#[cfg(not(feature = "guard"))]
-const NO_GUARD: &str = "this vhashify was built without the guard";
-
-/// Without the feature there is no guard.
-///
-/// # Errors
-/// Always.
-#[cfg(not(feature = "guard"))]
-pub fn enforce(_store: &Path) -> Result<Lsm, String> {
-    Err(NO_GUARD.to_owned())
+pub fn probe() -> Result<(), Missing> {
+    Ok(super::guard::check_active()?)
 }
 
 /// Without the feature there is no guard.
@@ -75,12 +61,22 @@ pub fn enforce(_store: &Path) -> Result<Lsm, String> {
 /// # Errors
 /// Always.
 #[cfg(not(feature = "guard"))]
-pub fn foresee() -> Result<(), String> {
-    Err(NO_GUARD.to_owned())
+pub fn enable(_store: &Path) -> Result<Lsm, Missing> {
+    Err(Missing::GuardNotBuilt)
 }
 
+/// Without the feature there is no guard.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "guard"))]
+pub fn probe() -> Result<(), Missing> {
+    Err(Missing::GuardNotBuilt)
+}
+
+/// Marks a file without a name in `directory`, and sees the guard refuse to open it for writing.
 #[cfg(feature = "guard")]
-fn refuses_a_writer(directory: &std::os::fd::OwnedFd) -> Result<(), String> {
+fn refuses_a_writer(directory: &std::os::fd::OwnedFd) -> Result<(), Missing> {
     use std::os::fd::AsFd;
 
     use rustix::fs::OFlags;
@@ -88,13 +84,11 @@ fn refuses_a_writer(directory: &std::os::fd::OwnedFd) -> Result<(), String> {
 
     use vhashify_sys::tmpfile;
 
-    let file = tmpfile::create(directory.as_fd())
-        .map_err(|error| format!("the guard cannot be tried, the store takes no file: {error}"))?;
-    flags::mark(file.as_fd())
-        .map_err(|error| format!("the store's filesystem keeps no mark: {error}"))?;
+    let file = tmpfile::create(directory.as_fd()).map_err(Missing::NoFile)?;
+    flags::mark(file.as_fd()).map_err(Missing::NoMark)?;
     match tmpfile::open_again(&file, OFlags::WRONLY) {
         Err(Errno::PERM) => Ok(()),
-        Err(error) => Err(format!("the guard cannot be tried: {error}")),
-        Ok(_) => Err("the guard is loaded and lets a writer through".to_owned()),
+        Err(errno) => Err(Missing::GuardUntried(errno)),
+        Ok(_) => Err(Missing::LetsWriterThrough),
     }
 }

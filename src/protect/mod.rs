@@ -7,11 +7,16 @@
 //! | `verity` | inodes, marked | yes: fs-verity | no | ext4 with `-O verity`, Btrfs |
 //! | `none` | inodes, marked | no | no | everywhere; for trusted guests at rest |
 //!
-//! `auto` takes the first way of these that this host and the store's filesystem can enforce, and
-//! it has been tried, not guessed. Where there is none it is refused: writable inodes are never
-//! shared in silence. `verity` is not for `auto`: what one guest does to the metadata of a shared inode
-//! would be felt by all.
+//! `auto` takes `lsm`, or else `reflink`: the first that works when it is tried on the store's filesystem. Where
+//! neither does, the run is refused; it never shares writable inodes in silence. `auto` never takes `verity`,
+//! because all guests would see what one does to the metadata of a shared inode.
+//!
+//! ```text
+//! enable(mode, store) ─▶ Way: tried on files without names ─▶ Sharing::Inodes(Protection) | Sharing::Extents
+//! probe  (a dry run)  ─▶ the same, but loads no guard           or what each mode lacks (ProtectError)
+//! ```
 
+mod error;
 #[cfg(feature = "guard")]
 pub mod guard;
 pub mod lsm;
@@ -22,13 +27,12 @@ mod verity;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::error::Error;
-
+pub use error::{Missing, ProtectError};
 pub use none::MarkOnly;
 pub use reflink::Reflink;
 pub use verity::{Verity, holds_its_bytes};
 
-/// How what guests share is to be protected (`--protect`).
+/// How to protect what guests share (`--protect`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The first that this host and filesystem can enforce.
@@ -118,16 +122,15 @@ impl Sharing {
     }
 }
 
-/// A way to keep guests apart. Each function says what is missing for it, in a clause.
+/// A way to keep guests apart.
 struct Way {
     mode: Mode,
-    /// Has it in place for a store, and tries it there.
-    enforce: fn(&Path) -> Result<Sharing, String>,
     /// Whether it keeps guests apart in everything, so that [`Mode::Auto`] may take it.
     is_whole: bool,
-    /// The same for a dry run: what [`Way::enforce`] would share, as far as that can be said by one
-    /// that leaves everything as it is.
-    foresee: fn(&Path) -> Result<Sharing, String>,
+    /// Puts it in place for a store, and tries it there.
+    enable: fn(&Path) -> Result<Sharing, Missing>,
+    /// What [`Way::enable`] would share, as far as it can be known by one that leaves everything as it is.
+    probe: fn(&Path) -> Result<Sharing, Missing>,
 }
 
 /// The ways that enforce something, the strongest first.
@@ -135,50 +138,48 @@ const WAYS: [Way; 3] = [
     Way {
         mode: Mode::Lsm,
         is_whole: true,
-        enforce: |store| lsm::enforce(store).map(|guard| Sharing::Inodes(Box::new(guard))),
-        foresee: |_| lsm::foresee().map(|()| Sharing::Inodes(Box::new(MarkOnly))),
+        enable: |store| lsm::enable(store).map(|guard| Sharing::Inodes(Box::new(guard))),
+        probe: |_| lsm::probe().map(|()| Sharing::Inodes(Box::new(MarkOnly))),
     },
     Way {
         mode: Mode::Reflink,
         is_whole: true,
-        enforce: |store| Reflink::enforce(store).map(Sharing::Extents),
-        foresee: |store| Reflink::enforce(store).map(Sharing::Extents),
+        enable: |store| Reflink::probe(store).map(Sharing::Extents),
+        probe: |store| Reflink::probe(store).map(Sharing::Extents),
     },
     Way {
         mode: Mode::Verity,
         is_whole: false,
-        enforce: |store| Verity::enforce(store).map(|verity| Sharing::Inodes(Box::new(verity))),
-        foresee: |store| Verity::enforce(store).map(|_| Sharing::Inodes(Box::new(MarkOnly))),
+        enable: |store| Verity::probe(store).map(|verity| Sharing::Inodes(Box::new(verity))),
+        probe: |store| Verity::probe(store).map(|_| Sharing::Inodes(Box::new(MarkOnly))),
     },
 ];
 
-/// Chooses what guests of a store share, and the mode that was chosen, and has it in place.
+/// Puts `mode` in place for a store: the mode that was chosen, and what its guests share.
 ///
 /// # Errors
-/// [`Error::NoProtection`] where the mode cannot be enforced, or for [`Mode::Auto`] none can, with
-/// what is missing.
-pub fn choose(mode: Mode, store: &Path) -> Result<(Mode, Sharing), Error> {
-    first(mode, store, |way| (way.enforce)(store))
+/// What is missing, where `mode` cannot be enforced, or none can for [`Mode::Auto`].
+pub fn enable(mode: Mode, store: &Path) -> Result<(Mode, Sharing), ProtectError> {
+    first(mode, store, |way| (way.enable)(store))
 }
 
-/// What [`choose`] would choose, for a dry run: it puts nothing in place. Where [`Mode::Auto`] would
-/// be refused it is taken for [`Mode::None`], since such a run shares nothing that would have to be
-/// protected.
+/// What [`enable`] would choose, for a dry run, which puts nothing in place. Where [`enable`] would refuse
+/// [`Mode::Auto`] it is [`Mode::None`]: a dry run shares nothing that would need protection.
 ///
 /// # Errors
-/// [`Error::NoProtection`] where another mode certainly cannot be enforced.
-pub fn foresee(mode: Mode, store: &Path) -> Result<(Mode, Sharing), Error> {
-    match first(mode, store, |way| (way.foresee)(store)) {
+/// What is missing, where another mode certainly cannot be enforced.
+pub fn probe(mode: Mode, store: &Path) -> Result<(Mode, Sharing), ProtectError> {
+    match first(mode, store, |way| (way.probe)(store)) {
         Err(_) if mode == Mode::Auto => Ok(without_enforcement()),
-        foreseen => foreseen,
+        probed => probed,
     }
 }
 
 fn first(
     mode: Mode,
     store: &Path,
-    take: impl Fn(&Way) -> Result<Sharing, String>,
-) -> Result<(Mode, Sharing), Error> {
+    take: impl Fn(&Way) -> Result<Sharing, Missing>,
+) -> Result<(Mode, Sharing), ProtectError> {
     if mode == Mode::None {
         return Ok(without_enforcement());
     }
@@ -187,14 +188,12 @@ fn first(
         if mode == way.mode || mode == Mode::Auto && way.is_whole {
             match take(way) {
                 Ok(sharing) => return Ok((way.mode, sharing)),
-                Err(clause) => missing.push(format!("{}: {clause}", way.mode.name())),
+                Err(clause) => missing.push((way.mode, clause)),
             }
         }
     }
-    Err(Error::NoProtection {
-        store: store.to_path_buf(),
-        missing: missing.join(", "),
-    })
+    let store = store.to_path_buf();
+    Err(ProtectError { store, missing })
 }
 
 fn without_enforcement() -> (Mode, Sharing) {

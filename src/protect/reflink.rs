@@ -14,9 +14,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::io::Errno;
-use vhashify_sys::call_error::reason;
 use vhashify_sys::dedupe::{Outcome, share_extents};
 use vhashify_sys::{resolve, tmpfile};
+
+use super::Missing;
 
 /// A filesystem that was seen to share extents.
 #[derive(Debug, Clone, Copy)]
@@ -29,29 +30,22 @@ impl Reflink {
     /// Tries it with two files without names on the filesystem of `store`.
     ///
     /// # Errors
-    /// What is missing, in a clause.
-    pub fn enforce(store: &Path) -> Result<Self, String> {
-        let shown = |errno: Errno| reason(&errno.into());
-        let cannot = |errno| match errno {
-            Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY => {
-                "its filesystem does not share extents (Btrfs does, and XFS made with reflink=1)"
-                    .to_owned()
-            }
-            errno => format!(
-                "whether its filesystem shares extents cannot be tried: {}",
-                shown(errno)
-            ),
+    /// What is missing.
+    pub fn probe(store: &Path) -> Result<Self, Missing> {
+        let missing = |errno| match errno {
+            Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY => Missing::NoSharedExtents,
+            errno => Missing::ExtentsUntried(errno),
         };
-        let found = rustix::fs::statfs(store).map_err(cannot)?;
-        let directory = resolve::open_host_directory(store).map_err(cannot)?;
-        let new = || block(directory.as_fd()).map_err(cannot);
+        let filesystem = rustix::fs::statfs(store).map_err(missing)?;
+        let directory = resolve::open_host_directory(store).map_err(missing)?;
+        let new = || block(directory.as_fd()).map_err(missing);
         let (one, other) = (new()?, new()?);
         let tried = share_extents(one.as_fd(), 0, BLOCK as u64, &[other.as_fd()]);
-        match tried.map_err(cannot)?.first() {
-            Some(Outcome::Failed(errno)) => Err(cannot(*errno)),
-            Some(Outcome::Differs) | None => Err(cannot(Errno::IO)),
+        match tried.map_err(missing)?.first() {
+            Some(Outcome::Failed(errno)) => Err(missing(*errno)),
+            Some(Outcome::Differs) | None => Err(missing(Errno::IO)),
             Some(Outcome::Shared) => Ok(Self {
-                block_size: u64::try_from(found.f_bsize).unwrap_or(0).max(512),
+                block_size: u64::try_from(filesystem.f_bsize).unwrap_or(0).max(512),
             }),
         }
     }

@@ -18,12 +18,11 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use vhashify_sys::call_error::reason;
 use vhashify_sys::stamp::{Stamp, set_mtime};
 use vhashify_sys::verity::{BLOCK, DIGEST, SHA256, enable, measure};
 use vhashify_sys::{flags, resolve, tmpfile};
 
-use super::Protection;
+use super::{Missing, Protection};
 
 /// A filesystem that was seen to hold a file by fs-verity.
 #[derive(Debug, Clone, Copy)]
@@ -33,22 +32,18 @@ impl Verity {
     /// Tries it with a file without a name on the filesystem of `store`.
     ///
     /// # Errors
-    /// What is missing, in a clause.
-    pub fn enforce(store: &Path) -> Result<Self, String> {
-        let cannot = |errno: Errno| match errno {
-            Errno::OPNOTSUPP | Errno::NOTTY => {
-                "fs-verity is not enabled on its filesystem (ext4: tune2fs \
-                 -O verity; Btrfs has it always) or missing in this kernel (CONFIG_FS_VERITY)"
-                    .to_owned()
-            }
-            errno => format!("fs-verity cannot be tried: {}", reason(&errno.into())),
+    /// What is missing.
+    pub fn probe(store: &Path) -> Result<Self, Missing> {
+        let missing = |errno| match errno {
+            Errno::OPNOTSUPP | Errno::NOTTY => Missing::NoVerity,
+            errno => Missing::VerityUntried(errno),
         };
-        let directory = resolve::open_host_directory(store).map_err(cannot)?;
-        let writable = tmpfile::create(directory.as_fd()).map_err(cannot)?;
-        rustix::io::write(&writable, b"tried").map_err(cannot)?;
-        let readable = tmpfile::open_again(&writable, OFlags::RDONLY).map_err(cannot)?;
+        let directory = resolve::open_host_directory(store).map_err(missing)?;
+        let writable = tmpfile::create(directory.as_fd()).map_err(missing)?;
+        rustix::io::write(&writable, b"tried").map_err(missing)?;
+        let readable = tmpfile::open_again(&writable, OFlags::RDONLY).map_err(missing)?;
         drop(writable);
-        enable(readable.as_fd()).map_err(cannot)?;
+        enable(readable.as_fd()).map_err(missing)?;
         Ok(Self(()))
     }
 }

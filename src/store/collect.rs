@@ -12,8 +12,7 @@ use serde::Serialize;
 use vhashify_sys::stamp::Stamp;
 
 use super::list::{Gather, list};
-use super::{Listed, ObjectName, Store, StoreLock};
-use crate::error::Error;
+use super::{Listed, ObjectName, Store, StoreError, StoreLock};
 use crate::outcome::FileError;
 
 /// What a collection did, or with `--dry-run` would do.
@@ -41,7 +40,7 @@ pub struct GcReport {
 ///
 /// # Errors
 /// A store that cannot be listed. An object that cannot be removed is in the report.
-pub fn collect(store: &Store, lock: &StoreLock, dry_run: bool) -> Result<GcReport, Error> {
+pub fn collect(store: &Store, lock: &StoreLock, dry_run: bool) -> Result<GcReport, StoreError> {
     let (found, _) = list::<Found>(store.directory(), store.path())?;
     let mut report = GcReport {
         dry_run,

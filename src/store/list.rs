@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
+use vhashify_sys::call_error::{Call as _, CallError};
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
-use super::ObjectName;
-use crate::error::Error;
+use super::{ObjectName, StoreError};
 
 /// Directories from the store's own down to those of objects: `STORE/4f/a7`.
 const LEVELS: u32 = 3;
@@ -69,10 +69,12 @@ impl Gather for Vec<(ObjectName, Stamp)> {
 ///
 /// # Errors
 /// A directory that cannot be read.
-pub fn list<G: Gather>(store: BorrowedFd<'_>, path: &Path) -> Result<(G, Vec<PathBuf>), Error> {
+pub fn list<G: Gather>(
+    store: BorrowedFd<'_>,
+    path: &Path,
+) -> Result<(G, Vec<PathBuf>), StoreError> {
     // A description of its own, whose position in the directory nobody else moves.
-    let store = resolve::open_directory(store, b"")
-        .map_err(|errno| Error::call("openat2", path, errno.into()))?;
+    let store = resolve::open_directory(store, b"").call("openat2", path)?;
     below(&store, path, LEVELS)
 }
 
@@ -80,10 +82,10 @@ fn below<G: Gather>(
     directory: &OwnedFd,
     path: &Path,
     levels: u32,
-) -> Result<(G, Vec<PathBuf>), Error> {
+) -> Result<(G, Vec<PathBuf>), StoreError> {
     let mut gathered = G::default();
-    let (mut strangers, directories) = read(directory, path, &mut gathered)
-        .map_err(|errno| Error::call("getdents64", path, errno.into()))?;
+    let (mut strangers, directories) =
+        read(directory, path, &mut gathered).call("getdents64", path)?;
     if levels == 1 {
         return Ok((gathered, strangers));
     }
@@ -93,7 +95,7 @@ fn below<G: Gather>(
             Ok(directory) => below(&directory, &path, levels - 1),
             // Gone since its parent was read.
             Err(Errno::NOENT) => Ok((G::default(), Vec::new())),
-            Err(errno) => Err(Error::call("openat2", &path, errno.into())),
+            Err(errno) => Err(CallError::new("openat2", &path, errno).into()),
         }
     });
     let both = |(mut all, mut strangers): (G, Vec<PathBuf>), (more, mut stranger)| {

@@ -12,10 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, XattrFlags};
 use rustix::io::Errno;
+use vhashify_sys::call_error::{Call as _, CallError};
 use vhashify_sys::resolve;
 
-use super::Store;
-use crate::error::Error;
+use super::{Store, StoreError};
 
 /// The right to change a store; given back when dropped, and by the kernel when the process ends.
 #[derive(Debug)]
@@ -96,12 +96,12 @@ impl StoreLock {
     /// Locks `store`; calls `waiting` once if that takes more than a moment.
     ///
     /// # Errors
-    /// [`Error::StoreBusy`] with [`Wait::Never`]; a failed system call.
-    pub fn acquire(store: &Store, wait: Wait, waiting: impl FnOnce()) -> Result<Self, Error> {
-        let failed = |call, error: Errno| Error::call(call, store.path(), error.into());
+    /// [`StoreError::Busy`] with [`Wait::Never`]; a failed system call.
+    pub fn acquire(store: &Store, wait: Wait, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+        let failed =
+            |call, errno: Errno| StoreError::from(CallError::new(call, store.path(), errno));
         // A description of its own: a lock taken through a duplicate would be shared with it.
-        let directory =
-            resolve::open_host_directory(store.path()).map_err(|error| failed("open", error))?;
+        let directory = resolve::open_host_directory(store.path()).call("open", store.path())?;
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 return Ok(Self { directory });
@@ -110,7 +110,7 @@ impl StoreLock {
             Err(error) => return Err(failed("flock", error)),
         }
         if wait == Wait::Never {
-            return Err(Error::StoreBusy {
+            return Err(StoreError::Busy {
                 store: store.path().to_path_buf(),
             });
         }

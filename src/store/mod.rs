@@ -17,6 +17,7 @@
 //! proven, never by a guest's path.
 
 mod collect;
+mod error;
 mod list;
 mod lock;
 mod name;
@@ -30,13 +31,14 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 pub use collect::{GcReport, collect};
+pub use error::StoreError;
 pub use list::Listed;
 pub use lock::{Announced, Run, StoreLock, Wait, is_locked};
 pub use name::ObjectName;
 
-use crate::error::{Call as _, Error};
 use crate::guest::StoreLocation;
 use crate::identity::Digest;
+use vhashify_sys::call_error::Call as _;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
@@ -59,7 +61,7 @@ impl Store {
     ///
     /// # Errors
     /// A system call that failed on the directory.
-    pub fn open(location: &StoreLocation) -> Result<Self, Error> {
+    pub fn open(location: &StoreLocation) -> Result<Self, StoreError> {
         let directory = location.directory.try_clone().call("dup", &location.path)?;
         Ok(Self {
             path: location.path.clone(),
@@ -86,11 +88,14 @@ impl Store {
     ///
     /// # Errors
     /// What `syncfs(2)` lists.
-    pub fn synchronise(&self) -> Result<(), Error> {
+    pub fn synchronise(&self) -> Result<(), StoreError> {
         if fault::is_omitted(Point::Sync) {
             return Ok(());
         }
-        fault::at(Point::Sync, || rustix::fs::syncfs(&self.directory)).call("syncfs", &self.path)
+        Ok(
+            fault::at(Point::Sync, || rustix::fs::syncfs(&self.directory))
+                .call("syncfs", &self.path)?,
+        )
     }
 
     /// Lists all objects, and the paths of entries that are none (they are left alone).
@@ -99,7 +104,7 @@ impl Store {
     ///
     /// # Errors
     /// A directory that cannot be read.
-    pub fn list(&mut self) -> Result<(Vec<Listed>, Vec<PathBuf>), Error> {
+    pub fn list(&mut self) -> Result<(Vec<Listed>, Vec<PathBuf>), StoreError> {
         let (objects, strangers) = list::list::<Vec<Listed>>(self.directory.as_fd(), &self.path)?;
         self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
         Ok((objects, strangers))
@@ -109,7 +114,7 @@ impl Store {
     ///
     /// # Errors
     /// A directory that cannot be read.
-    pub fn look_at_all(&mut self) -> Result<Vec<(ObjectName, Stamp)>, Error> {
+    pub fn look_at_all(&mut self) -> Result<Vec<(ObjectName, Stamp)>, StoreError> {
         let (objects, _) = list::list::<Vec<_>>(self.directory.as_fd(), &self.path)?;
         self.deep = objects.len() > FILES_PER_DIRECTORY * 256;
         Ok(objects)

@@ -15,6 +15,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
+use vhashify_sys::call_error::Call as _;
 use vhashify_sys::lease::ignore_break_signal;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
@@ -30,7 +31,7 @@ use super::source::Source;
 use super::target::{Hold, Target, lock};
 use super::view::{Effort, Known, Question, View};
 use super::workers::{Done, work};
-use crate::error::{Call as _, Error};
+use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::{Identity, Mtime};
 use crate::index::{Index, IndexSnapshot};
@@ -184,11 +185,11 @@ fn choose_protection(
     location: &StoreLocation,
 ) -> Result<(Mode, Sharing), Error> {
     let choose = if options.dry_run {
-        protect::foresee
+        protect::probe
     } else {
-        protect::choose
+        protect::enable
     };
-    choose(options.protect, &location.path)
+    Ok(choose(options.protect, &location.path)?)
 }
 
 /// The question that `options` put to a store.
@@ -328,7 +329,8 @@ fn carry_out<'a>(
 /// to an object must lead to its bytes. What is changed from the returned time on may not be there.
 fn synchronise(store: &Store, _target: &Target<'_>) -> Result<Timestamp, Error> {
     let begun = Timestamp::now();
-    store.synchronise().map(|()| begun)
+    store.synchronise()?;
+    Ok(begun)
 }
 
 /// What a thread came to; its panic goes on here.
@@ -341,7 +343,7 @@ pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 /// Opens the index, or begins one.
 fn open_index(job: &Job<'_>, store: &Store, _target: &Target<'_>) -> Result<Index, Error> {
     let warn = |warning: String| job.progress.note(&warning);
-    Index::open(job.state_directory, store, warn)
+    Ok(Index::open(job.state_directory, store, warn)?)
 }
 
 fn walk(job: &Job<'_>, question: &Question, objects: &Objects) -> Scan {

@@ -62,10 +62,10 @@ impl Hold {
 /// # Errors
 /// [`Error::StoreBusy`] with [`Wait::Never`], and what `flock(2)` lists.
 pub fn lock(store: &Store, wait: Wait, progress: &dyn Progress) -> Result<StoreLock, Error> {
-    StoreLock::acquire(store, wait, || {
+    Ok(StoreLock::acquire(store, wait, || {
         let path = Shown::path(store.path()).to_string();
         progress.note(&format!("waiting for another run on {path}"));
-    })
+    })?)
 }
 
 /// The right to change the store and the guests that share it.

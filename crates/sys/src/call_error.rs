@@ -37,6 +37,21 @@ impl CallError {
     }
 }
 
+/// Adds the call and the path to an error of the system.
+pub trait Call<T> {
+    /// Turns the error into a [`CallError`].
+    ///
+    /// # Errors
+    /// The same error, told in full.
+    fn call(self, call: &'static str, path: &Path) -> Result<T, CallError>;
+}
+
+impl<T, E: Into<io::Error>> Call<T> for Result<T, E> {
+    fn call(self, call: &'static str, path: &Path) -> Result<T, CallError> {
+        self.map_err(|error| CallError::new(call, path, error))
+    }
+}
+
 /// A system call that failed, by name: what a function gives back that knows no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{call}: {}", reason(&io::Error::from(*errno)))]

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use vhashify_config::running::running_guests;
 
-use crate::Error;
 use crate::cli::args::{Common, GuardCommand};
 use crate::cli::failure::Failure;
 use crate::cli::print::print;
@@ -17,9 +16,9 @@ pub fn run(common: &Common, command: &GuardCommand) -> Result<u8, Failure> {
     match command {
         GuardCommand::Load => {
             let stores = selection::stores(common)?;
-            load().map_err(Error::from)?;
+            load()?;
             for store in stores {
-                protect::choose(Mode::Lsm, &store.path)?;
+                protect::enable(Mode::Lsm, &store.path)?;
             }
         }
         GuardCommand::Status => {}
@@ -30,20 +29,20 @@ pub fn run(common: &Common, command: &GuardCommand) -> Result<u8, Failure> {
             if !force {
                 no_guest_runs(vserver_state_dir)?;
             }
-            unload(*force).map_err(Error::from)?;
+            unload(*force)?;
         }
     }
-    let status = status().map_err(Error::from)?;
+    let status = status()?;
     Ok(print(common, &status, &status))
 }
 
 /// Refuses where a guest of `vserver` is running on a guarded filesystem, or being started: that one has
 /// no process yet by which it could be found.
 fn no_guest_runs(state_dir: &Path) -> Result<(), Failure> {
-    for (name, running) in running_guests(state_dir).map_err(Error::from)? {
-        if guards(&running.vdir).map_err(Error::from)? {
+    for (name, running) in running_guests(state_dir)? {
+        if guards(&running.vdir)? {
             let context = running.context;
-            return Err(Error::from(GuardError::GuestRuns { name, context }).into());
+            return Err(GuardError::GuestRuns { name, context }.into());
         }
     }
     Ok(())

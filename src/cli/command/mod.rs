@@ -28,7 +28,7 @@ use crate::verify::Check;
 pub fn carry_out(arguments: &Arguments, bar: &Bar) -> Result<u8, Failure> {
     // Without a permit, the guard refuses leases on objects to this process as to any other.
     #[cfg(feature = "guard")]
-    let _permit = Permit::acquire().map_err(Error::from)?;
+    let _permit = Permit::acquire()?;
     let common = &arguments.common;
     match &arguments.command {
         None => run::run(common, &arguments.run, bar),
