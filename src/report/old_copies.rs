@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use serde::Serialize;
-use vhashify_sys::procfs::is_gone;
+use vhashify_sys::procfs::{self, is_gone};
 use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Stamp;
 use vhashify_sys::{page_cache, resolve};
@@ -89,12 +89,8 @@ pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
         ..OldCopies::default()
     };
     let mut processes = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        match Process::look(number) {
+    for number in procfs::processes().unwrap_or_default() {
+        match Process::look(number.cast_unsigned()) {
             Ok(Some(process)) => processes.push(process),
             Ok(None) => {}
             Err(_) => found.unseen_processes += 1,
@@ -151,8 +147,8 @@ struct Process {
 impl Process {
     /// Looks at a process; `None` for one that maps nothing that was deleted, or is gone.
     fn look(number: u32) -> std::io::Result<Option<Self>> {
-        let place = PathBuf::from(format!("/proc/{number}"));
-        let maps = match fs::read(place.join("maps")) {
+        let file = |name| procfs::path(number, name);
+        let maps = match fs::read(file("maps")) {
             Ok(maps) => maps,
             Err(error) if Errno::from_io_error(&error).is_some_and(is_gone) => return Ok(None),
             Err(error) => return Err(error),
@@ -161,18 +157,18 @@ impl Process {
         if deleted.is_empty() {
             return Ok(None);
         }
-        let root = look_at(&place.join("root"));
+        let root = look_at(&file("root"));
         Ok(Some(Self {
             number,
             root: root.map(|(device, stamp)| (device, stamp.inode)),
-            root_path: fs::read_link(place.join("root")).unwrap_or_default(),
-            mount_namespace: fs::read_link(place.join("ns/mnt")).unwrap_or_default(),
+            root_path: fs::read_link(file("root")).unwrap_or_default(),
+            mount_namespace: fs::read_link(file("ns/mnt")).unwrap_or_default(),
             deleted,
         }))
     }
 
     fn command(&self) -> String {
-        let name = fs::read(format!("/proc/{}/comm", self.number)).unwrap_or_default();
+        let name = fs::read(procfs::path(self.number, "comm")).unwrap_or_default();
         let name = name.strip_suffix(b"\n").unwrap_or(&name);
         Shown::bytes(name).to_string()
     }
@@ -220,7 +216,7 @@ struct Places<'a> {
 
 impl<'a> Places<'a> {
     fn of(guests: &'a [&'a Guest], processes: &'a [Process]) -> Self {
-        let own = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
+        let own = fs::read_link(procfs::path("self", "ns/mnt")).unwrap_or_default();
         let mut this = Self {
             guests,
             namespaces: HashMap::new(),
@@ -271,11 +267,11 @@ fn look(
     process: &Process,
     range: &str,
 ) -> Option<(usize, u64, OldCopy)> {
-    let link = format!("/proc/{}/map_files/{range}", process.number);
+    let link = procfs::path(process.number, &format!("map_files/{range}"));
     let shown = fs::read_link(&link).ok()?;
     let path = shown.as_os_str().as_bytes().strip_suffix(DELETED)?;
     let (guest, path) = places.resolve(process, Path::new(OsStr::from_bytes(path)))?;
-    let (device, was) = look_at(Path::new(&link))?;
+    let (device, was) = look_at(&link)?;
     let is_elsewhere = device != survey.guests[guest].device;
     if !was.is_regular() || is_elsewhere || survey.objects.contains_key(&was.inode) {
         return None;

@@ -8,10 +8,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, StatxFlags};
+use vhashify_sys::procfs;
 
 use super::error::GuardError;
-
-const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// A device number as the kernel keeps it: the major number, and the minor one in the lower 20 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,24 +39,28 @@ pub struct Mount {
 
 /// The mounts that this process sees.
 pub fn mounts() -> Result<Vec<Mount>, GuardError> {
-    std::fs::read(MOUNTS)
-        .map(|text| parse(&String::from_utf8_lossy(&text)))
-        .map_err(|error| GuardError::call("read", Path::new(MOUNTS), error))
+    mounts_of("self").map_err(cannot_read)
 }
 
-/// Reads what `proc_pid_mountinfo(5)` describes.
-pub fn parse(text: &str) -> Vec<Mount> {
-    let mount = |line: &str| {
-        let mut fields = line.split(' ');
-        let id = fields.next()?.parse().ok()?;
-        let (major, minor) = fields.nth(1)?.split_once(':')?;
-        Some(Mount {
-            id,
-            device: Device::new(major.parse().ok()?, minor.parse().ok()?)?,
-            place: fields.nth(1)?.to_owned(),
+/// The mounts that a process sees.
+pub fn mounts_of(process: impl fmt::Display) -> std::io::Result<Vec<Mount>> {
+    let all = procfs::mounts(process)?;
+    Ok(all.iter().filter_map(Mount::of).collect())
+}
+
+impl Mount {
+    fn of(mount: &procfs::Mount) -> Option<Self> {
+        let (major, minor) = mount.device;
+        Some(Self {
+            id: mount.id,
+            device: Device::new(major, minor)?,
+            place: String::from_utf8_lossy(&mount.point).into_owned(),
         })
-    };
-    text.lines().filter_map(mount).collect()
+    }
+}
+
+fn cannot_read(error: std::io::Error) -> GuardError {
+    GuardError::call("read", &procfs::path("self", "mountinfo"), error)
 }
 
 /// The mount that an open file belongs to.
@@ -70,21 +73,24 @@ pub fn device(directory: impl AsFd, path: &Path) -> Result<Device, GuardError> {
     let id = mount_id(directory).map_err(|error| GuardError::call("statx", path, error))?;
     let mount = mounts()?.into_iter().find(|mount| mount.id == id);
     mount.map(|mount| mount.device).ok_or_else(|| {
-        let error = std::io::Error::other("the mount of the directory is not listed");
-        GuardError::call("read", Path::new(MOUNTS), error)
+        cannot_read(std::io::Error::other(
+            "the mount of the directory is not listed",
+        ))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Device, parse};
+    use vhashify_sys::procfs::parse_mounts;
+
+    use super::{Device, Mount};
 
     #[test]
-    fn mountinfo_is_read() {
-        let text = "36 35 98:1048575 / /a\\040b rw,noatime master:1 - ext4 /dev/root rw\n\
-                    37 35 0:52 /sub / rw - btrfs /dev/x rw\n\
-                    nonsense\n";
-        let mounts = parse(text);
+    fn a_mount_keeps_its_device_and_its_place_as_the_kernel_prints_it() {
+        let text = b"36 35 98:1048575 / /a\\040b rw,noatime master:1 - ext4 /dev/root rw\n\
+                     37 35 0:52 /sub / rw - btrfs /dev/x rw\n\
+                     38 35 4096:0 / / rw - x x x\n";
+        let mounts: Vec<_> = parse_mounts(text).iter().filter_map(Mount::of).collect();
         let seen: Vec<_> = mounts
             .iter()
             .map(|mount| (mount.id, mount.device.to_string(), mount.place.as_str()))
@@ -97,6 +103,5 @@ mod tests {
             ]
         );
         assert_eq!(mounts[1].device, Device(52));
-        assert_eq!(parse("1 2 4096:0 / / rw - x x x"), []);
     }
 }

@@ -1,12 +1,9 @@
 //! Lets this process lock objects and set their flags.
 
-use std::path::Path;
+use vhashify_sys::procfs;
 
 use super::error::GuardError;
 use super::pins;
-
-/// Where the kernel says when this process began, in hundredths of a second since the machine did.
-const SELF: &str = "/proc/self/stat";
 
 /// Held by a command that takes leases or marks files; taken back when it is dropped.
 ///
@@ -28,12 +25,9 @@ impl Permit {
         if !pins::is_loaded()? {
             return Ok(None);
         }
-        let path = Path::new(SELF);
-        let began = std::fs::read_to_string(path)
-            .and_then(|text| {
-                began(&text).ok_or_else(|| std::io::Error::other("it has no field 22"))
-            })
-            .map_err(|error| GuardError::call("read", path, error))?;
+        let began = procfs::stat("self")
+            .map_err(|error| GuardError::call("read", &procfs::path("self", "stat"), error))?
+            .began;
         let process = std::process::id();
         let mut permitted = pins::permitted()?;
         let is_first = permitted.get(&process, 0).ok() != Some(began);
@@ -52,23 +46,5 @@ impl Drop for Permit {
             // What stays is of no use to anybody: see above.
             drop(permitted.remove(&self.process));
         }
-    }
-}
-
-/// Field 22 of `proc_pid_stat(5)`. The second one is the program's name, which may hold anything.
-fn began(stat: &str) -> Option<u64> {
-    let (_, after) = stat.rsplit_once(')')?;
-    after.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::began;
-
-    #[test]
-    fn the_name_of_a_program_does_not_shift_the_fields() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4321 1 2";
-        assert_eq!(began(stat), Some(4321));
-        assert_eq!(began("7 (a) S 1"), None);
     }
 }

@@ -1,10 +1,10 @@
 //! Whether guests run: processes whose root directory is another than ours.
 
-use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use vhashify_sys::procfs;
 
 use super::error::GuardError;
 use super::filesystem::{self, Device, Mount};
@@ -17,25 +17,17 @@ pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError>
         .map_err(|error| GuardError::call("open", Path::new("/"), error))?;
     let host = identity(&own).map_err(|error| GuardError::call("stat", Path::new("/"), error))?;
     let mounts = filesystem::mounts()?;
-    let processes = Path::new("/proc");
-    let entries =
-        fs::read_dir(processes).map_err(|error| GuardError::call("open", processes, error))?;
-    for entry in entries.flatten() {
-        let Some(process) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
+    let processes =
+        procfs::processes().map_err(|error| GuardError::call("open", Path::new("/proc"), error))?;
+    for process in processes {
         // Processes end while we look.
-        let Ok(root) = open_root(&entry.path().join("root")) else {
+        let Ok(root) = open_root(&procfs::path(process, "root")) else {
             continue;
         };
         if identity(&root).is_ok_and(|root| root == host) {
             continue;
         }
-        match device_of(&root, &mounts, &entry.path()) {
+        match device_of(&root, &mounts, process) {
             Some(device) if devices.contains(&device) => {
                 return Ok(Some((process, device.to_string())));
             }
@@ -56,14 +48,11 @@ fn identity(root: impl AsFd) -> rustix::io::Result<(u64, u64)> {
 }
 
 /// By our own mounts (`chroot`), else by the process's (a mount namespace of its own).
-fn device_of(root: impl AsFd, mounts: &[Mount], process: &Path) -> Option<Device> {
+fn device_of(root: impl AsFd, mounts: &[Mount], process: i32) -> Option<Device> {
     let id = filesystem::mount_id(root).ok()?;
     let find = |mounts: &[Mount]| {
         let mount = mounts.iter().find(|mount| mount.id == id)?;
         Some(mount.device)
     };
-    find(mounts).or_else(|| {
-        let text = fs::read(process.join("mountinfo")).ok()?;
-        find(&filesystem::parse(&String::from_utf8_lossy(&text)))
-    })
+    find(mounts).or_else(|| find(&filesystem::mounts_of(process).ok()?))
 }
