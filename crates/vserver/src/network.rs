@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use vhashify_sys::loopback;
+use vhashify_sys::{loopback, procfs};
 
 /// How long the kernel may take for a namespace's devices.
 const REMOVING: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
         ip(&outside)?;
         Some(guests_part(addresses))
     };
-    let namespace = File::open(format!("/proc/{init}/ns/net"))
+    let namespace = File::open(procfs::path(init, "ns/net"))
         .map_err(|error| format!("its network namespace cannot be opened: {error}"))?;
     // A thread of its own, which is all that changes its network.
     let inside = std::thread::spawn(move || {

@@ -18,6 +18,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use vhashify_sys::procfs;
+
 use super::limits::{Limit, Version};
 
 /// The parent of all guests' cgroups.
@@ -114,8 +116,7 @@ impl Lent {
         let Some(directory) = unified_beside_others(context) else {
             return Ok(Self { before: None });
         };
-        let own = fs::read_to_string("/proc/self/cgroup")?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let own = procfs::own_cgroup()?;
         let top = directory.ancestors().nth(2).unwrap_or(&directory);
         let before = top.join(own.unwrap_or_default()).join("cgroup.procs");
         let guest = directory.join(GUEST);
@@ -278,9 +279,7 @@ pub fn limit(context: u32, limit: &Limit) -> Result<(), String> {
 
 /// The version of the hierarchies that guests are in.
 fn version() -> Version {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let has_controllers = |line: &str| line.contains(" - cgroup ") && !line.contains("name=");
-    if mounts.lines().any(has_controllers) {
+    if hierarchies().iter().any(|mounted| !mounted.is_unified) {
         Version::One
     } else {
         Version::Two
@@ -347,27 +346,26 @@ impl Hierarchy {
 
 /// All mounted hierarchies: each of version 1 that has a controller, then that of version 2.
 fn hierarchies() -> Vec<Hierarchy> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    parse(&mounts)
+    of_mounts(&procfs::mounts("self").unwrap_or_default())
 }
 
-fn parse(mountinfo: &str) -> Vec<Hierarchy> {
+fn of_mounts(mounts: &[procfs::Mount]) -> Vec<Hierarchy> {
     let mut found = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((before, after)) = line.split_once(" - ") else {
-            continue;
+    for mount in mounts {
+        let is_named = || {
+            mount
+                .source_and_options
+                .windows(5)
+                .any(|part| part == b"name=")
         };
-        let Some(place) = before.split(' ').nth(4) else {
-            continue;
-        };
-        let is_unified = match after.split(' ').next() {
+        let is_unified = match mount.kind.as_slice() {
             // A named hierarchy limits nothing; it is its owner's.
-            Some("cgroup") if !after.contains("name=") => false,
+            b"cgroup" if !is_named() => false,
             // The same hierarchy, mounted again, is the same tree.
-            Some("cgroup2") if !found.iter().any(|known: &Hierarchy| known.is_unified) => true,
+            b"cgroup2" if !found.iter().any(|known: &Hierarchy| known.is_unified) => true,
             _ => continue,
         };
-        let top = PathBuf::from(place);
+        let top = mount.path();
         found.push(Hierarchy { is_unified, top });
     }
     found.sort();
@@ -378,7 +376,9 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{Hierarchy, parse};
+    use vhashify_sys::procfs::parse_mounts;
+
+    use super::{Hierarchy, of_mounts};
 
     #[test]
     fn hierarchies_with_controllers_come_first_and_version_2_last() {
@@ -392,14 +392,17 @@ mod tests {
                     32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
                     40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n";
         assert_eq!(
-            parse(both),
+            of_mounts(&parse_mounts(both.as_bytes())),
             [
                 found(false, "/sys/fs/cgroup/cpu"),
                 found(true, "/sys/fs/cgroup/a")
             ]
         );
         let v2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(parse(v2), [found(true, "/sys/fs/cgroup")]);
-        assert!(parse("").is_empty());
+        assert_eq!(
+            of_mounts(&parse_mounts(v2.as_bytes())),
+            [found(true, "/sys/fs/cgroup")]
+        );
+        assert!(of_mounts(&[]).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use vhashify_config::TokenBucket;
 use vhashify_sys::pidfd::Process;
+use vhashify_sys::procfs::{self, LimitValue, Limits};
 
 use super::error::Doing;
 use super::state::known;
@@ -46,8 +47,8 @@ pub struct ProcessResource {
     /// The name that `rlimits` has for it.
     pub name: &'static str,
     kind: Resource,
-    /// What `/proc/PID/limits` calls it.
-    line: &'static str,
+    /// Where it stands among those of a process.
+    of: fn(&Limits) -> procfs::Limit,
 }
 
 impl PartialEq for ProcessResource {
@@ -58,26 +59,40 @@ impl PartialEq for ProcessResource {
 
 impl Eq for ProcessResource {}
 
-const fn resource(name: &'static str, kind: Resource, line: &'static str) -> ProcessResource {
-    ProcessResource { name, kind, line }
+const fn resource(
+    name: &'static str,
+    kind: Resource,
+    of: fn(&Limits) -> procfs::Limit,
+) -> ProcessResource {
+    ProcessResource { name, kind, of }
 }
 
 /// All of them that mean something of a single process.
 pub const RESOURCES: [ProcessResource; 14] = [
-    resource("as", Resource::As, "Max address space"),
-    resource("core", Resource::Core, "Max core file size"),
-    resource("cpu", Resource::Cpu, "Max cpu time"),
-    resource("data", Resource::Data, "Max data size"),
-    resource("fsize", Resource::Fsize, "Max file size"),
-    resource("locks", Resource::Locks, "Max file locks"),
-    resource("memlock", Resource::Memlock, "Max locked memory"),
-    resource("msgqueue", Resource::Msgqueue, "Max msgqueue size"),
-    resource("nice", Resource::Nice, "Max nice priority"),
-    resource("nofile", Resource::Nofile, "Max open files"),
-    resource("rtprio", Resource::Rtprio, "Max realtime priority"),
-    resource("rttime", Resource::Rttime, "Max realtime timeout"),
-    resource("sigpending", Resource::Sigpending, "Max pending signals"),
-    resource("stack", Resource::Stack, "Max stack size"),
+    resource("as", Resource::As, |limits| limits.max_address_space),
+    resource("core", Resource::Core, |limits| limits.max_core_file_size),
+    resource("cpu", Resource::Cpu, |limits| limits.max_cpu_time),
+    resource("data", Resource::Data, |limits| limits.max_data_size),
+    resource("fsize", Resource::Fsize, |limits| limits.max_file_size),
+    resource("locks", Resource::Locks, |limits| limits.max_file_locks),
+    resource("memlock", Resource::Memlock, |limits| {
+        limits.max_locked_memory
+    }),
+    resource("msgqueue", Resource::Msgqueue, |limits| {
+        limits.max_msgqueue_size
+    }),
+    resource("nice", Resource::Nice, |limits| limits.max_nice_priority),
+    resource("nofile", Resource::Nofile, |limits| limits.max_open_files),
+    resource("rtprio", Resource::Rtprio, |limits| {
+        limits.max_realtime_priority
+    }),
+    resource("rttime", Resource::Rttime, |limits| {
+        limits.max_realtime_timeout
+    }),
+    resource("sigpending", Resource::Sigpending, |limits| {
+        limits.max_pending_signals
+    }),
+    resource("stack", Resource::Stack, |limits| limits.max_stack_size),
 ];
 
 /// The running guest of that name or context number.
@@ -187,19 +202,12 @@ fn changed((soft, hard): SoftAndHard, limit: ProcessLimit) -> Result<SoftAndHard
 /// The limits of one process; `None` when it has ended.
 #[must_use]
 pub fn of_process(pid: i32, resource: &ProcessResource) -> Option<SoftAndHard> {
-    let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    parse(&text, resource.line)
-}
-
-fn parse(limits: &str, line: &str) -> Option<SoftAndHard> {
-    let rest = limits.lines().find_map(|text| text.strip_prefix(line))?;
-    let mut words = rest.split_whitespace();
-    let mut next = || match words.next() {
-        Some("unlimited") => Some(None),
-        Some(number) => number.parse().ok().map(Some),
-        None => None,
+    let limit = (resource.of)(&procfs::limits(pid).ok()?);
+    let number = |value| match value {
+        LimitValue::Unlimited => None,
+        LimitValue::Value(number) => Some(number),
     };
-    Some((next()?, next()?))
+    Some((number(limit.soft_limit), number(limit.hard_limit)))
 }
 
 /// Writes what init has now into the specification, for what enters the guest later.
@@ -254,22 +262,20 @@ fn replace(path: &PathBuf, value: &Value) -> Result<(), LifecycleError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, ProcessLimit, RESOURCES, changed, parse};
+    use super::{Part, ProcessLimit, RESOURCES, changed, of_process};
 
     #[test]
-    fn the_kernels_table_of_limits_is_read() {
-        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
-                    Max cpu time              unlimited            unlimited            seconds   \n\
-                    Max open files            1024                 524288               files     \n";
-        assert_eq!(
-            parse(text, "Max open files"),
-            Some((Some(1024), Some(524_288)))
-        );
-        assert_eq!(parse(text, "Max cpu time"), Some((None, None)));
-        assert_eq!(parse(text, "Max stack size"), None);
-        let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    fn each_limit_is_read_from_the_row_that_prlimit_sets() {
+        let own = rustix::process::getpid();
         for resource in &RESOURCES {
-            assert!(parse(&own, resource.line).is_some(), "{}", resource.name);
+            let limit = rustix::process::getrlimit(resource.kind);
+            let read = of_process(own.as_raw_pid(), resource);
+            assert_eq!(
+                read,
+                Some((limit.current, limit.maximum)),
+                "{}",
+                resource.name
+            );
         }
     }
 

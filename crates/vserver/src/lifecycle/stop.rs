@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use vhashify_config::{GuestSettings, KillStep, Style};
 use vhashify_sys::pidfd::Process;
+use vhashify_sys::procfs::{self, Fields};
 
 use super::error::Doing;
 use super::state::{Observed, StateDirectory};
@@ -113,7 +114,7 @@ fn signal_guest(context: u32, init: Process, signal: i32, others: bool) -> bool 
 /// Whether a process would notice a signal: it has a handler, or would end by it.
 fn would_notice(pid: i32, signal: i32, is_init: bool) -> bool {
     let look = || {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        let status = procfs::status(pid);
         status.map_or(Answer::No, |status| answer(&status, signal, is_init))
     };
     // A shell blocks all signals while it starts a program; systemd blocks its own for good.
@@ -141,21 +142,16 @@ enum Answer {
 }
 
 /// Process 1 of a guest gets no signal that it has no handler for.
-fn answer(status: &str, signal: i32, is_init: bool) -> Answer {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-            .unwrap_or(0)
-    };
+fn answer(status: &Fields, signal: i32, is_init: bool) -> Answer {
     let bit = u32::try_from(signal - 1)
         .ok()
         .and_then(|shift| 1u64.checked_shl(shift))
         .unwrap_or(0);
-    let has = |name: &str| mask(name) & bit != 0;
+    let has = |name: &str| status.mask(name).unwrap_or(0) & bit != 0;
     match is_init {
-        true if has("SigCgt:") => Answer::Yes,
-        true if has("SigBlk:") => Answer::Blocked,
-        false if !has("SigIgn:") => Answer::Yes,
+        true if has("SigCgt") => Answer::Yes,
+        true if has("SigBlk") => Answer::Blocked,
+        false if !has("SigIgn") => Answer::Yes,
         _ => Answer::No,
     }
 }
@@ -198,16 +194,17 @@ fn run_inside(settings: &GuestSettings, state: &StateDirectory, command: &[Strin
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, answer};
+    use super::{Answer, Fields, answer};
 
     #[test]
     fn an_init_notices_what_it_handles_and_others_what_they_do_not_ignore() {
         let status = "SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n\
                       SigCgt:\t0000000000004000\n";
-        assert_eq!(answer(status, 15, true), Answer::Yes);
-        assert_eq!(answer(status, 1, true), Answer::Blocked);
-        assert_eq!(answer(status, 2, true), Answer::No);
-        assert_eq!(answer(status, 2, false), Answer::Yes);
-        assert_eq!(answer(status, 13, false), Answer::No);
+        let status = Fields::from(status.to_owned());
+        assert_eq!(answer(&status, 15, true), Answer::Yes);
+        assert_eq!(answer(&status, 1, true), Answer::Blocked);
+        assert_eq!(answer(&status, 2, true), Answer::No);
+        assert_eq!(answer(&status, 2, false), Answer::Yes);
+        assert_eq!(answer(&status, 13, false), Answer::No);
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use vhashify_config::capabilities;
+use vhashify_sys::procfs;
 
 use super::super::args::Common;
 use super::super::command::say;
@@ -40,12 +41,8 @@ pub struct Vattribute {
 pub fn vattribute(typed: &Vattribute) -> Result<(), Failure> {
     let (state, running) = find(&typed.common.state_dir, &typed.guest.xid)?;
     let pid = running.init.map_or(0, |init| init.pid);
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let bounding = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapBnd:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
+    let status = procfs::status(pid).unwrap_or_default();
+    let bounding = status.mask("CapBnd").unwrap_or(0);
     let own = rustix::thread::CapabilitySet::from_bits_retain(bounding);
     if !typed.set {
         say(&format!(

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use vhashify_config::ConfigTree;
 use vhashify_sys::pidfd::Process;
 use vhashify_sys::process::{in_own_session, next_signal, signals_as_descriptor};
+use vhashify_sys::procfs;
 
 use super::super::error::Doing;
 use super::super::{LifecycleError, Observed, StateDirectory};
@@ -256,13 +257,9 @@ fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleEr
 
 /// Kills every process of a session.
 fn end_session(leader: u32) {
-    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let session = stat
-            .rsplit_once(')')
-            .and_then(|(_, after)| after.split_whitespace().nth(3)?.parse::<u32>().ok());
-        if session == Some(leader)
+    for pid in procfs::processes().unwrap_or_default() {
+        let session = procfs::stat(pid).map(|stat| stat.session);
+        if session.is_ok_and(|session| session.cast_unsigned() == leader)
             && let Some(process) = Process::find(pid)
         {
             process.signal(libc::SIGKILL);

@@ -1,13 +1,12 @@
 //! Removes guests, and what failed builds left, without a step onto another filesystem.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use vhashify_config::{ConfigTree, GuestSettings};
+use vhashify_sys::procfs;
 
 use super::super::error::Doing;
 use super::super::{LifecycleError, Observed, StateDirectory};
@@ -104,44 +103,7 @@ pub fn unmount_below(directory: &Path) -> Result<(), LifecycleError> {
 
 /// What is mounted below a directory, in the order in which it was.
 fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>, LifecycleError> {
-    let list = Path::new("/proc/self/mountinfo");
-    let text = fs::read(list).doing("read", list)?;
-    let found = text.split(|byte| *byte == b'\n').filter_map(|line| {
-        let place = line.split(|byte| *byte == b' ').nth(4)?;
-        Some(PathBuf::from(unescape(place)))
-    });
+    let mounts = procfs::mounts("self").doing("read", &procfs::path("self", "mountinfo"))?;
+    let found = mounts.iter().map(procfs::Mount::path);
     Ok(found.filter(|place| place.starts_with(directory)).collect())
-}
-
-/// The kernel writes blanks and backslashes as `\040` and the like.
-fn unescape(text: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .filter(|_| byte == b'\\')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        if let Some(code) = code {
-            out.push(code);
-            rest = &after[3..];
-        } else {
-            out.push(byte);
-            rest = after;
-        }
-    }
-    debug_assert!(OsString::from_vec(out.clone()).as_bytes() == out);
-    OsString::from_vec(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unescape;
-
-    #[test]
-    fn a_mount_point_is_read_as_the_kernel_writes_it() {
-        assert_eq!(unescape(br"/a\040b\134c"), r"/a b\c");
-        assert_eq!(unescape(br"/plain\9"), r"/plain\9");
-    }
 }
