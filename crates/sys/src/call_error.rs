@@ -1,4 +1,4 @@
-//! A system call that failed: in the system's words, and with what the user can do.
+//! A system call that failed: the kernel's reason, and advice for the user.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::shown::Shown;
 
-/// A system call that failed, told in full.
+/// A system call that failed on a path. [`source`](std::error::Error::source) is the kernel's error.
 #[derive(Debug, Error)]
 #[error(
     "{call} on {} failed: {}{}",
@@ -19,9 +19,10 @@ use crate::shown::Shown;
 pub struct CallError {
     /// The call, or what was to be done.
     call: &'static str,
-    /// On what.
+    /// The path.
     path: PathBuf,
     /// Why.
+    #[source]
     source: io::Error,
 }
 
@@ -83,7 +84,7 @@ impl From<FailedCall> for io::Error {
     }
 }
 
-/// The system's words for an error, without the number that Rust adds.
+/// The C library's words for an error, without the number that Rust adds.
 #[must_use]
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
@@ -93,7 +94,7 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// What the user can do about it, beginning with `; `, where that is known.
+/// What the user can do about an error, beginning with `; `; empty where that is not known.
 #[must_use]
 pub fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -107,5 +108,35 @@ pub fn advice(error: &io::Error) -> &'static str {
         Some(libc::ENOTDIR) => "; name a directory",
         Some(libc::EISDIR) => "; name a file",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io;
+    use std::path::Path;
+
+    use rustix::io::Errno;
+
+    use super::{CallError, FailedCall};
+
+    #[test]
+    fn an_error_says_what_failed_why_and_what_to_do() {
+        let error = CallError::new("openat2", Path::new("/a\nb"), Errno::NOSPC);
+        assert_eq!(
+            error.to_string(),
+            "openat2 on /a\\nb failed: no space left on device; free some space there and run it again"
+        );
+        let source = error
+            .source()
+            .and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.and_then(io::Error::raw_os_error), Some(libc::ENOSPC));
+        let other = CallError::new("read", Path::new("x"), io::Error::other("Out of Order"));
+        assert_eq!(other.to_string(), "read on x failed: Out of Order");
+        assert_eq!(
+            FailedCall::of("linkat")(Errno::MLINK).to_string(),
+            "linkat: too many links"
+        );
     }
 }

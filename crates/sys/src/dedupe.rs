@@ -1,8 +1,7 @@
 //! Lets files share extents (`FIDEDUPERANGE`).
 //!
-//! The kernel locks both inodes, compares the bytes, and only if they are the same lets the
-//! destination refer to the extents of the source. So a process that writes to either meanwhile
-//! comes before or after that, and what it writes is written to its own file alone. Content, times
+//! The kernel locks both inodes, compares the bytes, and only if they are equal makes the destination refer to the
+//! source's extents. A write to either file happens before or after that, and changes that file alone. Content, times
 //! and all other metadata of both stay as they are. See `ioctl_fideduperange(2)`.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,8 +11,8 @@ use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
 use super::fault::{self, Point};
 
-/// Bytes of one call: older kernels do no more at once on Btrfs (`BTRFS_MAX_DEDUPE_LEN`), and a
-/// process that waits for one of the files does not wait long.
+/// Bytes of one call: older kernels take no more on Btrfs (`BTRFS_MAX_DEDUPE_LEN`), and a process that waits for one
+/// of the files does not wait long.
 pub const MOST_BYTES: u64 = 16 << 20;
 
 /// Destinations of one call. The kernel takes what fits in a page, 127 of them.
@@ -24,9 +23,9 @@ pub const MOST_DESTINATIONS: usize = 64;
 pub enum Outcome {
     /// It has the extents of the source.
     Shared,
-    /// Its bytes are other ones, and so it was left as it is.
+    /// Its bytes differ, and it is unchanged.
     Differs,
-    /// It was left as it is for another reason.
+    /// It is unchanged for another reason.
     Failed(Errno),
 }
 
@@ -34,10 +33,10 @@ pub enum Outcome {
 /// `source`: at most [`MOST_BYTES`] and [`MOST_DESTINATIONS`]. A range that ends in the middle of a
 /// block must be the end of the files.
 ///
-/// All may be open for reading only where this process has `CAP_SYS_ADMIN`.
+/// With `CAP_SYS_ADMIN`, all of them may be open for reading only.
 ///
 /// # Errors
-/// What `ioctl_fideduperange(2)` lists for the source; nothing was done then.
+/// What `ioctl_fideduperange(2)` lists for the source; no file was changed then.
 pub fn share_extents(
     source: BorrowedFd<'_>,
     offset: u64,
@@ -101,9 +100,9 @@ struct Request {
 fn fideduperange(source: BorrowedFd<'_>, request: &mut Request) -> Result<(), Errno> {
     /// `_IOWR(0x94, 54, struct file_dedupe_range)`, whose size leaves the destinations out.
     const FIDEDUPERANGE: Opcode = opcode::read_write::<[u64; 3]>(0x94, 54);
-    // SAFETY: the opcode takes a `struct file_dedupe_range`, which `Request` is, field by field.
+    // SAFETY: FIDEDUPERANGE takes a pointer to a `struct file_dedupe_range`, which `Request` is, field by field.
     let call = unsafe { Updater::<FIDEDUPERANGE, Request>::new(request) };
-    // SAFETY: the kernel reads and writes the header and the first `count` destinations, for as
-    // many of which there is room.
+    // SAFETY: the kernel reads and writes the header and the first `count` destinations: `count` is at most the length
+    // of the array behind the header, and the request lives until the call returns.
     unsafe { ioctl(source, call) }
 }

@@ -1,5 +1,4 @@
-//! Where a file's bytes lie on its disk (`FS_IOC_FIEMAP`), so far as to tell whether two files lie in
-//! the same place.
+//! Where a file's bytes lie on its disk (`FS_IOC_FIEMAP`): enough to see whether two files share extents.
 //!
 //! See `Documentation/filesystems/fiemap.rst` of the kernel.
 
@@ -10,12 +9,12 @@ use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
 use super::fault::{self, Point};
 
-/// Extents that are asked for at once.
+/// Extents of one call.
 const AT_ONCE: u32 = 64;
 
 const ROOM: usize = AT_ONCE as usize;
 
-/// `FIEMAP_FLAG_SYNC`: what is only in memory goes to the disk first, because it has no place yet.
+/// `FIEMAP_FLAG_SYNC`: the kernel writes dirty pages first, which have no blocks yet.
 const SYNC: u32 = 0x1;
 
 /// `FIEMAP_EXTENT_LAST`.
@@ -24,8 +23,8 @@ const LAST: u32 = 0x1;
 /// `FIEMAP_EXTENT_ENCODED`: compressed, or encrypted.
 const ENCODED: u32 = 0x8;
 
-/// `FIEMAP_EXTENT_UNKNOWN`, `_DELALLOC`, `_NOT_ALIGNED`, `_DATA_INLINE` and `_DATA_TAIL`: bytes that
-/// have no blocks of their own, but stand among the filesystem's metadata, or have no place yet.
+/// `FIEMAP_EXTENT_UNKNOWN`, `_DELALLOC`, `_NOT_ALIGNED`, `_DATA_INLINE` and `_DATA_TAIL`: bytes without blocks of
+/// their own, among the filesystem's metadata or not allocated yet.
 const WITHOUT_BLOCKS: u32 = 0x2 | 0x4 | 0x100 | 0x200 | 0x400;
 
 /// Bytes that follow one another in the file and on the disk.
@@ -33,9 +32,9 @@ const WITHOUT_BLOCKS: u32 = 0x2 | 0x4 | 0x100 | 0x200 | 0x400;
 pub struct Extent {
     /// Where they begin in the file.
     pub offset: u64,
-    /// Where they begin on the disk; only good for comparing. Of compressed extents the filesystem
-    /// tells where they begin and how long they are before compression, so that two of them might
-    /// seem to overlap: they get addresses of their own, far enough from one another.
+    /// Where they begin on the disk; only good for comparing. For a compressed extent the filesystem reports its
+    /// beginning on the disk and its length before compression, so that two of them could seem to overlap: they get
+    /// addresses of their own, far enough from one another.
     pub address: u64,
     /// How many bytes.
     pub length: u64,
@@ -47,11 +46,11 @@ pub struct Extent {
 pub struct ExtentMap(Vec<Extent>);
 
 impl ExtentMap {
-    /// Looks where the first `length` bytes of an open file lie; `None` where some of them have no
-    /// blocks of their own (Btrfs keeps small files among its metadata).
+    /// The extents of the first `length` bytes of an open file; `None` where some of them have no blocks of their own
+    /// (Btrfs keeps small files among its metadata).
     ///
     /// # Errors
-    /// What `ioctl(2)` lists; `EOPNOTSUPP` where the filesystem does not tell.
+    /// What `ioctl(2)` lists; `EOPNOTSUPP` where the filesystem does not support it.
     pub fn of(file: BorrowedFd<'_>, length: u64) -> Result<Option<Self>, Errno> {
         let mut map = Self::default();
         let mut offset = 0;
@@ -63,17 +62,17 @@ impl ExtentMap {
                 mapped: 0,
                 room: AT_ONCE,
                 reserved: 0,
-                extents: [Told::default(); ROOM],
+                extents: [RawExtent::default(); ROOM],
             };
             fault::at(Point::MapExtents, || fiemap(file, &mut request))?;
-            let told = &request.extents[..ROOM.min(request.mapped as usize)];
-            for extent in told {
+            let answered = &request.extents[..ROOM.min(request.mapped as usize)];
+            for extent in answered {
                 if extent.flags & WITHOUT_BLOCKS != 0 {
                     return Ok(None);
                 }
-                map.push(extent.known(), length);
+                map.push(extent.decode(), length);
             }
-            match told.last() {
+            match answered.last() {
                 Some(last) if last.flags & LAST == 0 => offset = last.logical + last.length,
                 _ => break,
             }
@@ -93,14 +92,13 @@ impl ExtentMap {
         self.0.first().map(|extent| extent.address)
     }
 
-    /// Adds what follows, cut off at the end of the file: blocks beyond it are the filesystem's own
-    /// affair.
+    /// Adds the next extent, cut off at the end of the file: blocks beyond it hold no content.
     fn push(&mut self, mut extent: Extent, end: u64) {
         extent.length = extent.length.min(end.saturating_sub(extent.offset));
         if extent.length == 0 {
             return;
         }
-        // A filesystem tells of one extent in two pieces where only one of them is shared.
+        // A filesystem reports one extent in two pieces where only one of them is shared.
         if let Some(last) = self.0.last_mut()
             && last.offset + last.length == extent.offset
             && last.address + last.length == extent.address
@@ -115,7 +113,7 @@ impl ExtentMap {
 /// `struct fiemap_extent` (`linux/fiemap.h`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct RawExtent {
     logical: u64,
     physical: u64,
     length: u64,
@@ -124,8 +122,8 @@ struct Told {
     reserved: [u32; 3],
 }
 
-impl Told {
-    fn known(&self) -> Extent {
+impl RawExtent {
+    fn decode(&self) -> Extent {
         /// No disk has addresses that large.
         const OF_COMPRESSED: u64 = 1 << 63;
         // Compressed extents begin at multiples of 4 KiB at least and hold 128 KiB at most
@@ -152,22 +150,22 @@ struct Request {
     mapped: u32,
     room: u32,
     reserved: u32,
-    extents: [Told; ROOM],
+    extents: [RawExtent; ROOM],
 }
 
 fn fiemap(file: BorrowedFd<'_>, request: &mut Request) -> Result<(), Errno> {
     /// `_IOWR('f', 11, struct fiemap)`, whose size leaves the extents out.
     const FS_IOC_FIEMAP: Opcode = opcode::read_write::<[u64; 4]>(b'f', 11);
-    // SAFETY: the opcode takes a `struct fiemap`, which `Request` is, field by field.
+    // SAFETY: FS_IOC_FIEMAP takes a pointer to a `struct fiemap`, which `Request` is, field by field.
     let call = unsafe { Updater::<FS_IOC_FIEMAP, Request>::new(request) };
-    // SAFETY: the kernel writes the header and at most `room` extents behind it, for as many of
-    // which there is room.
+    // SAFETY: the kernel writes the header and at most `room` extents behind it: `room` is the length of the array
+    // there, and the request lives until the call returns.
     unsafe { ioctl(file, call) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ENCODED, Extent, ExtentMap, Told};
+    use super::{ENCODED, Extent, ExtentMap, RawExtent};
 
     fn extent(offset: u64, address: u64, length: u64) -> Extent {
         Extent {
@@ -199,16 +197,16 @@ mod tests {
 
     #[test]
     fn compressed_extents_that_are_neighbours_do_not_overlap() {
-        let told = |physical| {
-            let compressed = Told {
+        let decoded = |physical| {
+            let compressed = RawExtent {
                 physical,
                 length: 128 << 10,
                 flags: ENCODED,
-                ..Told::default()
+                ..RawExtent::default()
             };
-            compressed.known()
+            compressed.decode()
         };
-        let (one, next) = (told(1 << 40), told((1 << 40) + 4096));
+        let (one, next) = (decoded(1 << 40), decoded((1 << 40) + 4096));
         assert!(one.address + one.length <= next.address);
     }
 }

@@ -1,8 +1,8 @@
 //! The same inode through another mount (`name_to_handle_at(2)`, `open_by_handle_at(2)`).
 //!
-//! A container sees its files through mounts of its own: with others over parts of them, read-only, or with
-//! other users' numbers (`mount_setattr(2)`). What is to become of a file is decided and done through the
-//! mount of the host that its store lies on.
+//! A container sees its files through mounts of its own: covered in places by others, read-only, or with other
+//! owners' numbers (`mount_setattr(2)`). The broker decides about a file, and replaces it, through the host's mount of
+//! the filesystem that the store is on.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -22,8 +22,8 @@ struct Handle {
     bytes: [u8; LARGEST as usize],
 }
 
-/// Opens the inode of `file`, which may be a place (`O_PATH`), through the mount that `mount` was opened
-/// through, with `flags`.
+/// Opens with `flags` the inode of `file`, which may be open by `O_PATH` only, through the mount of the descriptor
+/// `mount`.
 ///
 /// # Errors
 /// `EOPNOTSUPP` where the filesystem has no handles, `ESTALE` where `mount` is of another filesystem, and
@@ -39,8 +39,8 @@ pub fn through(
         bytes: [0; LARGEST as usize],
     };
     let mut mount_id = 0;
-    // SAFETY: the path is an empty C string; the structure is a `struct file_handle` with as many bytes
-    // behind it as it says, and both it and the number live until the call returns.
+    // SAFETY: `name_to_handle_at` reads the path, an empty C string, and writes at most `size` bytes of handle, for
+    // which `Handle` has room, and the mount's id: both live until the call returns.
     let done = unsafe {
         libc::name_to_handle_at(
             file.as_raw_fd(),
@@ -54,13 +54,14 @@ pub fn through(
         return Err(last_error());
     }
     let flags = i32::from_ne_bytes((flags | OFlags::CLOEXEC).bits().to_ne_bytes());
-    // SAFETY: the structure is the one that the kernel has filled, and lives until the call returns.
+    // SAFETY: `open_by_handle_at` reads the handle, which the call above has filled and which lives until this one
+    // returns.
     let opened =
         unsafe { libc::open_by_handle_at(mount.as_raw_fd(), (&raw mut handle).cast(), flags) };
     if opened < 0 {
         return Err(last_error());
     }
-    // SAFETY: the descriptor is new, so that nobody else owns it.
+    // SAFETY: `from_raw_fd` asks for an open descriptor that nobody else owns: the kernel has just made it.
     let opened = unsafe { OwnedFd::from_raw_fd(opened) };
     let (asked, found) = (rustix::fs::fstat(file)?, rustix::fs::fstat(&opened)?);
     if (asked.st_dev, asked.st_ino) == (found.st_dev, found.st_ino) {

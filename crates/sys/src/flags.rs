@@ -13,15 +13,14 @@ use super::fault::{self, Point};
 /// `FS_SYNC_FL | FS_NOATIME_FL`.
 const MARK: IFlags = IFlags::SYNC.union(IFlags::NOATIME);
 
-/// What a filesystem says of its own layout and not of the file: `EXT4_HUGE_FILE_FL`,
-/// `EXT4_EXTENTS_FL`, `EXT4_EA_INODE_FL` and `EXT4_INLINE_DATA_FL` (`fs/ext4/ext4.h`).
+/// Flags that describe how the filesystem stores the file: `EXT4_HUGE_FILE_FL`, `EXT4_EXTENTS_FL`,
+/// `EXT4_EA_INODE_FL` and `EXT4_INLINE_DATA_FL` (`fs/ext4/ext4.h`).
 const LAYOUT: u32 = 0x0004_0000 | 0x0008_0000 | 0x0020_0000 | 0x1000_0000;
 
-/// `FS_VERITY_FL`: an object may have it, too; a file that a guest has put under fs-verity itself has it
-/// without the mark.
+/// `FS_VERITY_FL`: an object may carry it beside the mark. Without the mark, the guest has enabled fs-verity itself.
 const VERITY: u32 = 0x0010_0000;
 
-/// What `chattr(1)` can set and this program takes over into a copy.
+/// The flags of `chattr(1)` that this program copies.
 const SETTABLE: IFlags = IFlags::APPEND
     .union(IFlags::COMPRESSED)
     .union(IFlags::DIRSYNC)
@@ -37,7 +36,7 @@ const SETTABLE: IFlags = IFlags::APPEND
     .union(IFlags::TOPDIR)
     .union(IFlags::UNRM);
 
-/// Flags that somebody gave a file.
+/// The flags of a file that its guest has set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own(IFlags);
 
@@ -65,13 +64,13 @@ impl Own {
         self.0.is_empty()
     }
 
-    /// Without those that keep names from being changed.
+    /// Without immutable and append-only, which keep a directory's names from being changed.
     #[must_use]
     pub fn that_leave_names(self) -> Self {
         Self(self.0 - (IFlags::IMMUTABLE | IFlags::APPEND))
     }
 
-    /// Gives them to another open file, one by one where it does not take all. True when it has all.
+    /// Sets them on another open file, one by one where it refuses them together. True when it has all.
     ///
     /// # Errors
     /// Its flags cannot be read.
@@ -80,12 +79,12 @@ impl Own {
         if ioctl_setflags(file, before | self.0).is_ok() {
             return Ok(true);
         }
-        // Immutable last: it keeps the others out.
+        // Immutable last: afterwards no other can be set.
         let (last, first): (Vec<IFlags>, Vec<IFlags>) =
             self.0.iter().partition(|flag| *flag == IFlags::IMMUTABLE);
         for flag in first.into_iter().chain(last) {
             let now = ioctl_getflags(file)?;
-            // What it does not take, it is told of below.
+            // Whether one was refused is seen below.
             let _ = ioctl_setflags(file, now | flag);
         }
         Ok(ioctl_getflags(file)?.contains(self.0))
@@ -95,7 +94,7 @@ impl Own {
 /// What a file's inode flags mean for unification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flags {
-    /// None that matter: a file like any other.
+    /// None that matters.
     Plain,
     /// The mark of iunlink and nothing else.
     Marked,
@@ -129,12 +128,12 @@ pub fn read(file: BorrowedFd<'_>) -> Result<Flags> {
 /// What `ioctl_iflags(2)` lists; `EOPNOTSUPP` where the filesystem keeps no such flags.
 pub fn mark(file: BorrowedFd<'_>) -> Result<()> {
     let flags = ioctl_getflags(file)?;
-    // Nobody can set or clear fs-verity so, and Btrfs refuses to be told of it.
+    // This ioctl neither sets nor clears fs-verity, and Btrfs refuses its flag.
     let flags = flags - IFlags::from_bits_retain(VERITY);
     fault::at(Point::Mark, || ioctl_setflags(file, flags | MARK))
 }
 
-/// Takes the mark away. Only for an inode that is not, or not any more, an object.
+/// Clears the mark. Only for an inode that is no object, or no longer one.
 ///
 /// # Errors
 /// What `ioctl_iflags(2)` lists.
@@ -144,8 +143,8 @@ pub fn unmark(file: BorrowedFd<'_>) -> Result<()> {
     fault::at(Point::Unmark, || ioctl_setflags(file, flags - MARK))
 }
 
-/// Takes every flag off a new file that its directory or the filesystem gave it (no copy-on-write,
-/// compression, a project …), so that it is as plain as the file that it is a copy of.
+/// Clears every flag that a new file has inherited from its directory or the filesystem (no copy-on-write, compression,
+/// a project …), so that it is as plain as the file it is a copy of.
 ///
 /// # Errors
 /// What `ioctl_iflags(2)` lists.

@@ -1,5 +1,5 @@
-//! Mounts that show a directory's files under other users' and groups' numbers
-//! (`mount_setattr(2)`, `MOUNT_ATTR_IDMAP`, Linux 5.12). What is on the disk stays as it is.
+//! Mounts that show a directory's files with other numbers of users and groups (`mount_setattr(2)`,
+//! `MOUNT_ATTR_IDMAP`, Linux 5.12). The numbers on the disk stay as they are.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,8 +15,8 @@ use rustix::thread::UnshareFlags;
 use super::mount_attributes::{self, Which};
 use super::procfs::path;
 
-/// Mounts `directory`, with what is mounted below it, on `at`: its numbers from 0 are those of the host
-/// from `first` on, `count` of them. No device in it works.
+/// Mounts `directory`, with the mounts below it, on `at`: the numbers from 0 on the disk are shown as those from
+/// `first` on, `count` of them. Device files in it cannot be opened.
 ///
 /// # Errors
 /// `EINVAL`: a filesystem that cannot do this, or a kernel that cannot; otherwise the call's.
@@ -38,18 +38,19 @@ pub fn mount(directory: &Path, at: &Path, first: u32, count: u32) -> io::Result<
     Ok(())
 }
 
-/// A user namespace in which numbers from 0 are the host's from `first` on. No process is in it.
+/// A user namespace that maps the numbers from 0 to the host's from `first` on. No process is in it.
 fn users(first: u32, count: u32) -> io::Result<OwnedFd> {
-    // It waits for the end of its input, and does nothing else.
+    // A process to hold the namespace: `cat` waits for the end of its input.
     let mut command = Command::new("cat");
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     let prepare = || {
-        // SAFETY: a user namespace of its own takes nothing from this process but its powers.
+        // SAFETY: `unshare_unsafe` asks that nothing relies on descriptors that a thread shares: only CLONE_FILES would
+        // part these, and CLONE_NEWUSER is asked for alone.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }?;
         Ok(())
     };
-    // SAFETY: the closure runs between fork and exec, where only calls that are safe in a signal
-    // handler may be made: it makes one system call, takes no lock and allocates nothing.
+    // SAFETY: `pre_exec` asks that the closure makes only calls that are async-signal-safe, since it runs in the child
+    // of a process with threads: it makes one system call, takes no lock and allocates nothing.
     unsafe {
         command.pre_exec(prepare);
     }

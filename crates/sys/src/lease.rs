@@ -1,16 +1,16 @@
-//! Read leases: proof that nobody writes to a file, and a hold on whoever wants to.
+//! Read leases: proof that no process writes to a file, and a hold on each that wants to.
 //!
 //! `fcntl(F_SETLEASE, F_RDLCK)` is granted only while no descriptor is open for writing on the
 //! inode and no shared writable mapping of it exists. While it is held, an `open` for writing and
 //! a `truncate` wait (up to `/proc/sys/fs/lease-break-time` seconds, 45 by default), and the
 //! holder can see that somebody waits. See `fcntl(2)`, "Leases", and `fs/locks.c`.
 //!
-//! Who opens for writing counts as a writer first and asks for the lease later (`do_dentry_open` in
-//! `fs/open.c`), and can be held in between for as long as the scheduler likes. While the lease is
-//! held such a process is not seen by it; [`LeasedFile::has_no_writer`] sees it.
+//! A process that opens the file for writing counts as a writer first and breaks the lease later (`do_dentry_open` in
+//! `fs/open.c`); the scheduler may hold it in between for any time. The lease does not show such a process;
+//! [`LeasedFile::has_no_writer`] does.
 //!
-//! What a lease does *not* do: stop `chmod`, `chown`, `utimes` and extended attributes. Whoever
-//! relies on metadata looks at it again afterwards.
+//! What a lease does *not* do: stop `chmod`, `chown`, `utimes` and extended attributes. Callers that rely on metadata
+//! read them again afterwards.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -52,38 +52,36 @@ impl LeasedFile {
         }
     }
 
-    /// Whether nobody waits for this file: false once an `open` for writing or a `truncate` has
-    /// asked for it, and for good.
+    /// Whether no process waits for this file: false for good once an `open` for writing or a `truncate` has begun to
+    /// break the lease.
     #[must_use]
     pub fn is_unbroken(&self) -> bool {
         if fault::is_omitted(Point::Lease) {
             return true;
         }
-        // SAFETY: F_GETLEASE takes no further argument and touches no memory of this process;
-        // the descriptor is owned by `self` and open.
+        // SAFETY: F_GETLEASE makes `fcntl` take no third argument and no pointer; `self` keeps the descriptor open.
         let held = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) };
-        // While a break is under way the kernel answers with the type that is being broken to.
+        // During a break the kernel returns the type that the lease is broken to.
         held == libc::F_RDLCK
     }
 
-    /// Whether nobody writes to this file, or has come so far that it will once the lease is given back:
-    /// for the last look before that. Whoever begins to open the file after it is not seen.
+    /// Whether no process writes to this file or will once the lease is given back, because it counts as a writer
+    /// already: the last check before that. A process that begins to open the file after it is not seen.
     ///
-    /// It takes the lease once more, which the kernel grants to its holder as it granted it first: only
-    /// while nobody counts as a writer (`generic_add_lease` in `fs/locks.c`).
+    /// It takes the lease again, which the kernel grants its holder under the rule of the first time: only while no
+    /// process counts as a writer (`generic_add_lease` in `fs/locks.c`).
     #[must_use]
     pub fn has_no_writer(&self) -> bool {
         fault::is_omitted(Point::Lease) || take(&self.0).is_ok() && self.is_unbroken()
     }
 
-    /// Gives the lease back and keeps the file open: whoever waits for it goes on.
+    /// Gives the lease back and keeps the file open. Processes that wait for it go on.
     #[must_use]
     pub fn give_back(self) -> OwnedFd {
-        // SAFETY: F_SETLEASE takes an integer and touches no memory of this process; the
-        // descriptor is owned by `self` and open.
+        // SAFETY: F_SETLEASE makes `fcntl` take an integer and no pointer; `self` keeps the descriptor open.
         let given_back =
             unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
-        // EAGAIN where the kernel has taken it back already.
+        // EAGAIN where the kernel has ended the lease, after lease-break-time.
         if given_back != 0 {
             tracing::trace!("the lease had ended before it was given back");
         }
@@ -98,19 +96,17 @@ impl AsFd for LeasedFile {
 }
 
 fn take(file: &OwnedFd) -> Result<(), Errno> {
-    // SAFETY: F_SETLEASE takes an integer and touches no memory of this process; `file` is open for
-    // the whole call.
+    // SAFETY: F_SETLEASE makes `fcntl` take an integer and no pointer; `file` keeps the descriptor open.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } {
         0 => Ok(()),
         _ => Err(last_error()),
     }
 }
 
-/// Makes the signal that announces a lease break harmless.
+/// Ignores `SIGIO`, which the kernel sends to the holder of a lease that is broken, and which would end the process.
 ///
-/// The kernel sends `SIGIO`, whose default action ends the process. Holders here ask
-/// [`LeasedFile::is_unbroken`] at the moments that matter, so the signal itself is not needed.
+/// Holders ask [`LeasedFile::is_unbroken`] at the moments that matter, and need no signal.
 pub fn ignore_break_signal() {
-    // SAFETY: SIG_IGN is a valid disposition for SIGIO, and installing it runs no handler.
+    // SAFETY: `signal` asks for a handler that is async-signal-safe: SIG_IGN is none.
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }

@@ -1,12 +1,38 @@
-//! The few raw calls that the rest of the house stands on, each in a file of its own.
+//! The system calls that the rest of the house stands on: a file for each family of calls, and the only `unsafe`.
 //!
-//! This is the only place where `unsafe` is allowed: [`lease`] calls `fcntl`, [`dedupe`],
-//! [`extent_map`] and [`verity`] call `ioctl` with commands that no crate wraps, [`mapping`] maps a
-//! file that a lease holds still, [`page_cache`] asks the kernel what it holds of a file,
-//! [`loopback`] and [`mount_attributes`] make calls that no crate wraps either, and [`process`] does what
-//! must be done between fork and exec or before a guest's process is made.
-//! Everything else here is a thin, safe and *descriptor-relative* way to do one thing, so that no
-//! caller is tempted to resolve a guest's path as a string.
+//! A guest's administrator changes the guest's tree while it is read. So what is done to a guest's file is done
+//! relative to a descriptor: no caller resolves a path of a guest as a string.
+//!
+//! | file | what | calls |
+//! | --- | --- | --- |
+//! | **files** | | |
+//! | [`resolve`] | opens names below a directory and nowhere else | `openat2` |
+//! | [`file_handle`] | the same inode through another mount | `open_by_handle_at` |
+//! | [`tmpfile`] | files without a name | `O_TMPFILE` |
+//! | [`stamp`] | size, times, mode and owner of an inode | `statx`, `futimens` |
+//! | [`flags`] | inode flags; the mark of iunlink | `FS_IOC_SETFLAGS` |
+//! | [`xattr`] | extended attributes | `fgetxattr` |
+//! | **content** | | |
+//! | [`lease`] | proof that no process writes to a file | `F_SETLEASE` |
+//! | [`mapping`] | maps a file while it is leased | `mmap` |
+//! | [`flush`] | writes a file's pages without a commit of the journal | `sync_file_range` |
+//! | [`dedupe`] | lets files share extents | `FIDEDUPERANGE` |
+//! | [`extent_map`], [`overlap`] | where a file lies on the disk; who holds which part of it | `FS_IOC_FIEMAP` |
+//! | [`page_cache`] | how much of a file is in memory | `cachestat`, `mincore` |
+//! | [`verity`] | fs-verity | `FS_IOC_ENABLE_VERITY` |
+//! | **mounts and networks** | | |
+//! | [`mount_attributes`] | attributes of a mount that has no point yet | `mount_setattr` |
+//! | [`idmap`], [`read_only`] | mounts with other owners' numbers; of one file, read-only | `open_tree`, `move_mount` |
+//! | [`loopback`] | brings up a loopback device | `SIOCSIFFLAGS` |
+//! | **processes** | | |
+//! | [`process`] | signals, sessions, priorities, descriptors; another one's memory | `pthread_sigmask`, … |
+//! | [`pidfd`] | a process by a name that no later one can have | `pidfd_open` |
+//! | [`procfs`] | every file of `/proc` that the house reads | |
+//! | [`seccomp`] | answers system calls of other processes | `SECCOMP_IOCTL_NOTIF_…` |
+//! | **errors and tests** | | |
+//! | [`call_error`] | a call that failed, and what the user can do | |
+//! | [`shown`] | any bytes on one printable line | |
+//! | [`fault`] | points at which a test makes a call fail | |
 #![allow(unsafe_code)]
 
 pub mod call_error;
@@ -37,7 +63,7 @@ pub mod xattr;
 
 use rustix::io::Errno;
 
-/// Why the last raw call of this thread failed.
+/// The error of this thread's last call of the C library.
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -1,4 +1,4 @@
-//! The loopback device of the network namespace that this thread is in: `netdevice(7)`.
+//! The loopback device of this thread's network namespace: `netdevice(7)`.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -8,7 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 /// Its name, as in `struct ifreq`.
 const NAME: &[u8] = b"lo";
 
-/// Brings it up; its addresses come with that.
+/// Brings it up; the kernel gives it its addresses then.
 ///
 /// # Errors
 /// The calls': `socket(2)`, `ioctl(2)`.
@@ -19,19 +19,20 @@ pub fn bring_up() -> io::Result<()> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    // SAFETY: a structure of integers, for which zeros are values.
+    // SAFETY: `zeroed` asks that all zeros are a value: `ifreq` holds integers, and a union of integers and a pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(NAME) {
         *to = from.cast_signed();
     }
-    // SAFETY: the call reads the name and writes the flags of `request`, which lives until it returns.
+    // SAFETY: SIOCGIFFLAGS takes a pointer to a `struct ifreq`, reads its name and writes its flags; `request` lives
+    // until the call returns.
     if unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just written this member.
+    // SAFETY: reading a member of a union asks that it is initialised: the kernel has just written this one.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     request.ifr_ifru.ifru_flags = flags | libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
-    // SAFETY: the call reads `request`, which lives until it returns.
+    // SAFETY: SIOCSIFFLAGS takes a pointer to a `struct ifreq` and reads it; `request` lives until the call returns.
     if unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,4 +1,4 @@
-//! Maps a part of a file into memory, only while a lease holds it still.
+//! Maps a part of a file into memory while a lease keeps it from being changed.
 
 use std::io;
 use std::ops::Deref;
@@ -26,10 +26,10 @@ impl<'lease> LeasedMapping<'lease> {
         let descriptor = file.as_fd().as_raw_fd();
         let mut options = MmapOptions::new();
         options.offset(offset).len(length);
-        // SAFETY: memmap2 asks that the file is neither truncated nor written while it is mapped.
-        // The read lease that `file` holds makes every writer and every truncation wait until it
-        // is given back, and the borrow keeps it from being given back before the mapping ends.
-        // (A writer is let through after lease-break-time; callers map for far less than that.)
+        // SAFETY: `map` asks that the file is neither truncated nor written while it is mapped. The read lease of
+        // `file` makes every writer and every truncation wait until it is given back, and the borrow keeps it from
+        // being given back before the mapping ends. (The kernel ends it after lease-break-time; callers map for far
+        // less than that.)
         let bytes = unsafe { options.map(descriptor) }?;
         bytes.advise(Advice::PopulateRead)?;
         Ok(Self {

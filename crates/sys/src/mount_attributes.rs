@@ -1,4 +1,4 @@
-//! Attributes of mounts that are not in any directory yet (`mount_setattr(2)`, Linux 5.12).
+//! Attributes of a mount that has no mount point yet (`mount_setattr(2)`, Linux 5.12).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -21,8 +21,8 @@ pub fn set(tree: BorrowedFd<'_>, which: Which, attributes: &libc::mount_attr) ->
         Which::This => 0,
         Which::All => libc::AT_RECURSIVE,
     };
-    // SAFETY: the path is an empty C string and the structure as large as is said; both live until the
-    // call returns, and the kernel writes to neither.
+    // SAFETY: `mount_setattr` reads the path, an empty C string, and as many bytes of the structure as its last
+    // argument says, the structure's own size. Both live until the call returns, and it writes to neither.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,20 +1,20 @@
-//! Who holds which part of a disk: files that share extents overlap there. Pure.
+//! Which holders have which part of a disk: files that share extents overlap there. Pure.
 
 use std::collections::BTreeMap;
 
-/// Bytes of a disk that somebody holds.
+/// Bytes of a disk that a holder has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// Where they begin.
     pub address: u64,
     /// How many.
     pub length: u64,
-    /// Who holds them.
+    /// Its holder: a guest, say, by its position in a list.
     pub holder: u16,
 }
 
-/// Calls `each` for every stretch that has the same holders from its beginning to its end, with its
-/// length and these, and how often each of them holds it.
+/// Calls `each` for every stretch whose holders are the same from its beginning to its end: with its length, and its
+/// holders, each with the count of its spans there.
 pub fn stretches(spans: &[Span], mut each: impl FnMut(u64, &[(u16, u32)])) {
     // Each span begins (+1) and ends (-1).
     let mut edges: Vec<(u64, i8, u16)> = Vec::with_capacity(spans.len() * 2);
@@ -41,7 +41,7 @@ pub fn stretches(spans: &[Span], mut each: impl FnMut(u64, &[(u16, u32)])) {
     }
 }
 
-/// How many bytes of the disk all of `spans` take, each byte once.
+/// The bytes of the disk that `spans` cover, each byte once.
 #[must_use]
 pub fn bytes_held(spans: &[Span]) -> u64 {
     let mut bytes = 0;

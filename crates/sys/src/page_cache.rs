@@ -1,8 +1,7 @@
 //! How much of a file is in the page cache, without bringing any of it there.
 //!
-//! `cachestat(2)` answers in one call, from Linux 6.5 on. Older kernels, and sandboxes that refuse
-//! a call they do not know, are asked through `mincore(2)` on a mapping that is never touched; it
-//! looks at each page and tells the truth to root and to the owner only.
+//! `cachestat(2)` answers in one call, since Linux 6.5. On older kernels, and in sandboxes that refuse it, `mincore(2)`
+//! answers for a mapping that is never touched; it visits each page, and answers truly only to root and the owner.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -55,9 +54,8 @@ pub fn by_cachestat(file: BorrowedFd<'_>) -> io::Result<u64> {
         length: 0,
     };
     let mut pages = Pages::default();
-    // SAFETY: both pointers lead to live values whose layout is that of the kernel's structures;
-    // the kernel reads the first, writes the second and keeps neither. The last argument, flags,
-    // must be 0.
+    // SAFETY: `cachestat` reads a `struct cachestat_range` and writes a `struct cachestat`, which `Range` and `Pages`
+    // are, field by field; both live until the call returns. The last argument, flags, must be 0.
     let answer = unsafe {
         libc::syscall(
             CACHESTAT,
@@ -87,12 +85,12 @@ pub fn by_mincore(file: BorrowedFd<'_>, size: u64) -> io::Result<u64> {
         let length = usize::try_from(WINDOW.min(size - offset)).unwrap_or(usize::MAX);
         let mut options = MmapOptions::new();
         options.offset(offset).len(length);
-        // SAFETY: memmap2 asks that the file does not change while its bytes are looked at. No
-        // byte of this mapping ever is: only its address range is asked about.
+        // SAFETY: `map` asks that the file does not change while the mapping's bytes are read. None is ever read: only
+        // the mapping's addresses are used.
         let mapping = unsafe { options.map(file.as_raw_fd()) }?;
         let mut resident = vec![0_u8; length.div_ceil(usize::try_from(page).unwrap_or(4096))];
-        // SAFETY: the range is exactly that of a live mapping, which begins at a page, and the
-        // vector has a byte for each page of it.
+        // SAFETY: `mincore` asks for an address at the start of a page, which a mapping's is, and writes a byte for
+        // each page of the range: the vector has as many. The mapping lives until the call returns.
         let answer = unsafe {
             libc::mincore(
                 mapping.as_ptr().cast_mut().cast(),

@@ -27,14 +27,14 @@ impl Process {
         Self::find(pid).unwrap_or(Self { pid, began: 0 })
     }
 
-    /// The process that has the number now, unless it has ended already.
+    /// The process that has the number now; `None` where none has, or where it is a zombie.
     #[must_use]
     pub fn find(pid: i32) -> Option<Self> {
         let Stat { state, began, .. } = stat(pid).ok()?;
         (!matches!(state, 'Z' | 'X')).then_some(Self { pid, began })
     }
 
-    /// Whether it has not ended.
+    /// Whether it still runs. A zombie does not.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         Self::find(self.pid) == Some(*self)
@@ -45,19 +45,19 @@ impl Process {
     pub fn open(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(self.pid)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // The number may have passed on before the handle was opened, never after.
+        // Another process may have got the number before the handle was opened; none gets it after.
         self.is_alive().then_some(handle)
     }
 
-    /// Sends a signal. That it has ended already is as good.
+    /// Sends a signal, unless it has ended.
     pub fn signal(&self, number: i32) {
         if let Some(handle) = self.open() {
-            // It can only fail when the process has ended.
+            // Fails only if the process has ended.
             drop(send_signal(handle, number));
         }
     }
 
-    /// Waits for its end. False when the time is over first.
+    /// Waits until it ends, at most for `time`. False where it has not ended by then.
     #[must_use]
     pub fn wait(&self, time: Duration) -> bool {
         let Some(handle) = self.open() else {
@@ -83,7 +83,8 @@ impl Process {
 /// # Errors
 /// The call's; `ESRCH` when it has ended.
 pub fn send_signal(process: impl AsFd, number: i32) -> io::Result<()> {
-    // SAFETY: without a siginfo, which may be null, the call reads no memory of this process.
+    // SAFETY: `pidfd_send_signal` reads the siginfo that its third argument points to: that may be null, and is. The
+    // descriptor is borrowed for the whole call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,

@@ -1,13 +1,12 @@
-//! A file that cannot be written by whoever gets hold of it through this process: it is shown by a mount of its
-//! own that is read-only.
+//! A file that no process can write that gets at it through this one: it is on a mount of its own, which is read-only.
 //!
 //! ```text
 //! a file ─ open_tree(OPEN_TREE_CLONE) ─▶ a mount of it ─ mount_setattr ─▶ read-only ─▶ a program runs from it
 //! ```
 //!
-//! The mount stands in no directory. Once its descriptor is closed it is in no mount namespace either, and
-//! nobody can give it other attributes any more, whatever his capabilities (`do_mount_setattr`,
-//! fs/namespace.c); it lives on as long as a program that was begun from it.
+//! The mount has no mount point. Once its descriptor is closed it is in no mount namespace either, and no process can
+//! change its attributes, whatever its capabilities (`do_mount_setattr`, fs/namespace.c). It lasts as long as a program
+//! that was executed from it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +17,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::mount_attributes::{self, Which};
 
-/// Shows the file at `path`, which may be a link to it.
+/// Makes such a mount of the file at `path`, which may be a link to it.
 ///
 /// # Errors
 /// `ENOSYS` on Linux before 5.12, `EINVAL` where its mount is in no namespace of this process's; otherwise the
@@ -36,7 +35,7 @@ pub fn show(path: &Path) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-/// Whether what is at `path` is on a mount that is read-only.
+/// Whether the file at `path` is on a read-only mount.
 #[must_use]
 pub fn is_read_only(path: &Path) -> bool {
     open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())

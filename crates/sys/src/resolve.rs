@@ -1,9 +1,8 @@
 //! Opens names below a directory and nowhere else.
 //!
-//! A guest's administrator may swap a directory for a symbolic link, or mount something, at any
-//! moment. So every path of a guest is resolved by `openat2(2)` from the descriptor of its vdir,
-//! with symbolic links, `..` past the top and other mounts refused by the kernel during the
-//! resolution itself: there is no check that could be outrun.
+//! A guest's administrator may swap a directory for a symbolic link, or mount something, at any moment. So
+//! `openat2(2)` resolves every path of a guest from the descriptor of its vdir: the kernel itself refuses symbolic
+//! links, `..` past the top and other mounts while it resolves, and leaves no time between a check and its use.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -52,8 +51,8 @@ fn open_in_steps(top: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
 
 /// Opens the regular file `name` of `directory` for reading.
 ///
-/// `O_NONBLOCK` keeps a FIFO that took the file's place from hanging the caller; the caller
-/// checks the type on the descriptor.
+/// `O_NONBLOCK` keeps the caller from waiting for a FIFO that has replaced the file; the caller checks the type on the
+/// descriptor.
 ///
 /// # Errors
 /// As [`open_directory`].
@@ -67,8 +66,8 @@ pub fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     fault::at(Point::OpenFile, || open_strict(directory, name, FILE))
 }
 
-/// Opens whatever `name` of `directory` is, as a place and not for reading (`O_PATH`): a FIFO or a
-/// device does nothing, and a symbolic link is the link itself.
+/// Opens `name` of `directory` by `O_PATH`, whatever it is: no FIFO or device is touched, and a symbolic link is the
+/// link itself.
 ///
 /// # Errors
 /// As [`open_directory`].
@@ -77,7 +76,7 @@ pub fn open_any(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     open_strict(directory, name, flags)
 }
 
-/// The inode number of `name` in `directory`, the name itself and not what it may point at.
+/// The inode number of `name` in `directory`; of a symbolic link, the link's own.
 ///
 /// # Errors
 /// What `statx(2)` lists; `ENOENT` when the name is gone.
@@ -102,7 +101,7 @@ pub fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     Ok(found)
 }
 
-/// Opens a directory of the host's own (a vdir, a store) by its path.
+/// Opens a directory of the host (a vdir, a store) by its path.
 ///
 /// # Errors
 /// What `open(2)` lists.
@@ -111,8 +110,8 @@ pub fn open_host_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-/// The path of an open file or place, from the root of the mounts that it is in; of what lies in no
-/// directory, the kernel's words for it.
+/// The path of an open file, from the root of its mount namespace; for a file without a name, the kernel's words for it
+/// (`anon_inode:…`, `… (deleted)`).
 ///
 /// # Errors
 /// What `readlink(2)` lists.
@@ -124,7 +123,7 @@ fn open_strict(top: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedF
     let path = if path.is_empty() { b"." } else { path };
     let path = OsStr::from_bytes(path);
     loop {
-        // The kernel answers EAGAIN when a rename elsewhere made its check of `..` uncertain.
+        // EAGAIN: a rename elsewhere has made the kernel's check of `..` uncertain.
         match rustix::fs::openat2(top, path, flags, Mode::empty(), STRICT) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             other => return other,

@@ -1,14 +1,14 @@
-//! Paths on a terminal and in JSON: any bytes, shown on one line and without ambiguity.
+//! Paths on a terminal and in JSON: any bytes, on one line and unambiguous.
 //!
-//! A guest names its files as it likes: with newlines, terminal escapes, bytes that are no UTF-8.
-//! Shown, control characters, backslashes and such bytes are escaped as `\n`, `\\`, `\x1b`.
+//! A guest chooses the names of its files: with line breaks, terminal escapes, bytes that are not UTF-8. Control
+//! characters, backslashes and such bytes are written as `\n`, `\\`, `\u{1b}`, `\xe9`.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Something made of arbitrary bytes, displayed safely.
+/// Arbitrary bytes that display safely.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shown<'bytes>(Cow<'bytes, [u8]>);
 

@@ -1,4 +1,4 @@
-//! What one look at an inode (`statx(2)`) says of it, as plain data.
+//! What `statx(2)` says of an inode, as plain data.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT};
 use rustix::path::Arg;
 
-/// A point in time as inodes keep it: seconds since 1970 (before it: negative) and nanoseconds.
+/// A point in time as inodes keep it: seconds since 1970 (negative before it) and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp {
     /// Seconds.
@@ -47,11 +47,11 @@ impl Timestamp {
     }
 }
 
-/// Waits a moment, so that every inode that is changed from now on is stamped later than what this
-/// returns, and every change so far is not.
+/// Waits for the next tick of the clock: the kernel stamps every inode that changes from now on with a later time than
+/// the one returned, and has stamped no earlier change so.
 ///
-/// Inodes are stamped with a clock that stands still between two ticks (1 to 10 ms), and on kernels
-/// since 6.13 with a finer one where somebody looked in between.
+/// The kernel's clock for inodes stands still between two ticks (1 to 10 ms); since 6.13 it uses a finer one for an
+/// inode that was looked at in between.
 #[must_use]
 pub fn wait_for_next_tick() -> Timestamp {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
@@ -104,10 +104,10 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// What `statx` has to be asked for.
+    /// The fields to ask `statx` for.
     pub const MASK: StatxFlags = StatxFlags::BASIC_STATS;
 
-    /// Looks at an open file.
+    /// The stamp of an open file.
     ///
     /// # Errors
     /// What `statx(2)` lists.
@@ -115,7 +115,7 @@ impl Stamp {
         rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, Self::MASK).map(Self::from)
     }
 
-    /// Looks at `name` in `directory`: the name itself and not what it may point at.
+    /// The stamp of `name` in `directory`; of a symbolic link, the link's own.
     ///
     /// # Errors
     /// What `statx(2)` lists; `ENOENT` when the name is gone.
@@ -136,7 +136,7 @@ impl Stamp {
         u32::from(self.mode) & (libc::S_ISUID | libc::S_ISGID | libc::S_ISVTX) != 0
     }
 
-    /// Whether content and metadata are those of `other`, as far as an inode's stamps can tell.
+    /// Whether content and metadata are unchanged since `other` was read, as far as stamps show.
     #[must_use]
     pub fn is_unchanged_since(&self, other: &Self) -> bool {
         (self.inode, self.size, self.mtime, self.ctime)

@@ -1,4 +1,4 @@
-//! Files without a name (`O_TMPFILE`), which are gone when they are closed.
+//! Files without a name (`O_TMPFILE`), which the kernel removes when they are closed.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -7,7 +7,7 @@ use rustix::io::Result;
 
 use super::procfs::descriptor_path;
 
-/// Makes one on the filesystem of `directory`, open for reading and writing, its owner's alone.
+/// Makes one on the filesystem of `directory`, open for reading and writing, with mode 0600.
 ///
 /// # Errors
 /// What `open(2)` lists; `EOPNOTSUPP` where the filesystem has no such files.
@@ -16,8 +16,7 @@ pub fn create(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)
 }
 
-/// Opens an open file once more, for reading or for writing: it may have no name by which that could be
-/// done.
+/// Opens an open file again, for reading or for writing; it need not have a name.
 ///
 /// # Errors
 /// What `open(2)` lists.

@@ -1,8 +1,8 @@
-//! fs-verity: the kernel holds the content of one file as it is, for good.
+//! fs-verity: the kernel keeps the content of a file as it is, for good.
 //!
-//! Once enabled, nobody opens the file for writing any more, and every page that is read from the disk is
-//! checked against a tree of hashes. It cannot be taken back. See `Documentation/filesystems/fsverity.rst`
-//! in the kernel's tree.
+//! Once it is enabled, no process can open the file for writing, and the kernel checks every page that it reads from
+//! the disk against a tree of hashes. It cannot be undone. See `Documentation/filesystems/fsverity.rst` in the kernel's
+//! tree.
 
 use std::os::fd::BorrowedFd;
 
@@ -17,7 +17,7 @@ const BLOCK_BYTES: u32 = 4096;
 /// Bytes of a digest by SHA-256.
 pub const DIGEST: usize = DIGEST_BYTES as usize;
 
-/// Bytes that one hash of the lowest level stands for: every filesystem takes this size.
+/// Bytes of a block of the tree: every filesystem supports this size.
 pub const BLOCK: usize = BLOCK_BYTES as usize;
 
 /// `FS_VERITY_HASH_ALG_SHA256`.
@@ -42,9 +42,10 @@ pub fn enable(file: BorrowedFd<'_>) -> Result<(), Errno> {
         signature: 0,
         reserved2: [0; 11],
     };
-    // SAFETY: the opcode takes a `struct fsverity_enable_arg`, which `Enable` is, field by field.
+    // SAFETY: FS_IOC_ENABLE_VERITY takes a pointer to a `struct fsverity_enable_arg`, which `Enable` is, field by
+    // field.
     let call = unsafe { Setter::<FS_IOC_ENABLE_VERITY, Enable>::new(request) };
-    // SAFETY: the kernel reads the request; salt and signature are empty, so that it follows no pointer.
+    // SAFETY: the kernel reads the request, and what its salt and signature point to: both have length 0.
     fault::at(Point::EnableVerity, || unsafe { ioctl(file, call) })
 }
 
@@ -60,9 +61,10 @@ pub fn measure(file: BorrowedFd<'_>) -> Result<Option<[u8; DIGEST]>, Errno> {
         size: DIGEST_BYTES,
         digest: [0; DIGEST],
     };
-    // SAFETY: the opcode takes a `struct fsverity_digest`, which `Measure` is, with a digest behind it.
+    // SAFETY: FS_IOC_MEASURE_VERITY takes a pointer to a `struct fsverity_digest`, which `Measure` is, field by field.
     let call = unsafe { Updater::<FS_IOC_MEASURE_VERITY, Measure>::new(&mut answer) };
-    // SAFETY: the kernel writes at most `size` bytes of digest, for which there is room.
+    // SAFETY: the kernel writes the header and at most `size` bytes of digest: `size` is the length of the array
+    // there, and the answer lives until the call returns.
     match unsafe { ioctl(file, call) } {
         Ok(()) => Ok(Some(answer.digest)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOTTY) => Ok(None),

@@ -13,15 +13,15 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, nice)?)
 }
 
-/// Sets how this process and its children come to disks: a class and a level, as
-/// `ioprio_set(2)` has them.
+/// Sets the input and output priority of this process and its children: a class and a level of `ioprio_set(2)`.
 ///
 /// # Errors
 /// The call's.
 pub fn set_io_priority(class: u8, level: u8) -> io::Result<()> {
+    /// `IOPRIO_WHO_PROCESS`.
     const OF_A_PROCESS: i32 = 1;
     let priority = (libc::c_int::from(class) << 13) | libc::c_int::from(level);
-    // SAFETY: the call takes three numbers and touches no memory.
+    // SAFETY: `ioprio_set` takes three integers and no pointer; 0 is this process.
     let done = unsafe { libc::syscall(libc::SYS_ioprio_set, OF_A_PROCESS, 0, priority) };
     if done == 0 {
         Ok(())
@@ -35,8 +35,8 @@ pub fn set_io_priority(class: u8, level: u8) -> io::Result<()> {
 /// # Errors
 /// The call's.
 pub fn set_personality(personality: u32) -> io::Result<()> {
-    // SAFETY: the call takes a number and touches no memory; what it changes is how later system
-    // calls and programs behave, not what this program has in memory.
+    // SAFETY: `personality` takes an integer and no pointer. It moves no mapping that exists: it decides where later
+    // ones go, and what the next program looks like.
     let done = unsafe { libc::personality(libc::c_ulong::from(personality)) };
     if done >= 0 {
         Ok(())
@@ -45,13 +45,13 @@ pub fn set_personality(personality: u32) -> io::Result<()> {
     }
 }
 
-/// Gives this process a copy of the mounts of its own.
+/// Moves this thread into a new mount namespace, which begins as a copy of the one it had.
 ///
 /// # Errors
 /// The call's.
 pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: a mount namespace of its own gives the process other mounts and nothing else; file
-    // descriptors stay shared with whoever shared them before.
+    // SAFETY: `unshare_unsafe` asks that nothing relies on descriptors that a thread shares: only CLONE_FILES would
+    // part these, and CLONE_NEWNS is asked for alone.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     Ok(())
 }

@@ -12,8 +12,8 @@ use crate::last_error;
 /// # Errors
 /// The kernel is older than 5.11.
 pub fn close_others_on_exec() -> io::Result<()> {
-    // SAFETY: the call changes flags of this process's descriptors and touches no memory. No
-    // descriptor is closed now, so that none that somebody owns goes away under him.
+    // SAFETY: `close_range` takes three integers and no pointer. With CLOEXEC it closes nothing now, so that every
+    // `OwnedFd` keeps its descriptor.
     let done = unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -29,12 +29,13 @@ pub fn close_others_on_exec() -> io::Result<()> {
     }
 }
 
-/// Makes `to` a second name of the open file `from`, across exec.
+/// Makes the standard descriptor `to` a duplicate of `from` that outlives exec.
 ///
 /// # Errors
 /// The call's.
 pub fn duplicate_onto(from: impl AsFd, to: i32) -> io::Result<()> {
-    // SAFETY: `to` is one of the standard descriptors, which no value owns.
+    // SAFETY: `dup2` takes two integers and no pointer. It closes what `to` was: callers name a standard descriptor,
+    // which no `OwnedFd` of this program owns.
     let done = unsafe { libc::dup2(from.as_fd().as_raw_fd(), to) };
     if done < 0 {
         return Err(io::Error::last_os_error());
@@ -42,13 +43,13 @@ pub fn duplicate_onto(from: impl AsFd, to: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether two descriptors of two processes are one open file, with one position and one set of locks.
+/// Whether two descriptors, each a process and a number, are one open file: with one position and one set of locks.
 ///
 /// # Errors
 /// `EBADF` when one is closed, `ESRCH` when a process is gone; `ENOSYS` without `kcmp(2)`.
 pub fn is_one_open_file(first: (u32, u32), second: (u32, u32)) -> Result<bool, Errno> {
     const KCMP_FILE: libc::c_int = 0;
-    // SAFETY: the call takes numbers only.
+    // SAFETY: `kcmp` takes five integers and, for KCMP_FILE, no pointer.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_kcmp,

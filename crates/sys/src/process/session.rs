@@ -1,4 +1,4 @@
-//! What becomes of a program between fork and exec.
+//! A program that begins in a session of its own: `setsid(2)`.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -15,8 +15,8 @@ pub fn in_own_session(command: &mut Command, has_terminal: bool) {
         }
         close_others_on_exec()
     };
-    // SAFETY: the closure runs between fork and exec, where only calls that are safe in a signal
-    // handler may be made: it makes three system calls, takes no lock and allocates nothing.
+    // SAFETY: `pre_exec` asks that the closure makes only calls that are async-signal-safe, since it runs in the child
+    // of a process with threads: it makes at most three system calls, takes no lock and allocates nothing.
     unsafe {
         command.pre_exec(prepare);
     }

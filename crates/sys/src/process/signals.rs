@@ -3,69 +3,69 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
-/// Has every signal do to this process, and to whatever program it becomes, what programs expect of it.
+/// Gives every signal its default disposition and blocks none, for this process and the program that it becomes.
 ///
-/// What is ignored or blocked outlives execve(2): Rust's start code ignores SIGPIPE, nohup(1) SIGHUP, and a shell
-/// SIGINT and SIGQUIT for what it starts in the background.
+/// What is ignored or blocked stays so across execve(2): Rust's start code ignores SIGPIPE, nohup(1) SIGHUP, and a
+/// shell SIGINT and SIGQUIT for what it starts in the background.
 pub fn restore_signals() {
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is no function of ours, so nothing can run at a bad moment. What cannot be set (SIGKILL,
-        // SIGSTOP, two of the C library's own) is refused and has never been otherwise.
+        // SAFETY: `signal` asks for a handler that is async-signal-safe: SIG_DFL is none. It refuses numbers that it
+        // cannot set (SIGKILL, SIGSTOP, two of the C library's own), and these always have their default.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
         }
     }
     let mut none = std::mem::MaybeUninit::uninit();
-    // SAFETY: the call writes a whole set to where it may.
+    // SAFETY: `sigemptyset` writes a whole `sigset_t` to the pointer, which is one to room for it.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };
-    // SAFETY: the set was written above; what was blocked before is not asked for.
+    // SAFETY: `pthread_sigmask` reads the set, which `sigemptyset` has initialised; the pointer to the old one may be
+    // null.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
 }
 
-/// Has a write to a pipe that nobody reads any more fail, and not end this process.
+/// Makes a write to a pipe without readers fail with `EPIPE`, and not end this process.
 pub fn ignore_broken_pipes() {
-    // SAFETY: SIG_IGN is no function of ours, so nothing can run at a bad moment.
+    // SAFETY: `signal` asks for a handler that is async-signal-safe: SIG_IGN is none.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
     }
 }
 
-/// Keeps the signals from this thread and gives a descriptor on which they can be read instead, each
-/// as [`next_signal`] returns it.
+/// Blocks the signals for this thread and returns a descriptor from which [`next_signal`] reads them.
 ///
 /// # Errors
 /// The call's.
 pub fn signals_as_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the call initialises the whole set that it is given.
+    // SAFETY: `sigemptyset` writes a whole `sigset_t` to the pointer, which is one to room for it.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
     }
-    // SAFETY: it was initialised by the call above, which cannot fail.
+    // SAFETY: `sigemptyset` above has initialised the set; it fails for no valid pointer.
     let mut set = unsafe { set.assume_init() };
     for signal in signals {
-        // SAFETY: the set is a valid one, and a wrong number is an error, not an access.
+        // SAFETY: `sigaddset` asks for an initialised set; a number that is no signal is EINVAL.
         unsafe {
             libc::sigaddset(&raw mut set, *signal);
         }
     }
-    // SAFETY: both sets are valid, and the old one is not asked for.
+    // SAFETY: `pthread_sigmask` reads the set, which is initialised; the pointer to the old one may be null.
     let done =
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     if done != 0 {
         return Err(io::Error::from_raw_os_error(done));
     }
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-    // SAFETY: the set is valid, and -1 asks for a new descriptor.
+    // SAFETY: `signalfd` reads the set, which is initialised; -1 asks for a new descriptor.
     let made = unsafe { libc::signalfd(-1, &raw const set, flags) };
     if made < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new, so that nobody else owns it.
+    // SAFETY: `from_raw_fd` asks for an open descriptor that nobody else owns: `signalfd` has just made it.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
 
-/// The number of the next signal that waits on such a descriptor.
+/// The number of the next signal that waits on a descriptor of [`signals_as_descriptor`].
 #[must_use]
 pub fn next_signal(signals: &OwnedFd) -> Option<i32> {
     let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
