@@ -14,8 +14,8 @@
 
 use std::path::Path;
 
-use super::found::{Excessive, Found};
-use super::guest::Guest;
+use super::configuration_files::{Excessive, Found};
+use super::root::Guest;
 use crate::PackageError;
 use crate::pattern::Pattern;
 
@@ -220,7 +220,7 @@ impl ProtectedPath {
 
 #[cfg(test)]
 mod tests {
-    use super::super::found::MOST_WORK;
+    use super::super::configuration_files::MOST_WORK;
     use super::*;
 
     #[test]

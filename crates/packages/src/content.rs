@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::found::{Excessive, Found};
+use super::configuration_files::{Excessive, Found};
 use super::{apk, dpkg, pacman, rpm};
 use crate::PackageError;
 

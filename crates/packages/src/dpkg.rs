@@ -12,8 +12,8 @@
 
 use std::path::Path;
 
-use super::found::{Excessive, Found, MOST_FILES, TOO_MANY};
-use super::guest::{Guest, GuestFile};
+use super::configuration_files::{Excessive, Found, MOST_FILES, TOO_MANY};
+use super::root::{Guest, GuestFile};
 use crate::PackageError;
 
 pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {

@@ -15,13 +15,13 @@
 #![forbid(unsafe_code)]
 
 mod apk;
+mod configuration_files;
 mod content;
 mod dpkg;
 mod error;
-mod found;
-mod guest;
 mod pacman;
 pub mod pattern;
+mod root;
 mod rpm;
 
 use std::collections::BTreeSet;
@@ -29,10 +29,10 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use configuration_files::Found;
 pub use content::Content;
 pub use error::PackageError;
-use found::Found;
-use guest::Guest;
+use root::Guest;
 
 /// A package manager whose database was found in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

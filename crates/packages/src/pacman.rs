@@ -11,8 +11,8 @@
 
 use std::path::Path;
 
-use super::found::{Excessive, Found};
-use super::guest::Guest;
+use super::configuration_files::{Excessive, Found};
+use super::root::Guest;
 use crate::PackageError;
 
 pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {

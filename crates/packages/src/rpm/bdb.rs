@@ -13,7 +13,7 @@
 //! pages. No page belongs to two values, so when the chains have taken more pages than there
 //! are, one of them runs in a circle.
 
-use super::super::found::Found;
+use super::super::configuration_files::Found;
 use super::{Damage, header, position};
 
 const HASH_MAGIC: u32 = 0x0006_1561;

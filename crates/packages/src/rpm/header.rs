@@ -8,7 +8,7 @@
 //! A file's name is split: `DIRNAMES[DIRINDEXES[i]]` and then `BASENAMES[i]`; its flags are
 //! `FILEFLAGS[i]`. Databases of the last century have whole names in `OLDFILENAMES` instead.
 
-use super::super::found::Found;
+use super::super::configuration_files::Found;
 use super::{Damage, be32, position};
 
 const FILE_FLAGS: u32 = 1037;

@@ -17,8 +17,8 @@ mod wal;
 
 use std::path::Path;
 
-use super::found::{Excessive, Found};
-use super::guest::Guest;
+use super::configuration_files::{Excessive, Found};
+use super::root::Guest;
 use crate::PackageError;
 
 /// Where distributions keep the database: of old, since Fedora 36 and on SUSE, and with ostree.

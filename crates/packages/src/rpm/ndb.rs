@@ -9,7 +9,7 @@
 //! Blobs do not share blocks, so together they are no longer than the file. A file whose slots
 //! claim more is refused: it would have the same bytes parsed again and again.
 
-use super::super::found::Found;
+use super::super::configuration_files::Found;
 use super::{Damage, header, le32, position};
 
 const PAGE: usize = 4096;

@@ -14,8 +14,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, MAIN_DB};
 
-use super::super::found::Found;
-use super::super::guest::{Guest, GuestFile};
+use super::super::configuration_files::Found;
+use super::super::root::{Guest, GuestFile};
 use super::{Damage, header, wal};
 use crate::PackageError;
 
