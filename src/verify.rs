@@ -24,7 +24,7 @@ use crate::store::{Listed, ObjectName, Store, StoreLock};
 pub struct Check {
     /// Read every object's content (`--deep`).
     pub deep: bool,
-    /// Mend what is found (`--repair`): content is read then, too.
+    /// Mend what is wrong (`--repair`); this reads all content, too.
     pub repair: bool,
 }
 
@@ -51,9 +51,8 @@ pub struct VerifyReport {
 
 /// Verifies a store against itself and against its index.
 ///
-/// With `repair` the index is made anew from what was read, a missing mark is set, and an object
-/// that is not what its name says loses its name in the store: the guests that link it keep it as
-/// it is, and nothing else will ever be linked to it.
+/// With `repair` it makes the index anew from what it read, sets missing marks, and removes an object that is not
+/// what its name says from the store: the guests that link it keep it as it is, and no run links it again.
 ///
 /// # Errors
 /// A store that cannot be listed, an index that cannot be written.

@@ -8,7 +8,7 @@
 //!
 //! - the guest, by `link(2)`: the broker is asked before, and remembers the object ([`NewNames`]) until a
 //!   walk has found the name;
-//! - a run of `vhashify`: it counts itself on the store ([`Run`]), and what a walk told is believed no
+//! - a run of `vhashify`: it counts itself on the store ([`RunState`]), and what a walk told is believed no
 //!   longer.
 //!
 //! So between two runs an object that is neither remembered nor among those with several names has exactly
@@ -29,7 +29,7 @@ use super::pending_links::NewNames;
 use crate::guest::Guest;
 pub use crate::relink::names::Name;
 use crate::relink::names::each_name;
-use crate::store::Run;
+use crate::store::RunState;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::resolve;
 
@@ -120,7 +120,7 @@ impl LinkGroups {
     ) -> Result<Option<Vec<Placed>>, FailedCall> {
         let placed = |names| placed(guest, names).map_err(FailedCall::of("openat2"));
         if !self.new.may_have_come(inode)
-            && let Run::Over(run) = self.run()
+            && let RunState::Over(run) = self.run()
             && let Some(names) = self.recall(run, inode, hint)
             && let Some(placed) = placed(names)?
             && placed.iter().all(|name| name.leads_to(inode))
@@ -133,8 +133,8 @@ impl LinkGroups {
         )
     }
 
-    fn run(&self) -> Run {
-        self.store.as_ref().map_or(Run::UnderWay, Run::of)
+    fn run(&self) -> RunState {
+        self.store.as_ref().map_or(RunState::UnderWay, RunState::of)
     }
 
     fn recall(&self, run: u64, inode: u64, hint: Option<&Name>) -> Option<Vec<Name>> {
@@ -169,7 +169,7 @@ impl LinkGroups {
                 names.push(this());
             }
         })?;
-        if let Run::Over(run) = before
+        if let RunState::Over(run) = before
             && self.run() == before
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

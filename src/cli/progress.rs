@@ -93,7 +93,7 @@ impl Progress for Bar {
 }
 
 /// Standard error that is no terminal, for `--progress always`: indicatif draws nothing there by
-/// itself. What reads it (a pager, a terminal behind a pipe) is taken for a terminal of 80 columns.
+/// itself. Whatever reads it (a pager, a terminal behind a pipe) is treated as a terminal of 80 columns.
 #[derive(Debug)]
 struct Elsewhere;
 

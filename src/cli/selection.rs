@@ -28,7 +28,7 @@ pub struct Selection {
     pub sources: Vec<Source>,
 }
 
-/// Of what a run is.
+/// The guests of a run, and which of their files it may share.
 #[derive(Debug)]
 pub struct Chosen {
     /// The guests, by store.
@@ -110,7 +110,7 @@ fn by_path(
     })
 }
 
-/// One guest, with nothing left out.
+/// One guest; no rule excludes any of its files.
 pub fn one_guest(common: &Common, guest: &OsStr, manually: bool) -> Result<Selection, Error> {
     let name = guest.to_os_string();
     let mut selections = if manually {
@@ -125,7 +125,7 @@ pub fn one_guest(common: &Common, guest: &OsStr, manually: bool) -> Result<Selec
     })
 }
 
-/// The stores alone: the one that was named, or all of the configuration.
+/// The store that was named, or all stores of the configuration.
 pub fn stores(common: &Common) -> Result<Vec<StoreLocation>, Error> {
     if let Some(destination) = &common.destination {
         return Ok(vec![StoreLocation::open(destination)?]);
@@ -137,14 +137,14 @@ pub fn stores(common: &Common) -> Result<Vec<StoreLocation>, Error> {
     Ok(locations.collect::<Result<_, _>>()?)
 }
 
-/// All guests that are known: of the configuration, with what a run would leave out, or with a store
-/// named, those that were unified into it, of which that is not known.
+/// All guests of the configuration, with the rules of a run. With a store named: the guests that the index knows to
+/// be unified into it; their rules are unknown, so none excludes anything.
 pub fn for_report(common: &Common, progress: &dyn Progress) -> Result<Vec<Selection>, Error> {
     let Some(destination) = &common.destination else {
         let tree = ConfigTree::open(&common.config_dir)?;
         let names = marked(common, &tree)?;
         return configured(common, &tree, &names, |config, guest| {
-            // A list that stops a run does not stop the report, which looks at all files anyway.
+            // A bad list stops a run, but not the report, which walks excluded files, too.
             Ok(rules_of(config, guest, progress).unwrap_or_else(|error| {
                 progress.note(&error.to_string());
                 Rules::none()
@@ -240,7 +240,7 @@ fn opened(configs: &[GuestConfig]) -> Result<Vec<Guest>, Error> {
     Ok(guests.collect::<Result<_, _>>()?)
 }
 
-/// Gives each guest, of the configuration at the same position, to the store of its filesystem.
+/// Assigns each guest, whose configuration stands at the same position, to the store of its filesystem.
 fn placed(
     common: &Common,
     configs: &[GuestConfig],
@@ -275,8 +275,7 @@ fn placed(
     Ok(selections)
 }
 
-/// What of a configured guest is left out: what its package manager calls configuration, then its
-/// patterns.
+/// The rules of a configured guest: first its package manager's configuration files, then its patterns.
 fn rules_of(config: &GuestConfig, guest: &Guest, progress: &dyn Progress) -> Result<Rules, Error> {
     let patterns = match &config.exclude {
         Some(file) => Rules::read(file)?,

@@ -9,9 +9,9 @@
 //! One pattern is [`vhashify_packages::pattern`]; the databases of package managers are read by
 //! [`vhashify_packages`].
 //!
-//! A host's files are trusted to be what they are meant to be, and a mistake in them is an error
-//! with its line. A guest's files are not trusted at all: they are opened inside the guest's root
-//! only, read up to fixed limits, and never executed or written.
+//! The host's pattern files are trusted; a mistake in one is an error that names its line. A guest's files are not
+//! trusted: `vhashify` opens them inside the guest's root only, reads them up to fixed limits, and neither executes
+//! nor writes them.
 
 mod builtin;
 mod error;

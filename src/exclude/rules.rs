@@ -12,9 +12,8 @@
 //! Blanks around a pattern and a carriage return at the end of a line are dropped (write `\ ` to
 //! end a pattern in a blank).
 //!
-//! The verdict on a path depends on that path alone. Whoever walks the tree must not enter an
-//! excluded directory, so a `+` line is reached only where the directories above it are included
-//! or passed over by `~`.
+//! The verdict on a path depends on that path alone. A walk must not enter an excluded directory, so a `+` line
+//! has an effect only where the directories above its files are included or passed over by `~`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -48,8 +47,8 @@ const LARGEST_LIST: u64 = 16 << 20;
 /// the number of their line, so the first line wins, however it was found.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    // The standard hasher and not a faster one: configuration files are named by guests, which
-    // could choose names that collide under a hash without a secret.
+    // The standard hasher, which has a secret key: guests name configuration files, and could choose names that
+    // collide under a hash without one.
     literals: HashMap<Box<[u8]>, Ranked>,
     wildcards: Vec<Wildcard>,
     // One for each second byte of a path, or none at all while there is no rule.
@@ -106,8 +105,8 @@ impl Rules {
     /// The built-in list, [`BUILTIN_LIST`](super::BUILTIN_LIST).
     #[must_use]
     pub fn builtin() -> Self {
-        // A test parses the list, so the other arm is never taken. Should it be, then a list
-        // that excludes everything is the one mistake that touches no file.
+        // A test parses the list, so the other arm is never taken. If it were, a list that excludes everything
+        // would touch no file.
         Self::parse(Path::new("the built-in list"), builtin::TEXT.as_bytes()).unwrap_or_else(|_| {
             let mut everything = Self::default();
             let ranked = Ranked {

@@ -114,7 +114,7 @@ pub enum GuestError {
     #[error(
         "the vdir {} is on a filesystem without a store ({}); make a store on that filesystem, and link it in apps/vunify/hash or name it with --destination",
         Shown::path(vdir),
-        told(stores)
+        listed(stores)
     )]
     NoStore {
         /// The vdir.
@@ -156,7 +156,7 @@ pub enum GuestError {
 }
 
 /// Names the stores in a message.
-fn told(stores: &[PathBuf]) -> String {
+fn listed(stores: &[PathBuf]) -> String {
     match stores {
         [] => "there is no store at all".to_owned(),
         [one] => format!("the store is {}", Shown::path(one)),

@@ -6,10 +6,10 @@
 //!   web/  mail/       vdirs: none in another, none named twice, none the host's own /
 //! ```
 //!
-//! Everything is decided on descriptors, by device and inode numbers; a path is only ever shown.
-//! Whether one directory lies in another is found by climbing `..` up to the root. On one mount
-//! that climb meets every directory that holds it, however it was reached; and since a guest and
-//! its store must share a mount, no bind mount can hide that one holds the other.
+//! `layout` decides on descriptors, by device and inode numbers; it uses paths in messages only. To see whether one
+//! directory lies in another it climbs `..` up to the root. On one mount that climb meets every directory above,
+//! by whichever path the directory was opened; and since a guest and its store must be on the same mount, no bind
+//! mount can hide that one holds the other.
 
 mod error;
 mod layout;

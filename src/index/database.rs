@@ -1,7 +1,7 @@
 //! The redb file of an index while it is open. Whatever is wrong with its pages, the program goes on.
 //!
-//! redb panics on some kinds of damage, also when it is closed, which writes what is free to the file. To us
-//! these are damage and nothing more.
+//! redb panics on some kinds of damage, and can do so while it closes the file, too, since it writes the list of
+//! free pages then. [`guarded`] turns each panic into [`IndexFault::Damaged`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -10,11 +10,10 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTran
 
 use super::error::IndexFault;
 
-/// How long another process is waited for that has the file open. One that reads it, for a report, is done
-/// after a moment.
+/// How long to wait for another process that has the file open. A report reads it for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The file, open for writing, which is this process's alone then.
+/// The file, open for writing; redb locks out all other processes.
 #[derive(Debug)]
 pub(super) struct OpenDatabase {
     /// `None` only while it is closed.
@@ -85,9 +84,9 @@ impl Drop for OpenDatabase {
     }
 }
 
-/// Does what may panic where the file is damaged.
+/// Does `work`, which panics on some kinds of damage.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, IndexFault>) -> Result<T, IndexFault> {
-    // Where a panic drops what is open, the hook cannot be changed, and is a silent one already.
+    // While a panic unwinds, the hook cannot be changed; an outer call has silenced it already.
     let loud = (!std::thread::panicking()).then(std::panic::take_hook);
     if loud.is_some() {
         std::panic::set_hook(Box::new(|_| {}));

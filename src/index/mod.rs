@@ -1,12 +1,21 @@
 //! The index: what a run learned and the next one need not learn again.
 //!
 //! One redb file for each store, in the state directory and never in the store. It is a cache and
-//! an account: nothing is ever linked because the index says so, and every row can be made again
-//! by a walk. An index that is missing, damaged or made by another version is set aside and begun
-//! anew; that costs one slower run.
+//! an account: no run links anything because the index says so, and a walk can make every row again.
+//! A run sets an index aside that is damaged or that another version made, and begins a new one; that
+//! costs one slower run.
 //!
-//! Rows are described in [`rows`]. Beside those tables stand `guests` (number → name and vdir),
-//! `runs` (number → report as JSON) and `meta` (format and store, to notice another store's index).
+//! ```text
+//! STATE/index-HASH.redb      HASH: of the store's path
+//!   objects, inodes, links, scan cache, extents      see [`rows`]
+//!   guests   number → name and vdir
+//!   runs     number → the run's report as JSON; the last 1000
+//!   meta     format and store, so that a run notices another store's index
+//! STATE/index-HASH.redb.unusable                     one that was set aside
+//! ```
+//!
+//! `database` is the open file, which survives redb's panics; `read` and `write` are its tables; `error` tells
+//! damage, where another file helps, from a fault of the place, where it does not.
 
 mod database;
 mod error;
@@ -109,8 +118,7 @@ impl Index {
         state_directory.join(format!("index-{}.redb", &name[..16]))
     }
 
-    /// Opens the index of `store`, or begins one. An unusable one is set aside under the name
-    /// `….unusable`, and `warn` hears of it.
+    /// Opens the index of `store`, or begins one. Renames an unusable one to `….unusable`, and tells `warn`.
     ///
     /// # Errors
     /// [`IndexError::Unusable`] when no index can be written there.
@@ -211,7 +219,7 @@ impl Index {
         guarded(|| read::load(&self.database.begin_read()?)).unwrap_or_default()
     }
 
-    /// Rows that exist but cannot be read, or that say two things: how many.
+    /// Count of rows that cannot be read, or that contradict another row.
     #[must_use]
     pub fn inconsistencies(&self) -> u64 {
         guarded(|| read::inconsistencies(&self.database.begin_read()?)).unwrap_or(1)
@@ -230,8 +238,8 @@ impl Index {
 
     /// Writes what a run learned, as [`Index::record`], and closes the index.
     ///
-    /// Damage may show only now, where a disk gives other bytes than at the opening: then the index is set
-    /// aside and begun anew with what this run learned, and `warn` hears of it.
+    /// A disk can give other bytes now than at the opening. Then this sets the index aside, begins another one with
+    /// what this run learned, and tells `warn`.
     ///
     /// # Errors
     /// [`IndexError::Unusable`]; the index is then as it was before.
@@ -246,7 +254,7 @@ impl Index {
             path: path.clone(),
             source,
         };
-        // Closing it writes to it, which may meet the damage, too.
+        // Closing writes to the file, and can meet the damage, too.
         let fault = match record(&database, update).and_then(|()| database.close()) {
             Ok(()) => return Ok(()),
             Err(fault) if fault.is_damage() => fault,
@@ -309,15 +317,15 @@ fn record(database: &OpenDatabase, update: &Update) -> Result<(), IndexFault> {
     })
 }
 
-/// Gives an index that cannot be used another name, for whoever wants to know why.
+/// Renames an unusable index and keeps it, so that its damage can be looked into.
 fn set_aside(path: &Path) -> Result<(), CallError> {
     let aside = path.with_extension("redb.unusable");
     fault::at(Point::IndexAside, || std::fs::rename(path, &aside)).call("rename", path)
 }
 
-/// How the file is opened: with a small cache, because it is read from one end to the other once; and after a
-/// look at every page's sum, without which a turned bit hides rows from some ways of asking and not from others,
-/// or is met by a panic. That costs a run that finds nothing new some 7 % of its time.
+/// Opens with a small cache, because a run reads the file once from one end to the other, and checks the sum of
+/// every page first: with a turned bit, some queries would miss rows that others find, or redb would panic. The
+/// check costs a run that finds nothing new some 7 % of its time.
 fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder
@@ -326,7 +334,7 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// What tells this store from any other: its path and the inode of its directory.
+/// What identifies a store: its path and the inode number of its directory.
 fn store_mark(store: &Store) -> Result<Vec<u8>, CallError> {
     use std::os::unix::ffi::OsStrExt;
     let inode = Stamp::of(store.directory())
@@ -340,9 +348,8 @@ fn store_mark(store: &Store) -> Result<Vec<u8>, CallError> {
     .concat())
 }
 
-/// Whether a file read under `stamp` may be believed to be the same later: only when its last
-/// change is older than the run that read it. Changed in the same tick of the clock, it could
-/// change again and look the same.
+/// Whether the index may remember what was read of a file with this `stamp`: only if the file's last change is
+/// older than the run. A file that changes twice in one tick of the clock has the same ctime after both changes.
 #[must_use]
 pub fn may_be_remembered(stamp: &Stamp, run_began: Timestamp) -> bool {
     stamp.ctime < run_began

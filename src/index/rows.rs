@@ -9,8 +9,8 @@
 //! | scan cache | inode u64 | stamp, digest 32, fingerprint 16, mtime kept or ignored u8 |
 //! | extents | inode u64 | address of its first extent u64 |
 //!
-//! Every value ends in a check: the first 8 bytes of BLAKE3 of table, key and value. A row that was
-//! damaged on the disk is no row.
+//! Every value ends in a check: the first 8 bytes of BLAKE3 of table, key and value. Readers ignore a row whose
+//! check is wrong.
 
 use vhashify_sys::stamp::{Stamp, Timestamp};
 

@@ -1,8 +1,8 @@
 //! Writes what a run learned: of each table, the rows that differ.
 //!
-//! One table is open at a time. Where a damaged page makes redb panic while it opens one, a lock of the
-//! transaction is poisoned, which to close another one needs: that would be a panic while the first one unwinds,
-//! which ends the process.
+//! One table is open at a time. If a damaged page makes redb panic while it opens a table, the panic poisons a lock
+//! of the transaction. Closing another table takes the same lock: that would be a second panic while the first one
+//! unwinds, which ends the process.
 
 use std::collections::HashSet;
 
@@ -63,7 +63,7 @@ fn write_objects(
     sync(&mut table, objects.iter(), row, |_, _| false)
 }
 
-/// One pass where all rows are there, as they are after most runs.
+/// Reads the table once, which is enough where all rows are as wanted: after most runs they are.
 fn write_inodes(
     transaction: &WriteTransaction,
     objects: &[(ObjectName, Stamp)],
@@ -89,7 +89,7 @@ fn write_inodes(
             inodes.insert(inode, name.to_bytes().as_slice())?;
         }
     }
-    // A row that is there, and was not found by its key, is there twice now.
+    // A row that exists but was not found by its key exists twice now.
     if holds_exactly(&inodes, &wanted)? {
         Ok(())
     } else {
@@ -162,7 +162,7 @@ fn write_guests(
         let value = rows::seal("links", &key, rows::names_to_bytes(row.count, &row.names));
         (key, value)
     };
-    // What guests link that were not part of this run.
+    // Keeps the links of guests that were not part of this run.
     let is_kept = |key: &[u8], value: &[u8]| {
         let number = key.first_chunk().map(|number| u32::from_be_bytes(*number));
         number.is_some_and(|number| others.contains(&number))
@@ -213,9 +213,9 @@ fn number_of(
 /// Makes a table hold exactly the rows of `wanted`, which are sorted by key, and those that are
 /// there and are kept.
 ///
-/// Rows are made when they are looked at and not held: there are as many as there are files. A table
-/// out of order is damaged: a key that was changed on the disk hides what stands behind it from whoever
-/// looks for that. So is one in which a row that was seen is not found by its key.
+/// It makes each row when it compares it and does not keep it: there are as many rows as files. A table whose keys
+/// are not in order is damaged, because a search for a key behind a changed one misses it. So is a table that does
+/// not find a row by its key although the pass has seen it.
 fn sync<T: Copy>(
     table: &mut Table<'_, &'static [u8], &'static [u8]>,
     wanted: impl Iterator<Item = T>,

@@ -1,4 +1,4 @@
-//! What keeps one guest from writing to what others share: a file for each way.
+//! Keeps a guest from writing to files that others share: a file for each way.
 //!
 //! | mode | what guests share | content is safe | metadata and locks are safe | where |
 //! | --- | --- | --- | --- | --- |
@@ -61,9 +61,9 @@ impl Mode {
     }
 }
 
-/// Makes an inode an object and takes that back.
+/// Puts inodes under protection, and takes it off again.
 pub trait Protection: Sync {
-    /// Whether nothing of an inode that was put under protection can be changed any more.
+    /// Whether the kernel refuses every change of a protected inode: content, metadata and locks.
     fn is_enforced(&self) -> bool;
 
     /// Puts the inode under protection. Doing it twice does no harm.
@@ -72,13 +72,13 @@ pub trait Protection: Sync {
     /// What the filesystem answers.
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
 
-    /// Whether an object must be a new inode, because what [`protect`](Self::protect) does cannot be
-    /// taken back, and a guest's own file must not be left with it.
+    /// Whether an object must be a new inode: [`protect`](Self::protect) cannot be undone, and must not stay on a
+    /// guest's own file.
     fn wants_copies(&self) -> bool {
         false
     }
 
-    /// Whether an object that an earlier run made is under protection, maybe in another mode.
+    /// Whether an object of an earlier run, maybe of another mode, is protected as this mode wants it.
     ///
     /// # Errors
     /// What the filesystem answers.
@@ -86,14 +86,14 @@ pub trait Protection: Sync {
         Ok(true)
     }
 
-    /// Takes the protection off an inode that did not become an object after all.
+    /// Takes the protection off an inode that did not become an object.
     ///
     /// # Errors
     /// What the filesystem answers.
     fn release(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
 }
 
-/// What guests are to share, so that they stay apart.
+/// What guests share.
 pub enum Sharing {
     /// Inodes, as objects of the store, each under this protection.
     Inodes(Box<dyn Protection>),
@@ -102,8 +102,7 @@ pub enum Sharing {
 }
 
 impl Sharing {
-    /// What objects are put under. Where no inodes are shared there may be objects of earlier runs,
-    /// which keep their mark.
+    /// The protection of objects. Where guests share extents, objects of earlier runs keep their mark.
     #[must_use]
     pub fn protection(&self) -> &dyn Protection {
         match self {
@@ -112,7 +111,7 @@ impl Sharing {
         }
     }
 
-    /// Set where extents are shared.
+    /// The filesystem, where guests share extents.
     #[must_use]
     pub fn reflink(&self) -> Option<Reflink> {
         match self {

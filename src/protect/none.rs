@@ -1,4 +1,4 @@
-//! `--protect none`: the mark of iunlink, enforced by nobody.
+//! `--protect none`: sets the mark of iunlink, and nothing enforces it.
 
 use std::os::fd::BorrowedFd;
 

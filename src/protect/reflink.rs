@@ -1,12 +1,12 @@
 //! `--protect reflink`: guests share extents, and no inode.
 //!
-//! Each guest keeps its own files, and the filesystem lets equal bytes of them be stored once. What a
-//! guest writes goes to new blocks of its own file (copy on write by the filesystem), and mode, owner,
-//! attributes and locks belong to inodes, which nobody shares. So there is nothing to protect, and
-//! runs are safe while guests run. What is given up is memory: the page cache belongs to inodes, too.
+//! Each guest keeps its own files, and the filesystem stores equal blocks of them once. When a guest writes, the
+//! filesystem copies (copy on write): the new blocks belong to that guest's file alone. Mode, owner, attributes and
+//! locks belong to inodes, which guests do not share. So there is nothing to protect, and runs are safe while
+//! guests run. The price is memory: the page cache belongs to inodes, too.
 //!
-//! There are no objects either. The store is only where the lock of a run is, `gc`, `verify` and
-//! `deunify` have nothing to do, and a file that is removed or written to needs no bookkeeping.
+//! This mode makes no objects. The store only bears the lock of a run; `gc`, `verify` and `deunify` have nothing to
+//! do, and a file that a guest removes or writes needs no bookkeeping.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,10 +19,10 @@ use vhashify_sys::{resolve, tmpfile};
 
 use super::Missing;
 
-/// A filesystem that was seen to share extents.
+/// A filesystem that shared extents when [`Reflink::probe`] tried it.
 #[derive(Debug, Clone, Copy)]
 pub struct Reflink {
-    /// Bytes of a block: what a file takes on the disk is a multiple.
+    /// Bytes of a block; a file takes whole blocks.
     pub block_size: u64,
 }
 
@@ -51,10 +51,10 @@ impl Reflink {
     }
 }
 
-/// As large as the largest block of any filesystem that is meant here.
+/// The largest block that Btrfs and XFS can have.
 const BLOCK: usize = 64 << 10;
 
-/// A file of one block that has no name, and so is gone when it is closed.
+/// A file of one block without a name: the kernel frees it when it is closed.
 fn block(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let file = File::from(tmpfile::create(directory)?);
     file.write_all_at(&vec![1; BLOCK], 0)

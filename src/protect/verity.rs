@@ -1,13 +1,13 @@
 //! `--protect verity`: guests share inodes whose content fs-verity holds, and nothing more.
 //!
-//! The kernel lets nobody open such a file for writing, whoever asks and whatever is loaded, and that
-//! cannot be taken back. What it does not hold is the rest of an inode: a guest that changes mode, owner,
-//! times or attributes of a shared file, or locks it, does that to all guests. So `auto` never chooses it:
-//! it is for hosts without a guard whose guests are trusted with metadata.
+//! The kernel refuses every open of such a file for writing, by whomever, and nothing takes fs-verity off an inode
+//! again. It protects the content only: a guest that changes mode, owner, times or attributes of a shared file, or
+//! locks it, does that to all guests. So `auto` never chooses it; it is for hosts without a guard whose guests are
+//! trusted with metadata.
 //!
-//! Because nothing takes it off an inode again, objects are copies: the first guest's file is replaced
-//! like any other's, and no file of a guest is left read-only that nobody shares. Objects of runs in
-//! other modes stay as they are and are not used.
+//! Because fs-verity cannot be taken off, an object is always a copy, and the first guest's file is replaced like
+//! any other's: so no guest is left with a read-only file that it shares with nobody. A run in this mode leaves
+//! objects of other modes as they are and does not use them.
 
 use std::fs::File;
 use std::io;
@@ -24,7 +24,7 @@ use vhashify_sys::{flags, resolve, tmpfile};
 
 use super::{Missing, Protection};
 
-/// A filesystem that was seen to hold a file by fs-verity.
+/// A filesystem that took fs-verity when [`Verity::probe`] tried it.
 #[derive(Debug, Clone, Copy)]
 pub struct Verity(());
 

@@ -80,7 +80,7 @@ pub struct StoreCache {
     pub full_unshared_bytes: u64,
 }
 
-/// Adds up what a walk found in `store` and its guests.
+/// Adds up what `survey` found: the cost of the store, and of each guest.
 #[must_use]
 pub fn costs(store: &Store, survey: &Survey<'_>) -> (StoreCost, Vec<GuestCost>) {
     let mut guests: Vec<GuestCost> = survey
@@ -115,8 +115,8 @@ pub fn costs(store: &Store, survey: &Survey<'_>) -> (StoreCost, Vec<GuestCost>) 
     (total, guests)
 }
 
-/// Corrects what was added up by inode where `length` bytes of the disk are in several files: `holders`
-/// are guests, each with the number of its files.
+/// Corrects [`costs`], which counts by inode, where several files share an extent of `length` bytes. `holders` are the
+/// guests that have such files, each with their number.
 pub fn share_out(
     length: u64,
     holders: &[(u16, u32)],
@@ -169,7 +169,7 @@ impl StoreCost {
     /// Adds an inode that so many guests have.
     fn add(&mut self, inode: &Inode, holders: u64) {
         let allocated = inode.stamp.allocated;
-        // What guests link of one another without the store is one inode without it, too.
+        // A private inode that several guests link would be one inode without the store, too.
         let copies = if inode.is_object { holders } else { 1 };
         self.unshared_bytes += allocated * copies;
         self.saved_bytes += allocated * (copies - 1);

@@ -1,13 +1,12 @@
-//! Processes that still map what was replaced, so that a restart of them would free memory and disk.
+//! Processes that still map files that a run replaced: restarting them frees memory and disk.
 //!
 //! A process that mapped a library before it was unified keeps the old inode until it unmaps it.
-//! `/proc/PID/maps` calls such a file `(deleted)`, under the name that it had last. A run exchanges
-//! a file's name N with the temporary name T that serves it ([`temporary`]) and then removes T, so
-//! that name is T, and the N that it served is found in the same directory. An older version, which
-//! a package manager had replaced before, still has the name N.
+//! `/proc/PID/maps` shows such a file as `(deleted)`, under its last name. A run exchanges a file's name N with a
+//! temporary name T ([`temporary`]) and then removes T. So the last name is T, and N, from which T was computed,
+//! stands in the same directory. A file that a package manager replaced before shows the name N itself.
 //!
-//! Only what is an object at its path today is told of: for anything else a restart gains nothing
-//! that has to do with sharing.
+//! The report lists a mapping only if the file at its path is an object today: restarting the process saves
+//! nothing by sharing otherwise.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -28,7 +27,7 @@ use super::survey::Survey;
 use crate::guest::Guest;
 use crate::relink::temporary::{self, Purpose};
 
-/// What processes keep of what was replaced.
+/// Replaced files that processes still keep.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct OldCopies {
     /// Bytes of the page cache that all of it takes, each inode once, where the kernel tells.
@@ -132,7 +131,7 @@ pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
     found
 }
 
-/// What is asked of one process at once.
+/// What `/proc` tells of one process that maps deleted files.
 struct Process {
     number: u32,
     /// Device and inode of its root directory.
@@ -174,7 +173,7 @@ impl Process {
     }
 }
 
-/// The address ranges of what is mapped and has no name any more, one for each inode.
+/// The address ranges of mappings of deleted files, one for each inode.
 ///
 /// A line is `start-end permissions offset device inode path`, see `proc_pid_maps(5)`.
 fn deleted_mappings(maps: &[u8]) -> Vec<String> {
@@ -207,10 +206,10 @@ fn map_file_name(range: &[u8]) -> Option<String> {
     Some(format!("{:x}-{:x}", start.ok()?, end.ok()?))
 }
 
-/// Which guest a process's paths are those of.
+/// Translates paths that `/proc` shows of a process into paths of a guest.
 struct Places<'a> {
     guests: &'a [&'a Guest],
-    /// Mount namespaces that processes with a guest's root directory have, other than this one's.
+    /// Mount namespaces, other than this process's, of processes whose root directory is a guest's.
     namespaces: HashMap<&'a Path, usize>,
 }
 
@@ -237,7 +236,7 @@ impl<'a> Places<'a> {
             .position(|guest| process.root == Some((guest.device, guest.inode)))
     }
 
-    /// The guest and the path below its vdir that `path` is, which `/proc` tells of a process.
+    /// The guest, and the path below its vdir, of a `path` that `/proc` shows of a process.
     fn resolve(&self, process: &Process, path: &Path) -> Option<(usize, PathBuf)> {
         if let Some(guest) = self.guest_of_root(process) {
             let below = path.strip_prefix(&process.root_path).ok()?;
@@ -260,7 +259,7 @@ fn relative(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_path_buf()
 }
 
-/// What one mapping without a name is an old copy of: a guest's position, the old inode, the file.
+/// The old copy that a mapping of a deleted file is: the guest's position, the old inode, the file.
 fn look(
     survey: &Survey<'_>,
     places: &Places<'_>,
@@ -284,7 +283,7 @@ fn look(
     if !survey.objects.contains_key(&now.inode) {
         return None;
     }
-    // It is on the guest's own filesystem, so that opening it waits for no server of the guest's.
+    // The file is on the vdir's filesystem: opening it cannot wait for a FUSE server of the guest.
     let old = File::open(&link).ok()?;
     let as_guest = Path::new("/")
         .join(directory)
@@ -298,9 +297,8 @@ fn look(
     Some((guest, was.inode, copy))
 }
 
-/// The device and the inode behind a link of `/proc`. A filesystem that the guest serves itself (FUSE)
-/// is not asked, which could take for ever: what the kernel remembers of it is enough to tell that
-/// it is another one.
+/// The device and the stamp of the file behind a link of `/proc`. `AT_STATX_DONT_SYNC` keeps the kernel from asking
+/// a FUSE server of the guest, which might never answer; the cached attributes tell that the device is another one.
 fn look_at(link: &Path) -> Option<(u64, Stamp)> {
     let flags = AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(rustix::fs::CWD, link, flags, Stamp::MASK).ok()?;
@@ -308,8 +306,8 @@ fn look_at(link: &Path) -> Option<(u64, Stamp)> {
     Some((device, Stamp::from(found)))
 }
 
-/// The name in `directory` that a file has today which was called `name` last: the one that this
-/// temporary name served, or the same.
+/// The name in `directory` that a file with the last name `name` has today: the one that a temporary name was
+/// computed from, or the same.
 fn name_now(directory: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
     if temporary::purpose(name) != Some(Purpose::Share) {
         return Some(name.to_vec());

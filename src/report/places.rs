@@ -1,4 +1,4 @@
-//! Finds out which parts of a disk guests share that share no inodes: files that lie in one place.
+//! Finds the extents that files of several guests share although they share no inode.
 
 use std::os::fd::AsFd;
 
@@ -13,7 +13,7 @@ use crate::outcome::FileError;
 use crate::scan::{FileRecord, Scan};
 use crate::store::Store;
 
-/// Whether files of the store's filesystem can lie in one place at all.
+/// Whether the store's filesystem can share extents between files.
 #[must_use]
 pub fn can_overlap(store: &Store) -> bool {
     // BTRFS_SUPER_MAGIC and XFS_SUPER_MAGIC (linux/magic.h).
@@ -22,7 +22,7 @@ pub fn can_overlap(store: &Store) -> bool {
         .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| KINDS.contains(&kind)))
 }
 
-/// Where each of `files` lies, with its guest as the holder, and what could not be looked at.
+/// The extents of each of `files`, with its guest as the holder, and the files whose extents cannot be read.
 #[must_use]
 pub fn spans(scan: &Scan, guests: &[&Guest], files: &[&FileRecord]) -> (Vec<Span>, Vec<FileError>) {
     let mut all = (Vec::new(), Vec::new());
@@ -60,11 +60,11 @@ fn extents(
     let opened = resolve::open_directory(guest.root.as_fd(), &scan.directory_path(file.directory))
         .and_then(|directory| resolve::open_file(directory.as_fd(), scan.name_of(file)));
     match opened {
-        // Blocks beyond the end that are allocated are the file's, too.
+        // Preallocated blocks beyond the end of the file count, too.
         Ok(opened) => ExtentMap::of(opened.as_fd(), file.size().max(file.allocated()))
             .map(Option::unwrap_or_default)
             .map_err(|errno| ("ioctl(FS_IOC_FIEMAP)", errno)),
-        // Gone, or something else took its place, since it was scanned.
+        // The file is gone since the scan, or something else took its name.
         Err(Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NOTDIR | Errno::NXIO) => {
             Ok(ExtentMap::default())
         }

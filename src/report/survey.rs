@@ -1,4 +1,4 @@
-//! One walk over all guests of a store, from which everything else in a report is told.
+//! One walk over all guests of a store; the rest of the report is computed from it.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -27,7 +27,7 @@ pub struct Survey<'a> {
     pub objects: HashMap<u64, ObjectName>,
     /// The inodes of the files.
     pub inodes: Vec<Inode>,
-    /// Why nothing is known of the page cache, where that is so.
+    /// Why nothing is known of the page cache; `None` where it is known.
     pub page_cache_unknown: Option<String>,
 }
 
@@ -45,8 +45,7 @@ pub struct Inode {
 }
 
 impl<'a> Survey<'a> {
-    /// Walks all of `guests`, whatever is excluded there, and asks the kernel what of them is in the
-    /// page cache.
+    /// Walks all of `guests`, excluded files too, and asks the kernel which pages of them are in the page cache.
     ///
     /// # Errors
     /// A store that cannot be listed. What cannot be read in a guest is in [`Survey::errors`].
@@ -124,7 +123,7 @@ impl<'a> Survey<'a> {
         holders
     }
 
-    /// A number about the page cache, or nothing where nothing is known of it.
+    /// A number about the page cache; `None` where this kernel does not tell.
     #[must_use]
     pub fn if_page_cache_known<T>(&self, value: T) -> Option<T> {
         self.page_cache_unknown.is_none().then_some(value)
@@ -141,7 +140,7 @@ impl<'a> Survey<'a> {
                 .as_fd();
             let opened = resolve::open_directory(root, &scan.directory_path(file.directory))
                 .and_then(|directory| resolve::open_file(directory.as_fd(), scan.name_of(file)));
-            // What vanished since the walk has nothing in the page cache.
+            // A file that vanished since the walk counts nothing.
             if let Ok(opened) = opened {
                 match page_cache::resident_bytes(opened.as_fd(), inode.stamp.size) {
                     Ok(bytes) => inode.cached = bytes,

@@ -1,9 +1,9 @@
 //! What guests have alike and do not share, and why.
 //!
-//! Nothing is read for it. Files of different guests are taken for *alike* when they have the same
-//! path and size, and the same mtime or the same mode, owner and group. Where both contents are
-//! known (an object's name tells it, and the index of a file that a run has read and that has not
-//! changed since) they must be the same, too; where they are not, only a run tells.
+//! The report reads no content. Two files of different guests are *alike* when they have the same path and size,
+//! and the same mtime or the same mode, owner and group. Where both digests are known, they must be equal, too: an
+//! object's name holds its digest, and the index the digest of a file that a run has read and that has not
+//! changed since. Where one is unknown, only a run can tell.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -63,9 +63,9 @@ impl Unshared {
     }
 }
 
-/// How many files are not shared for one reason.
+/// Files that are not shared for one reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Count {
+pub struct FilesAndBytes {
     /// Files, each inode once.
     pub files: u64,
     /// Bytes that sharing them would save, as the filesystem allocated them.
@@ -74,17 +74,17 @@ pub struct Count {
 
 /// What could be shared and is not, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UnsharedCounts([Count; Unshared::ALL.len()]);
+pub struct UnsharedCounts([FilesAndBytes; Unshared::ALL.len()]);
 
 impl UnsharedCounts {
     /// The count for a reason.
     #[must_use]
-    pub fn of(&self, why: Unshared) -> Count {
+    pub fn of(&self, why: Unshared) -> FilesAndBytes {
         self.0[why as usize]
     }
 
     /// The reasons that occurred, with their counts.
-    pub fn occurred(&self) -> impl Iterator<Item = (Unshared, Count)> {
+    pub fn occurred(&self) -> impl Iterator<Item = (Unshared, FilesAndBytes)> {
         Unshared::ALL
             .into_iter()
             .map(|why| (why, self.of(why)))
@@ -102,8 +102,8 @@ impl Serialize for UnsharedCounts {
     }
 }
 
-/// Counts what looks alike and is not shared. `rules` are those of each guest, and `known` is what runs
-/// have read in files that stayed private, and which of these share extents.
+/// Counts files that are alike and not shared. `rules` are those of each guest. `known` tells the digests of
+/// private files that runs have read, and which of these share extents.
 #[must_use]
 pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &IndexSnapshot) -> UnsharedCounts {
     let mut counts = UnsharedCounts::default();
@@ -119,8 +119,8 @@ pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &IndexSnapshot) ->
                 extents: known.extents.get(&inode.stamp.inode).copied(),
             }
         }));
-        // Objects first: they are there for whoever is like them. Then each file is held against
-        // those before it, so that one of several that are alike is the one whose bytes are needed.
+        // Objects first: an alike file could link them. Then each file is compared with those before it, so
+        // that of several alike files the first counts as needed and the others as unshared.
         alike.sort_by_key(|file| (!file.inode.is_object, file.inode.stamp.inode));
         alike.dedup_by_key(|file| file.inode.stamp.inode);
         for (at, file) in alike.iter().enumerate() {
@@ -143,7 +143,7 @@ pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &IndexSnapshot) ->
     counts
 }
 
-/// Why a file is not shared with another one that is so like it; `None` where it could not be.
+/// Why a file is not shared with one of this likeness; `None` where sharing was never possible.
 fn why(
     survey: &Survey<'_>,
     inode: &Inode,
@@ -169,8 +169,8 @@ fn why(
     })
 }
 
-/// What is known of a file's content without reading it: an object's name tells, and so does the
-/// index of a file that a run has read and that has not changed since.
+/// A file's digest, if it is known without reading: from an object's name, or from the index if the file has not
+/// changed since a run read it.
 fn content(
     survey: &Survey<'_>,
     inode: &Inode,
@@ -228,10 +228,9 @@ impl File<'_> {
     }
 }
 
-/// Every name of every file that is not empty, as a hash of its path and size and the position of
-/// its inode, those of one hash beside one another.
+/// Every name of every file, as a hash of its path and size and the position of its inode, sorted by hash.
 fn same_paths(survey: &Survey<'_>) -> Vec<(u64, usize)> {
-    // 64 bits of a hash that nobody can foresee: a collision makes one count wrong by one.
+    // 64 bits of a hash with a random key: a collision makes one count wrong by one.
     let hasher = RandomState::new();
     let mut paths = Vec::with_capacity(survey.scan.files.len());
     for (at, inode) in survey.inodes.iter().enumerate() {
@@ -244,7 +243,7 @@ fn same_paths(survey: &Survey<'_>) -> Vec<(u64, usize)> {
     paths
 }
 
-/// What the guests' rules leave out, each directory asked about once.
+/// Asks the guests' rules, once for each directory.
 struct Exclusions<'a> {
     survey: &'a Survey<'a>,
     rules: &'a [&'a Rules],
@@ -260,7 +259,7 @@ impl<'a> Exclusions<'a> {
         }
     }
 
-    /// Whether a run would not see the file.
+    /// Whether the rules exclude the file from runs.
     fn hold(&mut self, inode: &Inode) -> bool {
         let scan = &self.survey.scan;
         let file = &self.survey.names(inode)[0];

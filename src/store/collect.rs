@@ -33,15 +33,15 @@ pub struct GcReport {
     pub errors: Vec<FileError>,
 }
 
-/// Removes every object whose only name is its own.
+/// Removes every object whose only name is the one in the store.
 ///
-/// No guest can give such an inode a new name, because it has none to start from, and no run can,
-/// because of the lock: so the look at the link count cannot be outrun.
+/// No new name of such an inode can appear after the look at its link count: a guest has no name to link from,
+/// and a run would need the lock.
 ///
 /// # Errors
 /// A store that cannot be listed. An object that cannot be removed is in the report.
 pub fn collect(store: &Store, lock: &StoreLock, dry_run: bool) -> Result<GcReport, StoreError> {
-    let (found, _) = list::<Found>(store.directory(), store.path())?;
+    let (found, _) = list::<ObjectsSeen>(store.directory(), store.path())?;
     let mut report = GcReport {
         dry_run,
         stores: vec![store.path().to_path_buf()],
@@ -73,9 +73,9 @@ pub fn collect(store: &Store, lock: &StoreLock, dry_run: bool) -> Result<GcRepor
 
 /// Removes the names of `orphans`, and returns what could not be removed, by position.
 ///
-/// By many threads at once: half of the mark is the flag `S`, and an inode that bears it does not go away before
-/// the journal has it on the disk (`ext4_evict_inode`, fs/ext4/inode.c). Who waits for the journal together
-/// waits once.
+/// Many threads do it at once: half of the mark is the flag `S`, and the kernel evicts an inode with it only after
+/// the journal is on the disk (`ext4_evict_inode`, fs/ext4/inode.c). Threads that wait for the journal together
+/// wait for one commit.
 fn remove_all(store: &Store, lock: &StoreLock, orphans: &[Orphan]) -> BTreeMap<usize, Errno> {
     /// They sleep nearly all of the time.
     const MOST_THREADS: usize = 1024;
@@ -96,7 +96,7 @@ fn remove_all(store: &Store, lock: &StoreLock, orphans: &[Orphan]) -> BTreeMap<u
     std::thread::scope(|scope| {
         let more = 1..MOST_THREADS.min(orphans.len());
         let start = |_| Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        // Where no more threads can be had, the others do it.
+        // Where the system gives no more threads, those that it gave do the work.
         let others: Vec<_> = more.map_while(|number| start(number).ok()).collect();
         let mut failed: BTreeMap<usize, Errno> = work().into_iter().collect();
         for other in others {
@@ -107,9 +107,9 @@ fn remove_all(store: &Store, lock: &StoreLock, orphans: &[Orphan]) -> BTreeMap<u
     })
 }
 
-/// What is seen of objects while they are listed.
+/// What one thread saw of objects.
 #[derive(Debug, Default)]
-struct Found {
+struct ObjectsSeen {
     objects: u64,
     orphans: Vec<Orphan>,
     failed: Vec<(ObjectName, Errno)>,
@@ -122,12 +122,12 @@ struct Orphan {
     size: u64,
 }
 
-impl Gather for Found {
+impl Gather for ObjectsSeen {
     fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed) {
         match Stamp::at(directory, file) {
             Ok(stamp) => {
                 self.objects += 1;
-                // What took an object's place by hand is none.
+                // An administrator may have put something else in an object's place.
                 if stamp.link_count == 1 && stamp.is_regular() {
                     self.orphans.push(Orphan {
                         name: object.name,

@@ -1,5 +1,5 @@
-//! Lists a store: its directories in parallel, and of an object its name and inode number, which cost
-//! no look at the inode. Who needs more looks while the directory is open: see [`Gather`].
+//! Lists a store, its directories in parallel. The directory entries give the name and the inode number of each
+//! object without a `statx`; a [`Gather`] that needs more calls it while the directory is open.
 
 use std::ffi::{CStr, OsStr};
 use std::mem::MaybeUninit;
@@ -22,7 +22,7 @@ const LEVELS: u32 = 3;
 /// Bytes asked of `getdents64(2)` at once.
 const BUFFER: usize = 32 << 10;
 
-/// An object as the store's directories tell of it.
+/// An object as its directory entry tells it.
 #[derive(Debug, Clone, Copy)]
 pub struct Listed {
     /// Its name.
@@ -31,12 +31,12 @@ pub struct Listed {
     pub inode: u64,
 }
 
-/// What is made of objects while the store is listed, by several threads and each for itself.
+/// Collects what one thread sees of objects while the store is listed; the threads' results are merged.
 pub trait Gather: Default + Send {
-    /// Takes in an object, which has the name `file` in the open `directory`.
+    /// Adds the object whose name in the open `directory` is `file`.
     fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed);
 
-    /// Takes in what another one gathered.
+    /// Adds what another thread gathered.
     fn merge(&mut self, other: Self);
 }
 
@@ -50,8 +50,7 @@ impl Gather for Vec<Listed> {
     }
 }
 
-/// Objects with a look at the inode of each. One that vanished meanwhile, or cannot be looked at, is
-/// left out.
+/// Objects with the stamp of each. Leaves out an object that vanished meanwhile, or whose `statx` fails.
 impl Gather for Vec<(ObjectName, Stamp)> {
     fn object(&mut self, directory: BorrowedFd<'_>, file: &CStr, object: Listed) {
         if let Ok(stamp) = Stamp::at(directory, file) {
@@ -64,8 +63,8 @@ impl Gather for Vec<(ObjectName, Stamp)> {
     }
 }
 
-/// Lists what is below `store`, which is open and stands at `path`: what was gathered of objects, and
-/// the paths of what is none.
+/// Lists `store`, whose path is `path`: what was gathered of objects, and the paths of entries that are no
+/// objects.
 ///
 /// # Errors
 /// A directory that cannot be read.
@@ -73,7 +72,7 @@ pub fn list<G: Gather>(
     store: BorrowedFd<'_>,
     path: &Path,
 ) -> Result<(G, Vec<PathBuf>), StoreError> {
-    // A description of its own, whose position in the directory nobody else moves.
+    // A file description of its own: the offset of getdents64 belongs to the description.
     let store = resolve::open_directory(store, b"").call("openat2", path)?;
     below(&store, path, LEVELS)
 }
@@ -109,7 +108,7 @@ fn below<G: Gather>(
     Ok((gathered, strangers))
 }
 
-/// Reads one directory: the paths of what is no object, and the names of directories in it.
+/// Reads one directory: the paths of entries that are no objects, and the names of its subdirectories.
 fn read<G: Gather>(
     directory: &OwnedFd,
     path: &Path,
@@ -122,7 +121,7 @@ fn read<G: Gather>(
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         let file_type = match entry.file_type() {
-            // Old filesystems do not say.
+            // Old filesystems give no type here; statx does.
             FileType::Unknown => match Stamp::at(directory.as_fd(), name) {
                 Ok(stamp) => FileType::from_raw_mode(stamp.mode.into()),
                 Err(_) => continue,

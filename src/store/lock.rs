@@ -1,12 +1,10 @@
 //! One run at a time: an exclusive `flock(2)` on the store's directory.
 //!
-//! The lock is on the directory itself, because a lock file would be something in the store that
-//! is not an object. It belongs to the store and not to the state directory, so that two
-//! administrators with two state directories still meet.
+//! The lock is on the directory itself, because the store holds nothing but objects. It is the store's and not
+//! the state directory's, so that two runs with two state directories exclude one another.
 //!
-//! Who does not take it, because he must not wait for a run, asks the directory for its [`Run`]: an
-//! extended attribute that counts the runs that replace names in guests and says whether one is under
-//! way.
+//! A process that must not wait for a run (the broker) takes no lock and reads the directory's [`RunState`]: an
+//! extended attribute that counts the runs that replace names in guests, and says whether one is under way.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,29 +15,29 @@ use vhashify_sys::resolve;
 
 use super::{Store, StoreError};
 
-/// The right to change a store; given back when dropped, and by the kernel when the process ends.
+/// The right to change a store. Dropping it gives it back, and so does the kernel when the process ends.
 #[derive(Debug)]
 pub struct StoreLock {
     directory: OwnedFd,
 }
 
-/// A run that replaces names in guests; over when dropped.
+/// A run that replaces names in guests; dropping it announces its end.
 #[derive(Debug)]
 pub struct Announced<'a>(&'a StoreLock);
 
-/// What a store says of the runs that have replaced names in guests.
+/// Whether a run replaces names in guests at the moment, as the store's attribute says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Run {
-    /// No run replaces any, nor has one since the store last answered with this number.
+pub enum RunState {
+    /// No run replaces names now, and none has since the store last answered with this number.
     Over(u64),
-    /// One does, or was killed while it did; or the store does not say.
+    /// A run does, or was killed while it did; or the attribute cannot be read.
     UnderWay,
 }
 
 /// Eight bytes of a number that grows with each run, and one that is 1 while it is under way.
 const ATTRIBUTE: &str = "trusted.vhashify.run";
 
-impl Run {
+impl RunState {
     /// Asks the store that is open as `directory`.
     #[must_use]
     pub fn of(directory: impl AsFd) -> Self {
@@ -50,8 +48,8 @@ impl Run {
     }
 }
 
-/// Whether somebody has the lock of the store that is open as `directory` at this moment. For rare
-/// use: it takes the lock for an instant, which a run with [`Wait::Never`] could stumble over.
+/// Whether another process holds the lock of the store that is open as `directory` at this moment. For rare
+/// use: it takes a shared lock for an instant, and a run with [`Wait::Never`] that begins then gives up.
 #[must_use]
 pub fn is_locked(directory: impl AsFd) -> bool {
     let Ok(own) = resolve::open_directory(directory.as_fd(), b"") else {
@@ -76,14 +74,14 @@ fn write(directory: &OwnedFd, number: u64, is_under_way: bool) {
     value.push(is_under_way.into());
     let written = rustix::fs::fsetxattr(directory, ATTRIBUTE, &value, XattrFlags::empty());
     if let Err(errno) = written {
-        // A read-only store, which no run changes, a filesystem that keeps no attributes, or a full
-        // one. An older run's word must not stand: without any it never says that a run is over.
+        // The store is read-only (no run changes it), full, or on a filesystem without attributes. The value of
+        // an older run must not stay: without a value, `RunState::of` never says that a run is over.
         tracing::debug!(%errno, "the store does not say that it is in use");
         let _ = rustix::fs::fremovexattr(directory, ATTRIBUTE);
     }
 }
 
-/// What to do while another run holds the store.
+/// What [`StoreLock::acquire`] does while another run holds the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Wait until it is done.
@@ -100,7 +98,7 @@ impl StoreLock {
     pub fn acquire(store: &Store, wait: Wait, waiting: impl FnOnce()) -> Result<Self, StoreError> {
         let failed =
             |call, errno: Errno| StoreError::from(CallError::new(call, store.path(), errno));
-        // A description of its own: a lock taken through a duplicate would be shared with it.
+        // flock(2) belongs to the open file description: a duplicate of the store's descriptor would share the lock.
         let directory = resolve::open_host_directory(store.path()).call("open", store.path())?;
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
@@ -126,7 +124,7 @@ impl StoreLock {
         }
     }
 
-    /// Says of the store, until the value is dropped, that names in guests are about to be replaced.
+    /// Announces, until the value is dropped, that this run replaces names in guests.
     #[must_use]
     pub fn announce(&self) -> Announced<'_> {
         let number = read(&self.directory).map_or(0, |(number, _)| number);

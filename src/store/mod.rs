@@ -9,12 +9,18 @@
 //!       4fa7…-0b5e…-0
 //! ```
 //!
-//! No lock file, no temporary file, no journal lives here: the cleanup that administrators have in
-//! cron, `find STORE -type f -links 1 -print0 | xargs -0 rm`, may run at any moment. What it
-//! removes is an object that no guest links, which costs nothing but the work of making it again.
+//! The store holds no lock file, no temporary file and no journal, so an administrator's cron job may run
+//! `find STORE -type f -links 1 -print0 | xargs -0 rm` at any moment. It removes only objects that no guest
+//! links; the next run makes one again where it is needed.
 //!
-//! Names in the store are added with `linkat(2)` on the *descriptor* of a file that was just
-//! proven, never by a guest's path.
+//! ```text
+//! Store ─ list ──────────────▶ Listed, or objects with their stamps (`list`: directories in parallel)
+//!   │  └─ open, insert, remove   one object by its ObjectName (`name`)
+//!   └─ StoreLock ─ collect ───▶ GcReport: objects whose only name is the store's own
+//! ```
+//!
+//! A name in the store is made by `linkat(2)` from the *descriptor* of a file that was just proven, never by a
+//! guest's path.
 
 mod collect;
 mod error;
@@ -33,7 +39,7 @@ use rustix::io::Errno;
 pub use collect::{GcReport, collect};
 pub use error::StoreError;
 pub use list::Listed;
-pub use lock::{Announced, Run, StoreLock, Wait, is_locked};
+pub use lock::{Announced, RunState, StoreLock, Wait, is_locked};
 pub use name::ObjectName;
 
 use crate::guest::StoreLocation;
@@ -46,8 +52,7 @@ use vhashify_sys::stamp::Stamp;
 /// A directory holds at most about this many files before the store grows a level deeper.
 const FILES_PER_DIRECTORY: usize = 10_000;
 
-/// An open store. Its lock is a value of its own: whoever changes the store asks for a
-/// [`StoreLock`].
+/// An open store. Each function that changes it asks for a [`StoreLock`], which is a value of its own.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -83,8 +88,8 @@ impl Store {
         self.directory.as_fd()
     }
 
-    /// Writes to the disk whatever the filesystem has not written yet. A name must not lead to an
-    /// inode whose bytes a power cut could still take.
+    /// Has the filesystem write all dirty pages to the disk: before a name may lead to an inode, no power cut
+    /// must be able to take the inode's bytes.
     ///
     /// # Errors
     /// What `syncfs(2)` lists.
@@ -100,7 +105,7 @@ impl Store {
 
     /// Lists all objects, and the paths of entries that are none (they are left alone).
     ///
-    /// The directories are the only truth of what the store holds; the index is never asked.
+    /// This reads the store's directories and never the index, which may be wrong.
     ///
     /// # Errors
     /// A directory that cannot be read.
@@ -174,10 +179,10 @@ impl Store {
         })
     }
 
-    /// Takes an object's name out of the store. What guests link stays theirs.
+    /// Removes an object's name from the store. Guests that link the inode keep it.
     ///
     /// # Errors
-    /// What `unlinkat(2)` lists, but for `ENOENT`: a name that is gone is what was asked for.
+    /// What `unlinkat(2)` lists, except `ENOENT`: the name is gone already.
     pub fn remove(&self, _lock: &StoreLock, name: &ObjectName) -> Result<(), Errno> {
         let file = name.to_string();
         for shard in shards(&name.identity.digest) {
@@ -221,7 +226,7 @@ impl Store {
             .filter(|&(_, &byte)| byte == b'/')
             .map(|(at, _)| at);
         for end in ends.chain([shard.len()]) {
-            // For root alone: an old set-user-ID program lives on here after its guests upgraded.
+            // Mode 0700: an old set-user-ID program stays in the store after its guests upgraded.
             let make = || rustix::fs::mkdirat(&self.directory, &shard[..end], Mode::RWXU);
             match fault::at(Point::ObjectDirectory, make) {
                 Ok(()) | Err(Errno::EXIST) => {}
