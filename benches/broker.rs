@@ -34,6 +34,7 @@ use vhashify::broker::break_link::Breaker;
 use vhashify::broker::serve::{THREADS_OF_INIT, serve};
 use vhashify::guest::{Guest, StoreLocation};
 use vhashify_sys::{flush, tmpfile};
+use vserver::context::call_numbers::call_table;
 use vserver::context::filter::load_filter;
 use vserver::context::notify;
 
@@ -148,7 +149,11 @@ fn in_guest(vdir: &Path, work: impl FnOnce() -> Result<()> + Send) -> Result<()>
     let guest = Guest::open(name, vdir)?;
     let store = StoreLocation::open(&store)?.directory;
     let breaker = Breaker::new(guest, Some(store));
-    let broker = Arc::new(Broker::new(breaker, Box::new(Vec::new)));
+    let broker = Arc::new(Broker::new(
+        breaker,
+        Box::new(Vec::new),
+        Arc::new(call_table()),
+    ));
     let (listeners, listener) = channel();
     let (ready, go) = channel::<()>();
     std::thread::scope(|scope| {

@@ -1,16 +1,15 @@
-//! A thread of a guest that waits in a call: its memory, its directories, its descriptors.
+//! Reads what a waiting thread of a guest names: its memory, its directories, its descriptors.
 //!
-//! Everything here is read from a process that the guest controls and that may change it at once. It is
-//! never more than a hint which file the call is about: whether that file is shared is decided on a
-//! descriptor, and what follows from it concerns this guest's own names only.
+//! The guest controls the process and may change everything that is read here at once. So it is a hint which file the
+//! call is about, and no more: the broker asks an open descriptor whether that file is shared, and then changes this
+//! guest's own names only.
 //!
-//! Paths are resolved below the thread's root directory, by the kernel and with `RESOLVE_IN_ROOT`: no
-//! `..` and no symbolic link leads out of it. A relative path is led there from the root by the path of
-//! the directory that it begins at.
+//! The kernel resolves paths below the thread's root directory (`RESOLVE_IN_ROOT`): no `..` and no symbolic link leads
+//! out of it. A relative path becomes one from the root by the path of the directory that it begins at.
 //!
-//! What is behind `/proc/self` is another process here than there. A path that is written as a
-//! descriptor (`/proc/self/fd/3`, `/dev/fd/3`, `/dev/stdin`) is taken for that descriptor; one that comes
-//! there by a symbolic link of the guest is not found, the call goes on, and the guard refuses it.
+//! `/proc/self` is the broker here and the caller there. A path that is written as a descriptor (`/proc/self/fd/3`,
+//! `/dev/fd/3`, `/dev/stdin`) is taken for that descriptor. The broker does not find a path that gets there by a
+//! symbolic link of the guest: the call goes on, and the guard refuses it.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,15 +27,15 @@ use super::root::Roots;
 
 /// The longest path with its end (`PATH_MAX`).
 const LONGEST_PATH: usize = 4096;
-/// Bytes of it that are read at once: most paths are shorter.
+/// Bytes of it that one read takes: most paths are shorter.
 const PART: usize = 256;
-/// The smallest page: what is read at once goes on in no other, where the caller's memory may have ended.
+/// The smallest page. No read crosses into the next one, where the caller's memory may have ended.
 const PAGE: u64 = 4096;
 
-/// A thread that waits.
+/// A waiting thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
-    /// Where it waits.
+    /// The listener that its call came on.
     pub listener: &'a Listener,
     /// Its call.
     pub notification: &'a Notification,
@@ -44,7 +43,7 @@ pub struct Caller<'a> {
     pub roots: &'a Roots,
 }
 
-/// What a call names.
+/// A path or a descriptor: what a call names its file by.
 #[derive(Debug)]
 pub enum Named {
     /// A path.
@@ -53,44 +52,44 @@ pub enum Named {
     Descriptor(i32),
 }
 
-/// A path as it stood in a caller's memory, below the root directory that the caller had then.
+/// A path as it was in a caller's memory, below the root directory that the caller had then.
 #[derive(Debug)]
 pub struct Path {
     root: Arc<OwnedFd>,
     bytes: Vec<u8>,
-    /// Whether a symbolic link at its end is followed.
+    /// Whether the call follows a symbolic link at its end.
     follows: bool,
 }
 
-/// How a path is resolved.
+/// How far the kernel goes to resolve a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// By what the kernel has in memory alone (`RESOLVE_CACHED`): no disk and no server is waited for.
+pub enum Lookup {
+    /// The kernel uses its caches only (`RESOLVE_CACHED`), and waits for no disk and no server.
     Cached,
     /// To its end.
-    Thorough,
+    Full,
 }
 
 impl Path {
-    /// The file that it leads to now, as a place and not for reading.
+    /// Opens the file that it leads to now, with `O_PATH`.
     ///
     /// # Errors
-    /// Whatever keeps it from being found. The call itself will meet the same, or knows better;
-    /// `EAGAIN` where it cannot be told in this way.
-    pub fn resolve(&self, way: Way) -> Result<OwnedFd, Errno> {
+    /// What `openat2(2)` lists. The call itself will meet the same error, unless its caller changes the path;
+    /// `EAGAIN` where the kernel's caches do not suffice.
+    pub fn resolve(&self, lookup: Lookup) -> Result<OwnedFd, Errno> {
         let mut flags = OFlags::PATH | OFlags::CLOEXEC;
         if !self.follows {
             flags |= OFlags::NOFOLLOW;
         }
-        let resolve = match way {
-            Way::Cached => ResolveFlags::IN_ROOT | ResolveFlags::CACHED,
-            Way::Thorough => ResolveFlags::IN_ROOT,
+        let resolve = match lookup {
+            Lookup::Cached => ResolveFlags::IN_ROOT | ResolveFlags::CACHED,
+            Lookup::Full => ResolveFlags::IN_ROOT,
         };
         let path = OsStr::from_bytes(&self.bytes);
         loop {
             match openat2(&*self.root, path, flags, Mode::empty(), resolve) {
-                // A rename elsewhere made the kernel's check of `..` uncertain.
-                Err(Errno::AGAIN | Errno::INTR) if way == Way::Thorough => {}
+                // A concurrent rename made the kernel's check of `..` uncertain.
+                Err(Errno::AGAIN | Errno::INTR) if lookup == Lookup::Full => {}
                 other => return other,
             }
         }
@@ -98,11 +97,11 @@ impl Path {
 }
 
 impl Caller<'_> {
-    /// What a path says that stands at an address of its memory. `follows`: whether a symbolic link at its end is
-    /// followed; `may_be_empty`: whether no path is the descriptor `directory` itself.
+    /// Reads the path at an address of its memory. `follows`: whether the call follows a symbolic link at its
+    /// end; `may_be_empty`: whether an empty path means the descriptor `directory` itself.
     ///
     /// # Errors
-    /// Whatever keeps it from being read. The call itself will meet the same.
+    /// What keeps the path from being read. The call itself will meet the same.
     pub fn named(
         &self,
         directory: i32,
@@ -148,13 +147,13 @@ impl Caller<'_> {
         }))
     }
 
-    /// Whether its call still waits. What was read of the thread before was then its caller's, and not of another
-    /// one that was given the same number since.
+    /// Checks that its call still waits. Then everything that was read of the thread before is this caller's, and not
+    /// that of a later thread with the same number.
     ///
-    /// What is found at a glance is answered without asking: the kernel takes no answer to a call that has ended.
+    /// An answer without a break needs no check: the kernel takes no answer to a call that has ended.
     ///
     /// # Errors
-    /// `ESRCH` where it does not.
+    /// `ESRCH` where it waits no more.
     pub fn still_waits(&self) -> Result<(), Errno> {
         if self.listener.still_waits(self.notification) {
             Ok(())
@@ -163,7 +162,7 @@ impl Caller<'_> {
         }
     }
 
-    /// Eight bytes of its memory, the flags of a `struct open_how`.
+    /// Reads eight bytes of its memory: a field of a `struct open_how`.
     ///
     /// # Errors
     /// As [`read_memory`].
@@ -175,7 +174,7 @@ impl Caller<'_> {
         }
     }
 
-    /// Opens one of its descriptors as a place.
+    /// Opens the file of one of its descriptors with `O_PATH`.
     ///
     /// # Errors
     /// `ENOENT` where it has none of this number.
@@ -184,8 +183,8 @@ impl Caller<'_> {
     }
 
     /// Whether it can write through one of its descriptors: the mode of `/proc/T/fd/N` says how the file is
-    /// open (`proc_pid_fd(5)`). Such a file is no object, since nothing is shared that somebody has open
-    /// for writing, and opens for writing break links.
+    /// open (`proc_pid_fd(5)`). Such a file is no object: a run shares no file that is open for writing, and an open for
+    /// writing breaks the link.
     #[must_use]
     pub fn can_write_through(&self, number: i32) -> bool {
         let path = procfs::path(self.notification.thread, &format!("fd/{number}"));
@@ -211,7 +210,7 @@ impl Caller<'_> {
         openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
     }
 
-    /// A string of its memory. It is read part by part, since it may end where its memory does.
+    /// Reads a string of its memory in parts, since the string may end where the memory does.
     fn string(&self, address: u64) -> Result<Vec<u8>, Errno> {
         let mut found = Vec::new();
         while found.len() < LONGEST_PATH {
@@ -236,7 +235,7 @@ impl Caller<'_> {
     }
 }
 
-/// The descriptor that a path is written as.
+/// The descriptor that the path is written as.
 fn descriptor_of(path: &[u8]) -> Option<i32> {
     match path {
         b"/dev/stdin" => return Some(0),

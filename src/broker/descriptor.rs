@@ -1,12 +1,12 @@
-//! Gives a caller descriptors of the private copy in the place of those that lead to the object.
+//! Replaces a caller's descriptors of the object by descriptors of the private copy.
 //!
-//! A descriptor that was opened for reading leads to the object for as long as it is open. Before it
-//! is used for a change (`fchmod`, `futimens`) or for a lock, it is replaced by one to the copy: same
-//! number, flags and position; so are the caller's other descriptors of the same open file.
+//! A descriptor that was opened for reading leads to the object for as long as it is open. Before a call
+//! changes the file through it (`fchmod`, `futimens`) or locks it, the broker replaces it by one of the copy with the
+//! same number, flags and position; and so the caller's other descriptors of the same open file.
 //!
-//! A lock belongs to the open file, which other processes may have, too: a shell that opened it, say,
-//! and runs `flock 9`. Their descriptors cannot be replaced, and the lock would be gone with the caller.
-//! Such a lock is refused with `ENOLCK`, as the guard does: a lock that does not hold is worse than none.
+//! A lock belongs to the open file, which other processes may have, too: a shell opens it, say, and runs
+//! `flock 9`. The broker cannot replace descriptors of processes that do not wait, and the lock would end with the
+//! caller. So it refuses such a lock with `ENOLCK`, as the guard does: a lock that does not hold is worse than none.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ use vhashify_sys::{file_handle, tmpfile};
 
 use super::caller::Caller;
 
-/// Flags of an open file that a new one is opened with.
+/// Flags of the old open file that the new one gets.
 const KEPT: OFlags = OFlags::APPEND
     .union(OFlags::NONBLOCK)
     .union(OFlags::DIRECT)
@@ -29,11 +29,11 @@ const KEPT: OFlags = OFlags::APPEND
     .union(OFlags::DSYNC);
 
 /// Replaces the caller's descriptor `number` of `object`, whose inode number is `inode`, and its others of
-/// the same open file, by one of `private`. `object` is open through the caller's mount, and so is what it
-/// gets: it sees the owners that it saw, and nothing of the host's mounts.
+/// the same open file, by one of `private`. `object` is open through the caller's mount. The new descriptor is, too: it
+/// shows the same owners, and nothing of the host's mounts.
 ///
 /// # Errors
-/// `EPERM` for one that could write to the object; what the calls list.
+/// `EPERM` for a descriptor that could write to the object; else what the calls list.
 pub fn replace(
     caller: &Caller<'_>,
     number: i32,
@@ -44,7 +44,7 @@ pub fn replace(
     let number = u32::try_from(number).map_err(|_| Errno::BADF)?;
     let (flags, position) = open_file(caller, number).ok_or(Errno::BADF)?;
     let private = match file_handle::through(private, object, OFlags::RDONLY) {
-        // No handles; or none of a copy without a name.
+        // The filesystem has no file handles, or none for a copy without a name.
         Err(Errno::OPNOTSUPP | Errno::STALE) => tmpfile::open_again(private, OFlags::RDONLY)?,
         opened => opened?,
     };
@@ -78,7 +78,7 @@ fn put(caller: &Caller<'_>, number: u32, new: &OwnedFd, flags: OFlags) -> Result
         .replace_descriptor(caller.notification, number, new.as_fd(), closes)
 }
 
-/// Whether a process of `processes` other than the caller's has the open file of its descriptor.
+/// Whether another process of `processes` than the caller's has the open file of the caller's descriptor.
 #[must_use]
 pub fn is_held_elsewhere(
     caller: &Caller<'_>,
@@ -101,7 +101,7 @@ pub fn is_held_elsewhere(
         })
 }
 
-/// Flags and position of an open file, as `/proc/PID/fdinfo` has them.
+/// Flags and position of an open file, from `/proc/PID/fdinfo`.
 fn open_file(caller: &Caller<'_>, number: u32) -> Option<(OFlags, u64)> {
     flags_and_position(&caller.fdinfo(number)?)
 }
@@ -112,7 +112,7 @@ fn flags_and_position(fdinfo: &Fields) -> Option<(OFlags, u64)> {
     Some((OFlags::from_bits_retain(flags), position))
 }
 
-/// The descriptors of a process that lead to `inode`, on whichever filesystem.
+/// The descriptors of a process that lead to an inode of this number, on any filesystem.
 fn descriptors_of(process: u32, inode: u64) -> Vec<u32> {
     let leads_there = |number: &u32| {
         let path = procfs::path(process, &format!("fd/{number}"));

@@ -1,22 +1,21 @@
-//! Under which names a guest has an inode: by what is known of the guest, where that is certain, and by
-//! a walk of it where it is not.
+//! Finds every name by which a guest has an inode: from the last walk of the guest while that is certain, and by
+//! another walk otherwise.
 //!
 //! # When one name is all of them
 //!
-//! A walk tells which inodes the guest has by more than one name. From then on names may be moved and
-//! removed, which shows when they are looked at, but only two can add one:
+//! A walk finds the inodes that have more than one name in the guest. Names that are moved or removed afterwards show
+//! that when they are looked at. Only two can add a name:
 //!
-//! - the guest, by `link(2)`: the broker is asked before, and remembers the object ([`NewNames`]) until a
+//! - the guest, by `link(2)`: the broker is asked before, and remembers the object ([`PendingLinks`]) until a
 //!   walk has found the name;
-//! - a run of `vhashify`: it counts itself on the store ([`RunState`]), and what a walk told is believed no
-//!   longer.
+//! - a run of `vhashify`: it counts itself on the store ([`RunState`]), and the broker then drops the last walk.
 //!
 //! So between two runs an object that is neither remembered nor among those with several names has exactly
-//! the name by which the caller came. While a run is under way every break walks. A guest that outruns the broker
-//! (it changes the path between look and call) can give an object a second name unseen and so part
-//! what it has made one; it parts its own files and no one else's.
+//! the name that the caller used. While a run is under way every break walks.
 //!
-//! Somebody on the host who makes hard links in the guest by hand is as unseen.
+//! A guest that outruns the broker (it changes the path between look and call) can give an object a second name unseen,
+//! and so split its own link group; no other guest's. Hard links that somebody on the host makes in the guest are
+//! unseen, too.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
-use super::pending_links::NewNames;
+use super::pending_links::PendingLinks;
 use crate::guest::Guest;
 pub use crate::relink::names::Name;
 use crate::relink::names::each_name;
@@ -33,16 +32,16 @@ use crate::store::RunState;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::resolve;
 
-/// What is known of a guest's names.
+/// Finds the names of a guest's inodes.
 #[derive(Debug)]
 pub struct LinkGroups {
-    /// The store of the guest's filesystem; unknown, every question is a walk.
+    /// The store of the guest's filesystem; without one every question is a walk.
     store: Option<OwnedFd>,
     known: Mutex<Option<Known>>,
-    new: NewNames,
+    pending: PendingLinks,
 }
 
-/// What a walk told.
+/// The result of a walk.
 #[derive(Debug)]
 struct Known {
     /// The last run before it.
@@ -51,10 +50,10 @@ struct Known {
     several: HashMap<u64, Vec<Name>>,
 }
 
-/// A name, and its open directory.
+/// A name and its open directory.
 #[derive(Debug)]
 pub struct Placed {
-    /// The name's directory, one descriptor for all names in it.
+    /// The name's directory: one descriptor for all names in it.
     pub directory: Rc<OwnedFd>,
     /// The name.
     pub name: Name,
@@ -66,11 +65,11 @@ impl Placed {
     }
 }
 
-/// Opens the directories of `names`; `None` where one is no longer there.
+/// Opens the directories of `names`; `None` where one is gone.
 fn placed(guest: &Guest, names: Vec<Name>) -> Result<Option<Vec<Placed>>, Errno> {
     let mut placed: Vec<Placed> = Vec::with_capacity(names.len());
     for name in names {
-        // Names of a walk stand by directory, so that large groups need few descriptors.
+        // A walk lists names by directory, so that large groups need few descriptors.
         let directory = match placed.last() {
             Some(last) if last.name.directory == name.directory => Rc::clone(&last.directory),
             _ => match resolve::open_directory(guest.root.as_fd(), &name.directory) {
@@ -85,13 +84,13 @@ fn placed(guest: &Guest, names: Vec<Name>) -> Result<Option<Vec<Placed>>, Errno>
 }
 
 impl LinkGroups {
-    /// Nothing is known yet.
+    /// Knows no walk yet.
     #[must_use]
     pub fn new(store: Option<OwnedFd>) -> Self {
         Self {
             store,
             known: Mutex::default(),
-            new: NewNames::default(),
+            pending: PendingLinks::default(),
         }
     }
 
@@ -101,14 +100,14 @@ impl LinkGroups {
         self.store.as_ref()
     }
 
-    /// Those to which the guest gives names.
+    /// The objects to which the guest gives names.
     #[must_use]
-    pub fn new_names(&self) -> &NewNames {
-        &self.new
+    pub fn pending_links(&self) -> &PendingLinks {
+        &self.pending
     }
 
-    /// Every name by which the guest has `inode`, the temporary ones of replacements included, each with its
-    /// directory. `hint` is a name that may be one. `None` where directories are moved meanwhile.
+    /// Every name by which the guest has `inode`, with its directory; temporary names of replacements are among
+    /// them. `hint` is a name that may be one. `None` where the guest moves directories meanwhile.
     ///
     /// # Errors
     /// A directory that cannot be opened or read.
@@ -119,7 +118,7 @@ impl LinkGroups {
         hint: Option<&Name>,
     ) -> Result<Option<Vec<Placed>>, FailedCall> {
         let placed = |names| placed(guest, names).map_err(FailedCall::of("openat2"));
-        if !self.new.may_have_come(inode)
+        if !self.pending.may_have_new_names(inode)
             && let RunState::Over(run) = self.run()
             && let Some(names) = self.recall(run, inode, hint)
             && let Some(placed) = placed(names)?
@@ -147,8 +146,8 @@ impl LinkGroups {
     }
 
     fn walk(&self, guest: &Guest, wanted: u64) -> Result<Vec<Name>, Errno> {
-        let (before, there) = (self.run(), self.new.there());
-        // Twice, so that no name of the many inodes is kept that have no other.
+        let (before, findable) = (self.run(), self.pending.without_calls());
+        // Two walks, so that the many inodes with a single name cost no memory for it.
         let (mut seen, mut several) = (HashSet::new(), HashMap::<u64, Vec<Name>>::new());
         each_name(guest, |_, _, inode| {
             if !seen.insert(inode) {
@@ -174,7 +173,7 @@ impl LinkGroups {
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             *known = Some(Known { run, several });
-            self.new.were_found(&there);
+            self.pending.forget(&findable);
         }
         Ok(found)
     }

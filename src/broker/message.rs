@@ -1,4 +1,4 @@
-//! Bytes that come over a socket, and the descriptors that come with them.
+//! Sends and receives bytes over a socket together with descriptors.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,21 +10,21 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Descriptors that are taken at once. The kernel closes those beyond.
+/// Descriptors that one call takes. The kernel closes further ones.
 pub const MOST_DESCRIPTORS: usize = 16;
 
-/// What one call received.
+/// The bytes and descriptors that one call received.
 #[derive(Debug)]
 pub struct Piece {
     /// How many bytes; 0 at the end.
     pub length: usize,
-    /// Whether there were more descriptors than could be taken.
+    /// Whether more descriptors came than one call takes.
     pub lacks_descriptors: bool,
-    /// The descriptors, closed when they are dropped.
+    /// The descriptors.
     pub descriptors: Vec<OwnedFd>,
 }
 
-/// Waits for bytes and takes what is there.
+/// Waits for bytes and takes those that are there, with their descriptors.
 ///
 /// # Errors
 /// What `recvmsg(2)` lists.
@@ -51,7 +51,7 @@ pub fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Piece, Errno> 
     }
 }
 
-/// Sends bytes, and a descriptor with them.
+/// Sends bytes together with a descriptor.
 ///
 /// # Errors
 /// What `sendmsg(2)` lists.

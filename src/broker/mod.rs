@@ -8,43 +8,44 @@
 //!
 //! | file | what it is about |
 //! | --- | --- |
-//! | [`mod@object`] | whether a file is an object |
-//! | [`break_link`] | one object, one guest: the copy in the place of every name |
-//! | [`link_group`] | which names those are |
-//! | [`pending_links`] | which objects the guest gives more of them |
-//! | [`containers`] | the same for containers that others start |
-//! | [`call`] | what a call is about to change; pure |
-//! | [`caller`] | the waiting thread: its memory, directories, descriptors |
-//! | [`root`] | below which directory its paths are |
-//! | [`permission`] | whether it could change the file at all |
-//! | [`descriptor`] | descriptors that were opened before |
-//! | [`serve`] | the threads that serve a guest |
-//! | [`message`] | bytes and descriptors that come together: listeners are handed over so |
+//! | [`mod@object`] | finds out whether a file is an object |
+//! | [`break_link`] | gives one guest a copy of one object, under every name |
+//! | `leftover` | finishes or removes what an interrupted break or run left |
+//! | [`link_group`] | finds every name by which a guest has an object |
+//! | [`pending_links`] | keeps account of calls that give an object further names |
+//! | [`containers`] | serves containers that others start |
+//! | [`call`] | decodes which file a call is about to change; pure |
+//! | [`caller`] | reads the waiting thread's memory, directories, descriptors |
+//! | [`root`] | opens the directory below which its paths are resolved |
+//! | [`permission`] | estimates whether the kernel will let it change the file |
+//! | [`descriptor`] | replaces descriptors that were opened before |
+//! | [`serve`] | runs the threads that serve a guest |
+//! | [`message`] | sends and receives bytes with descriptors: listeners come so |
 //!
 //! # What it promises, and what it does not
 //!
-//! A call that would change a shared file changes the guest's private copy, if path, directories and
+//! A call that would change a shared file changes the guest's private copy instead, if path, directories and
 //! descriptors are the same when the call goes on as when the broker looked. They are, for every
-//! program that does not race itself. One that does, to have the broker look at another file than the
-//! call then finds, comes to the shared file: *the guard refuses it* (EPERM). The broker is no
-//! protection: without the guard (`--protect none`) such a program writes to what others share. What
-//! the broker itself does is always on the safe side of that race:
+//! program that does not race itself. A program that does, to have the broker look at another file than the
+//! call then finds, reaches the shared file: *the guard refuses it* (EPERM). The broker is no
+//! protection: without the guard (`--protect none`) such a program writes to the file that others share. The
+//! broker's own changes are safe in spite of that race:
 //!
-//! - whether a file is shared is asked of a descriptor, and that very inode is copied;
-//! - names that are replaced are the guest's own, opened below its root directory, link by link refused;
-//! - each is exchanged and looked at, and put back where it was not the object.
+//! - it asks a descriptor whether the file is shared, and copies that very inode;
+//! - it replaces the guest's own names only, opened below its root directory, and follows no symbolic link;
+//! - it exchanges each name, looks at the displaced inode, and undoes the exchange where that is not the object.
 //!
-//! After a break the path is looked at again. Where it still leads to the object (a file of another
+//! After a break the broker resolves the path again. Where it still leads to the object (a file of another
 //! guest that is mounted here, say), the call fails with EPERM rather than go on.
 //!
-//! # What a guest can still tell
+//! # What a guest can still notice
 //!
-//! - Whoever had the file open for reading before the break keeps reading the old bytes until he opens
-//!   it again, but for descriptors that are replaced ([`descriptor`]). A mapping of it, too.
+//! - A process that had the file open for reading before the break keeps reading the old bytes until it opens
+//!   it again, but for descriptors that the broker replaces ([`descriptor`]). A mapping of it, too.
 //! - An open that changes a program that runs succeeds; of a private program it fails with `ETXTBSY`.
 //! - A name that a run unifies in the instant between answer and call leads to an object: see above.
 //!
-//! The whole content is copied for `O_TRUNC`, too: the broker cannot know that the open will succeed,
+//! The broker copies the whole content for `O_TRUNC`, too: it cannot know that the open will succeed,
 //! and a file that lost its bytes to an open that failed would be lost.
 
 pub mod break_link;
@@ -52,6 +53,7 @@ pub mod call;
 pub mod caller;
 pub mod containers;
 pub mod descriptor;
+mod leftover;
 pub mod link_group;
 pub mod message;
 pub mod object;
@@ -62,25 +64,25 @@ pub mod serve;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
+use rustix::fs::ResolveFlags;
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::resolve::path_of;
-use vhashify_sys::seccomp::{Listener, Notification, Verdict};
+use vhashify_sys::seccomp::{Listener, Notification, Response};
 use vhashify_sys::stamp::Stamp;
 
 use self::break_link::Breaker;
-use self::call::{Asked, asked, opened};
-use self::caller::{Caller, Named, Path, Way};
+use self::call::{CallTable, Target, open_target};
+use self::caller::{Caller, Lookup, Named, Path};
 use self::link_group::Name;
-use self::object::{By, Glance, Object, glance, is_lack, object};
+use self::object::{By, Classification, Object, classify, is_exhausted, open_object};
 use self::root::Roots;
-use self::serve::{Judge, Reception};
+use self::serve::{Handler, ReceiveToken};
 
-/// How often a path that leads elsewhere each time is looked at.
+/// How often the broker looks at a path that leads to another file each time.
 const MOST_LOOKS: u32 = 16;
-/// `RESOLVE_IN_ROOT` (`linux/openat2.h`).
-const RESOLVE_IN_ROOT: u64 = 0x10;
 
 /// Lists the processes of a guest, by the host's numbers.
 pub type Processes = Box<dyn Fn() -> Vec<i32> + Send + Sync>;
@@ -90,6 +92,7 @@ pub struct Broker {
     breaker: Breaker,
     roots: Roots,
     processes: Processes,
+    calls: Arc<CallTable>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -101,136 +104,139 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// For the guest of `breaker`; `processes` lists its processes.
+    /// A broker for the guest of `breaker`, whose processes `processes` lists. It decodes the calls of `calls`.
     #[must_use]
-    pub fn new(breaker: Breaker, processes: Processes) -> Self {
+    pub fn new(breaker: Breaker, processes: Processes, calls: Arc<CallTable>) -> Self {
         Self {
             roots: Roots::of(breaker.guest()),
             breaker,
             processes,
+            calls,
         }
     }
 
-    /// An error is what kept the file from being found here: [`unfound`] says what becomes of the call.
-    fn path(
+    /// Handles a call that names its file by a path. An error kept the broker from finding the file:
+    /// [`on_resolve_error`] responds to the call.
+    fn handle_path(
         &self,
         caller: &Caller<'_>,
         path: &Path,
         is_linked: bool,
-        reception: &mut Reception<'_>,
-    ) -> Result<Verdict, Errno> {
-        let glanced = match path.resolve(Way::Cached) {
-            Ok(place) => glance(place.as_fd(), self.device(), By::Name),
-            Err(errno) => Glance::failed(errno),
+        token: &mut ReceiveToken<'_>,
+    ) -> Result<Response, Errno> {
+        let class = match path.resolve(Lookup::Cached) {
+            Ok(place) => classify(place.as_fd(), self.device(), By::Name),
+            Err(errno) => Classification::of_error(errno),
         };
-        let mut glanced = match glanced {
-            Glance::Private => return Ok(Verdict::Continue),
-            Glance::Object(object) => Some(object),
-            Glance::Unsure => None,
+        let mut known = match class {
+            Classification::Private => return Ok(Response::Continue),
+            Classification::Object(object) => Some(object),
+            Classification::WouldBlock => None,
         };
-        reception.leave_to_another();
+        token.hand_over();
         caller.still_waits()?;
         for _ in 0..MOST_LOOKS {
-            let object = match glanced.take() {
+            let object = match known.take() {
                 Some(object) => object,
-                None => match self.found(path)? {
+                None => match self.object_at(path)? {
                     Some(object) => object,
-                    None => return Ok(Verdict::Continue),
+                    None => return Ok(Response::Continue),
                 },
             };
             if !is_linked && !permission::may_change(caller, &object) {
-                return Ok(Verdict::Continue);
+                return Ok(Response::Continue);
             }
             let inode = object.stamp().inode;
-            let turn = self.breaker.turn(inode, caller.notification.thread);
-            // Another thread may have broken it while this one waited for its turn.
-            let name = match path.resolve(Way::Thorough) {
+            let guard = self.breaker.lock_inode(inode, caller.notification.thread);
+            // Another thread may have broken the link while this one waited for the lock.
+            let name = match path.resolve(Lookup::Full) {
                 Ok(again) if inode_of(&again) == Some(inode) => {
                     path_of(again.as_fd()).ok().map(|path| self.name_of(&path))
                 }
                 _ => continue,
             };
             let number = caller.notification.number;
-            if is_linked && self.breaker.may_be_linked(&turn, object.as_fd(), number) {
-                // While it is this call's turn: whoever has the next one can tell a call that goes on from one
-                // that waits for its answer.
+            if is_linked && self.breaker.may_be_linked(&guard, object.as_fd(), number) {
+                // Answered under the lock: the next holder can tell a call that goes on from one that waits for its
+                // answer.
                 let answered = caller
                     .listener
-                    .answer(caller.notification, Verdict::Continue);
-                return Ok(answered.map_or_else(Verdict::Fail, |()| Verdict::Continue));
+                    .answer(caller.notification, Response::Continue);
+                return Ok(answered.map_or_else(Response::Fail, |()| Response::Continue));
             }
             if let Err(FailedCall { call, errno }) =
                 self.breaker
-                    .break_link(&turn, object.as_fd(), name.as_ref())
+                    .break_link(&guard, object.as_fd(), name.as_ref())
             {
                 tracing::debug!(call, error = %errno, "a link was not broken");
-                return Ok(Verdict::Fail(errno));
+                return Ok(Response::Fail(errno));
             }
-            let again = path.resolve(Way::Thorough)?;
+            let again = path.resolve(Lookup::Full)?;
             return Ok(if inode_of(&again) == Some(inode) {
-                Verdict::Fail(Errno::PERM)
+                Response::Fail(Errno::PERM)
             } else {
-                Verdict::Continue
+                Response::Continue
             });
         }
-        // It is moved all the time.
-        Ok(Verdict::Fail(Errno::BUSY))
+        // The guest moves the path all the time.
+        Ok(Response::Fail(Errno::BUSY))
     }
 
     /// The object that a path leads to.
-    fn found(&self, path: &Path) -> Result<Option<Object>, Errno> {
-        let place = path.resolve(Way::Thorough)?;
-        object(place.as_fd(), self.device(), By::Name)
+    fn object_at(&self, path: &Path) -> Result<Option<Object>, Errno> {
+        let place = path.resolve(Lookup::Full)?;
+        open_object(place.as_fd(), self.device(), By::Name)
     }
 
-    /// The guest's filesystem: nothing elsewhere is shared.
+    /// The guest's filesystem: files elsewhere are not shared.
     fn device(&self) -> u64 {
         self.breaker.guest().device
     }
 
-    /// As [`path`](Self::path).
-    fn descriptor(
+    /// Handles a call that names its file by a descriptor, with errors as those of
+    /// [`handle_path`](Self::handle_path).
+    fn handle_descriptor(
         &self,
         caller: &Caller<'_>,
         number: i32,
         is_lock: bool,
-        reception: &mut Reception<'_>,
-    ) -> Result<Verdict, Errno> {
+        token: &mut ReceiveToken<'_>,
+    ) -> Result<Response, Errno> {
         if caller.can_write_through(number) {
-            return Ok(Verdict::Continue);
+            return Ok(Response::Continue);
         }
         let place = caller.descriptor(number)?;
-        let glanced = match glance(place.as_fd(), self.device(), By::Descriptor) {
-            Glance::Private => return Ok(Verdict::Continue),
-            Glance::Object(object) => Some(object),
-            Glance::Unsure => None,
+        let known = match classify(place.as_fd(), self.device(), By::Descriptor) {
+            Classification::Private => return Ok(Response::Continue),
+            Classification::Object(object) => Some(object),
+            Classification::WouldBlock => None,
         };
-        reception.leave_to_another();
+        token.hand_over();
         caller.still_waits()?;
-        let object = match glanced {
+        let object = match known {
             Some(object) => object,
-            None => match object(place.as_fd(), self.device(), By::Descriptor)? {
+            None => match open_object(place.as_fd(), self.device(), By::Descriptor)? {
                 Some(object) => object,
-                None => return Ok(Verdict::Continue),
+                None => return Ok(Response::Continue),
             },
         };
         let inode = object.stamp().inode;
         let processes = || (self.processes)();
         if is_lock && descriptor::is_held_elsewhere(caller, number, inode, processes()) {
-            return Ok(Verdict::Fail(Errno::NOLCK));
+            return Ok(Response::Fail(Errno::NOLCK));
         }
-        let turn = self.breaker.turn(inode, caller.notification.thread);
+        let guard = self.breaker.lock_inode(inode, caller.notification.thread);
         let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
         let is_named = |name: &Name| name.leads_to(self.breaker.guest(), inode);
         let has_name = name.as_ref().is_some_and(is_named);
-        let known = name
+        let copy = name
             .as_ref()
             .filter(|_| !has_name)
-            .and_then(|name| self.breaker.copy_of(&turn, inode, name));
-        let private = known.map_or_else(
+            .and_then(|name| self.breaker.copy_of(&guard, inode, name));
+        let private = copy.map_or_else(
             || {
                 let hint = name.as_ref().filter(|_| has_name);
-                self.breaker.break_link(&turn, object.as_fd(), hint)
+                self.breaker.break_link(&guard, object.as_fd(), hint)
             },
             Ok,
         );
@@ -238,11 +244,11 @@ impl Broker {
             let (object, private) = (object.as_fd(), private.as_fd());
             descriptor::replace(caller, number, object, inode, private)
         });
-        Ok(replaced.map_or_else(Verdict::Fail, |()| Verdict::Continue))
+        Ok(replaced.map_or_else(Response::Fail, |()| Response::Continue))
     }
 
-    /// The name below the vdir of what the kernel says is at `path`: counted from the root of the guest's
-    /// own mounts, or, where it has none, from the host's. A wrong one does no harm: it is a hint.
+    /// The name below the vdir of the file that the kernel has at `path`: a path from the root of the guest's
+    /// own mounts, or from the host's where the guest has none. It is a hint: a wrong one does no harm.
     fn name_of(&self, path: &[u8]) -> Name {
         let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
         let vdir = self.breaker.guest().vdir.as_os_str().as_bytes();
@@ -252,28 +258,52 @@ impl Broker {
         let path = below.unwrap_or(path);
         Name::of(path.strip_prefix(b"/").unwrap_or(path))
     }
+
+    /// The target of the caller's call, with the flags that are in the caller's memory.
+    fn decode(&self, caller: &Caller<'_>) -> Target {
+        let target = self.calls.decode(caller.notification);
+        let Target::Open2 {
+            directory,
+            path,
+            how,
+        } = target
+        else {
+            return target;
+        };
+        // `struct open_how`: flags, mode, resolve, eight bytes each.
+        let (flags, resolve) = (caller.number(how), caller.number(how.wrapping_add(16)));
+        let (Ok(flags), Ok(resolve)) = (flags, resolve) else {
+            return Target::Nothing;
+        };
+        if resolve & ResolveFlags::IN_ROOT.bits() != 0 {
+            // The directory is the root of the path. No known program opens a shared file for writing so; the guard
+            // refuses it.
+            return Target::Nothing;
+        }
+        open_target(flags, directory, path)
+    }
 }
 
-impl Judge for Broker {
-    /// Breaks what is to be broken for a call, and says what becomes of it.
-    fn judge(
+impl Handler for Broker {
+    /// Breaks the link of the file that a call is about to change, if it is an object.
+    fn handle(
         &self,
         listener: &Listener,
         notification: &Notification,
-        reception: &mut Reception<'_>,
-    ) -> Verdict {
+        token: &mut ReceiveToken<'_>,
+    ) -> Response {
         let caller = Caller {
             listener,
             notification,
             roots: &self.roots,
         };
-        let (named, is_lock, is_linked) = match told(&caller) {
-            Asked::Nothing | Asked::Open2 { .. } => return Verdict::Continue,
-            Asked::Unknown => return Verdict::Fail(Errno::NOSYS),
-            Asked::Descriptor { number, is_lock } => {
+        let (named, is_lock, is_linked) = match self.decode(&caller) {
+            Target::Nothing | Target::Open2 { .. } => return Response::Continue,
+            Target::Unknown => return Response::Fail(Errno::NOSYS),
+            Target::Descriptor { number, is_lock } => {
                 (Ok(Named::Descriptor(number)), is_lock, false)
             }
-            Asked::Path {
+            Target::Path {
                 directory,
                 path,
                 follows,
@@ -284,48 +314,24 @@ impl Judge for Broker {
                 (named, false, is_linked)
             }
         };
-        let judged = named.and_then(|named| match named {
-            Named::Path(path) => self.path(&caller, &path, is_linked, reception),
-            Named::Descriptor(number) => self.descriptor(&caller, number, is_lock, reception),
+        let response = named.and_then(|named| match named {
+            Named::Path(path) => self.handle_path(&caller, &path, is_linked, token),
+            Named::Descriptor(number) => self.handle_descriptor(&caller, number, is_lock, token),
         });
-        judged.unwrap_or_else(unfound)
+        response.unwrap_or_else(on_resolve_error)
     }
 }
 
-/// What becomes of a call whose file is not found here. The call itself will not find it either, or its caller
-/// has changed the path meanwhile. But where it is this process that lacks something, the call must not come
-/// to a file of which nobody knows whether it is shared.
-fn unfound(errno: Errno) -> Verdict {
+/// Responds to a call whose file the broker does not find. The call will not find it either, or its caller has changed
+/// the path meanwhile: it goes on. But where this process lacks resources, nobody knows whether the file is shared,
+/// and the call fails.
+fn on_resolve_error(errno: Errno) -> Response {
     match errno {
         // The limit is this process's, and not the caller's.
-        Errno::MFILE => Verdict::Fail(Errno::NFILE),
-        lack if is_lack(lack) => Verdict::Fail(lack),
-        _ => Verdict::Continue,
+        Errno::MFILE => Response::Fail(Errno::NFILE),
+        exhausted if is_exhausted(exhausted) => Response::Fail(exhausted),
+        _ => Response::Continue,
     }
-}
-
-/// What a call asks, with what stands in its caller's memory.
-fn told(caller: &Caller<'_>) -> Asked {
-    let asked = asked(caller.notification);
-    let Asked::Open2 {
-        directory,
-        path,
-        how,
-    } = asked
-    else {
-        return asked;
-    };
-    // Flags, mode, resolve: eight bytes each.
-    let told = (caller.number(how), caller.number(how.wrapping_add(16)));
-    let (Ok(flags), Ok(resolve)) = told else {
-        return Asked::Nothing;
-    };
-    if resolve & RESOLVE_IN_ROOT != 0 {
-        // The directory is the root of the path: nothing that is served calls so. The guard
-        // refuses it where it matters.
-        return Asked::Nothing;
-    }
-    opened(flags, directory, path)
 }
 
 fn inode_of(file: &OwnedFd) -> Option<u64> {

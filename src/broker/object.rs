@@ -1,7 +1,6 @@
-//! Whether a file that a call of a guest has come to is an object.
+//! Finds out whether the file of a call is an object.
 //!
-//! It is told of a place (`O_PATH`), by the link count, which asks no more of the kernel than the inode, and then by
-//! the mark, for which the file is opened.
+//! First the link count of an `O_PATH` descriptor, which is one `statx(2)`; only then opens the file to read the mark.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,16 +10,16 @@ use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::stamp::Stamp;
 use vhashify_sys::tmpfile;
 
-/// How a call has come to a file.
+/// How a call names a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// By a name of the guest's.
+    /// By one of the guest's names.
     Name,
-    /// By a descriptor that was opened before: the guest may have removed its name since.
+    /// By a descriptor that was opened before: the guest may have removed the name since.
     Descriptor,
 }
 
-/// An object that a call has come to, open for reading.
+/// An object that a call names, open for reading.
 #[derive(Debug)]
 pub struct Object {
     file: OwnedFd,
@@ -28,7 +27,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// Its inode as it was seen.
+    /// Its inode as it was when the object was opened.
     #[must_use]
     pub fn stamp(&self) -> &Stamp {
         &self.stamp
@@ -41,52 +40,53 @@ impl AsFd for Object {
     }
 }
 
-/// What can be told of a file at a glance.
+/// What is known of a file without waiting.
 #[derive(Debug)]
-pub enum Glance {
+pub enum Classification {
     /// It is no object.
     Private,
     /// It is one.
     Object(Object),
-    /// It takes longer to tell.
-    Unsure,
+    /// Finding out needs a disk, a server, or the end of somebody's lease.
+    WouldBlock,
 }
 
-impl Glance {
-    /// Where the file could not be found or opened.
+impl Classification {
+    /// Of a file that could not be resolved or opened.
     #[must_use]
-    pub fn failed(errno: Errno) -> Self {
-        if is_lack(errno) || matches!(errno, Errno::AGAIN | Errno::INTR) {
-            Self::Unsure
+    pub fn of_error(errno: Errno) -> Self {
+        if is_exhausted(errno) || matches!(errno, Errno::AGAIN | Errno::INTR) {
+            Self::WouldBlock
         } else {
             Self::Private
         }
     }
 }
 
-/// Opens for reading what is an object on the filesystem `device`, and `None` for anything else. `found` is a place.
+/// Opens the object behind `found`, an `O_PATH` descriptor, for reading. `None` for any other file, and for one on
+/// another filesystem than `device`.
 ///
 /// # Errors
-/// What keeps this process from opening it, as [`is_lack`] tells.
-pub fn object(found: BorrowedFd<'_>, device: u64, by: By) -> Result<Option<Object>, Errno> {
+/// This process lacks the resources to open it, as [`is_exhausted`] says.
+pub fn open_object(found: BorrowedFd<'_>, device: u64, by: By) -> Result<Option<Object>, Errno> {
     match look(found, device, by, OFlags::empty()) {
-        Err(errno) if !is_lack(errno) => Ok(None),
+        Err(errno) if !is_exhausted(errno) => Ok(None),
         found => found,
     }
 }
 
-/// As [`object`], without waiting for whoever has a lease on the file.
+/// Does the same without waiting for the end of somebody's lease on the file.
 #[must_use]
-pub fn glance(found: BorrowedFd<'_>, device: u64, by: By) -> Glance {
+pub fn classify(found: BorrowedFd<'_>, device: u64, by: By) -> Classification {
     match look(found, device, by, OFlags::NONBLOCK) {
-        Ok(Some(object)) => Glance::Object(object),
-        Ok(None) => Glance::Private,
-        Err(errno) => Glance::failed(errno),
+        Ok(Some(object)) => Classification::Object(object),
+        Ok(None) => Classification::Private,
+        Err(errno) => Classification::of_error(errno),
     }
 }
 
 fn look(found: BorrowedFd<'_>, device: u64, by: By, more: OFlags) -> Result<Option<Object>, Errno> {
-    // No server is asked for it.
+    // A network filesystem does not ask its server.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let Ok(looked) = rustix::fs::statx(found, c"", flags, Stamp::MASK) else {
         return Ok(None);
@@ -101,7 +101,7 @@ fn look(found: BorrowedFd<'_>, device: u64, by: By, more: OFlags) -> Result<Opti
     if !is_here || !stamp.is_regular() || stamp.link_count < least_links {
         return Ok(None);
     }
-    // Regular it is for good: an inode does not change its type.
+    // Opening it has no side effects: it is a regular file, and an inode never changes its type.
     let file = tmpfile::open_again(found, OFlags::RDONLY | OFlags::NOATIME | more)?;
     let is_marked = flags::read(file.as_fd()) == Ok(Flags::Marked);
     Ok(is_marked.then_some(Object { file, stamp }))
@@ -109,6 +109,6 @@ fn look(found: BorrowedFd<'_>, device: u64, by: By, more: OFlags) -> Result<Opti
 
 /// Whether a call failed for want of descriptors or memory, and not because of the file.
 #[must_use]
-pub fn is_lack(errno: Errno) -> bool {
+pub fn is_exhausted(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }

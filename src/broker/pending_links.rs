@@ -1,11 +1,10 @@
-//! Objects to which a running guest gives further names.
+//! Keeps account of calls that give an object further names in a running guest.
 //!
-//! A `link(2)` of an object goes on with the object: the new name is one of the same file of the guest,
-//! and a later break leads both to the copy. So a package manager that links a backup beside each file
-//! it replaces costs no copy.
+//! The broker lets a `link(2)` of an object run: the new name is a name of the guest's same file, and a later break
+//! relinks both to the copy. So a package manager that links a backup beside each file that it replaces costs no copy.
 //!
-//! Nobody says when a call that was let go on has made its name. It looks up its source first and
-//! makes the name later (`do_linkat`, fs/namei.c), and waits for a journal in between:
+//! The kernel does not say when a call that goes on has made its name. The call looks up its source first and
+//! makes the name later (`do_linkat`, fs/namei.c), and may wait for a journal in between:
 //!
 //! ```text
 //! thread 1: link(N, M) … finds N ─▶ object                    … makes M ─▶ object
@@ -13,10 +12,10 @@
 //! ```
 //!
 //! So a break waits until each call that may give its object a name is over. A thread is in one call at
-//! most, and while it sleeps `/proc/T/syscall` tells which. `/proc/T/wchan` tells whether it has got on to ask
-//! for a further one. A thread that is awake may be held by the scheduler for as long as that likes: it is
-//! given some time of its own on a processor, more than a call needs that does not sleep. Of the thread
-//! whose own next call asks for the break nothing is under way.
+//! most, and while it sleeps `/proc/T/syscall` says which. `/proc/T/wchan` says whether it waits for the broker's
+//! answer to a further call. The scheduler may hold a thread that is awake for as long as it likes: the broker waits
+//! until that thread has had some processor time of its own, more than a call needs that does not sleep. The
+//! thread whose next call causes the break has no earlier call under way.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -27,27 +26,27 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use vhashify_sys::procfs::{self, is_gone};
 
-/// How long a call that hangs is waited for.
+/// How long a break waits for a call that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Processor time of a thread after which its call is over that did not sleep.
+/// Processor time of an awake thread after which its call is over.
 const OWN_TIME: Duration = Duration::from_millis(20);
-/// How often a call that is waited for is looked at.
+/// Between two looks at a call.
 const LOOK: Duration = Duration::from_millis(1);
-/// Objects of which it is remembered that they may have got names. A guest that links more, without a
-/// break that walks it, has their links broken instead.
+/// Objects that are remembered. Where a guest links more of them before a break walks it, the broker breaks their links
+/// instead.
 const MOST_OBJECTS: usize = 1 << 16;
-/// Calls of as many threads are remembered before those that are over are forgotten.
+/// From this many remembered calls on, those that are over are forgotten now and then.
 const MANY_CALLS: usize = 1024;
 
-/// The objects of one guest that may have got names since it was walked.
+/// The objects of one guest that may have got names since its last walk, and the calls that give them.
 #[derive(Debug, Default)]
-pub struct NewNames {
+pub struct PendingLinks {
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// When a call for each was last let go on, by the object's inode.
+    /// When the last such call of each object began, by the object's inode.
     objects: HashMap<u64, Instant>,
     /// The last such call of each thread.
     calls: HashMap<u32, Call>,
@@ -61,12 +60,12 @@ struct Call {
     since: Instant,
 }
 
-impl NewNames {
-    /// Remembers that call `number` of `thread`, which is let go on after this and before anybody can
-    /// [`settle`](Self::settle) the object, may give it a name.
-    /// False where too many are remembered: then it must not have one.
+impl PendingLinks {
+    /// Remembers that call `number` of `thread` may give the object a name. The caller lets it go on after this, and
+    /// before anybody can [`wait`](Self::wait) for the object.
+    /// False where too many objects are remembered: then the call must not go on.
     #[must_use]
-    pub fn expect(&self, object: u64, thread: u32, number: i32) -> bool {
+    pub fn begin(&self, object: u64, thread: u32, number: i32) -> bool {
         let mut known = self.known();
         if known.objects.len() >= MOST_OBJECTS && !known.objects.contains_key(&object) {
             return false;
@@ -86,11 +85,11 @@ impl NewNames {
         true
     }
 
-    /// Waits until no call but one of `asking` may still give the object a name.
+    /// Waits until no call may still give the object a name, but for one of the thread `asking`.
     ///
     /// # Errors
     /// `EBUSY` after ten seconds.
-    pub fn settle(&self, object: u64, asking: u32) -> Result<(), Errno> {
+    pub fn wait(&self, object: u64, asking: u32) -> Result<(), Errno> {
         let calls: Vec<(u32, Call)> = {
             let mut known = self.known();
             known.calls.remove(&asking);
@@ -127,24 +126,24 @@ impl NewNames {
 
     /// Whether the object may have got names since the last walk.
     #[must_use]
-    pub fn may_have_come(&self, object: u64) -> bool {
+    pub fn may_have_new_names(&self, object: u64) -> bool {
         self.known().objects.contains_key(&object)
     }
 
-    /// The objects whose new names a walk finds that begins now.
+    /// The objects to which no call gives names at the moment: a walk that begins now finds all their names.
     #[must_use]
-    pub fn there(&self) -> There {
+    pub fn without_calls(&self) -> WithoutCalls {
         let mut known = self.known();
         known.calls.retain(|&thread, call| !call.is_over(thread));
         let mut objects = known.objects.clone();
         for call in known.calls.values() {
             objects.remove(&call.object);
         }
-        There(objects)
+        WithoutCalls(objects)
     }
 
-    /// After that walk: forgets them, but for those that may have got further names since.
-    pub fn were_found(&self, found: &There) {
+    /// Forgets these objects after that walk, but for those that may have got further names since.
+    pub fn forget(&self, found: &WithoutCalls) {
         let known = &mut self.known().objects;
         known.retain(|object, since| found.0.get(object) != Some(since));
     }
@@ -156,18 +155,18 @@ impl NewNames {
 
 /// Objects to which no call gives names at the moment.
 #[derive(Debug)]
-pub struct There(HashMap<u64, Instant>);
+pub struct WithoutCalls(HashMap<u64, Instant>);
 
-/// What a thread does of which a call was let go on.
+/// What a thread does after the broker has let its call go on.
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     /// The call is over.
     Over,
-    /// It waits for the answer to such a call: to this one where that is not given yet, or to a further one.
+    /// It waits for the broker's answer: to this call, which is then still to come, or to a further one.
     Asks,
     /// It sleeps in the call.
     Sleeps,
-    /// It is awake, in the call or after it, and has had this much time on a processor.
+    /// It is awake, in the call or after it, and has had this much processor time.
     Awake(Duration),
 }
 
@@ -178,12 +177,12 @@ impl Call {
 
     fn state(&self, thread: u32) -> State {
         // "running", or the number of the call, or -1: proc_pid_syscall(5).
-        let told = match procfs::read(thread, "syscall") {
-            Ok(told) => told,
+        let status = match procfs::read(thread, "syscall") {
+            Ok(status) => status,
             Err(errno) if is_gone(errno) => return State::Over,
             Err(_) => String::new(),
         };
-        match first::<i32>(&told) {
+        match first::<i32>(&status) {
             Some(number) if number != self.number => State::Over,
             // `seccomp_do_user_notification`, kernel/seccomp.c.
             Some(_) => match procfs::read(thread, "wchan") {
@@ -194,17 +193,17 @@ impl Call {
         }
     }
 
-    /// Where the kernel does not count it, the time that has passed.
+    /// The thread's processor time; where the kernel does not count it, the time that has passed.
     fn own_time(&self, thread: u32) -> Duration {
         // In nanoseconds: Documentation/scheduler/sched-stats.rst.
-        let told = procfs::read(thread, "schedstat").unwrap_or_default();
-        first(&told).map_or_else(|| self.since.elapsed(), Duration::from_nanos)
+        let statistics = procfs::read(thread, "schedstat").unwrap_or_default();
+        first(&statistics).map_or_else(|| self.since.elapsed(), Duration::from_nanos)
     }
 }
 
 /// The first word, where it is a number.
-fn first<T: FromStr>(told: &str) -> Option<T> {
-    told.split_whitespace().next()?.parse().ok()
+fn first<T: FromStr>(text: &str) -> Option<T> {
+    text.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -235,66 +234,66 @@ mod tests {
 
     #[test]
     fn a_break_waits_for_a_call_that_sleeps() {
-        let new = NewNames::default();
+        let links = PendingLinks::default();
         let (thread, mut writer, handle) = sleeper();
-        assert!(new.expect(OBJECT, thread, number_of_read()));
-        assert_eq!(new.settle(OBJECT + 1, 0), Ok(()));
+        assert!(links.begin(OBJECT, thread, number_of_read()));
+        assert_eq!(links.wait(OBJECT + 1, 0), Ok(()));
         let begun = Instant::now();
         let waker = thread::spawn(move || {
             thread::sleep(LASTS);
             writer.write_all(b"x").unwrap();
         });
-        assert_eq!(new.settle(OBJECT, 0), Ok(()));
+        assert_eq!(links.wait(OBJECT, 0), Ok(()));
         assert!(begun.elapsed() >= LASTS);
         waker.join().unwrap();
         handle.join().unwrap();
     }
 
     #[test]
-    fn nobody_waits_for_his_own_call() {
-        let new = NewNames::default();
+    fn no_thread_waits_for_its_own_call() {
+        let links = PendingLinks::default();
         let (thread, mut writer, handle) = sleeper();
-        assert!(new.expect(OBJECT, thread, number_of_read()));
-        assert_eq!(new.settle(OBJECT, thread), Ok(()));
+        assert!(links.begin(OBJECT, thread, number_of_read()));
+        assert_eq!(links.wait(OBJECT, thread), Ok(()));
         writer.write_all(b"x").unwrap();
         handle.join().unwrap();
     }
 
     #[test]
-    fn a_walk_makes_sure_of_names_whose_calls_were_over_and_of_no_others() {
-        let new = NewNames::default();
+    fn a_walk_finds_names_whose_calls_were_over_and_of_no_others() {
+        let links = PendingLinks::default();
         let (thread, mut writer, handle) = sleeper();
-        assert!(new.expect(OBJECT, thread, number_of_read()));
-        new.were_found(&new.there());
-        assert!(new.may_have_come(OBJECT));
+        assert!(links.begin(OBJECT, thread, number_of_read()));
+        links.forget(&links.without_calls());
+        assert!(links.may_have_new_names(OBJECT));
 
         writer.write_all(b"x").unwrap();
         handle.join().unwrap();
-        let before = new.there();
-        assert!(new.expect(OBJECT + 1, thread, number_of_read()));
-        new.were_found(&before);
-        assert!(!new.may_have_come(OBJECT));
-        assert!(new.may_have_come(OBJECT + 1));
+        let before = links.without_calls();
+        assert!(links.begin(OBJECT + 1, thread, number_of_read()));
+        links.forget(&before);
+        assert!(!links.may_have_new_names(OBJECT));
+        assert!(links.may_have_new_names(OBJECT + 1));
 
         // Linked again after the walk had begun.
-        let before = new.there();
-        assert!(new.expect(OBJECT + 1, thread, number_of_read()));
-        new.were_found(&before);
-        assert!(new.may_have_come(OBJECT + 1));
+        let before = links.without_calls();
+        assert!(links.begin(OBJECT + 1, thread, number_of_read()));
+        links.forget(&before);
+        assert!(links.may_have_new_names(OBJECT + 1));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let new = NewNames::default();
+        let links = PendingLinks::default();
         for object in 0..MOST_OBJECTS as u64 {
-            assert!(new.expect(object, 0, 0));
+            assert!(links.begin(object, 0, 0));
         }
-        assert!(!new.expect(MOST_OBJECTS as u64, 0, 0));
-        assert!(new.expect(1, 0, 0));
+        assert!(!links.begin(MOST_OBJECTS as u64, 0, 0));
+        assert!(links.begin(1, 0, 0));
         // Their threads are gone.
         for thread in 0..3 * u32::try_from(MANY_CALLS).unwrap_or_default() {
-            assert!(new.expect(1, u32::MAX / 2 - thread, 0));
+            assert!(links.begin(1, u32::MAX / 2 - thread, 0));
         }
-        assert!(new.known().calls.len() <= MANY_CALLS);
+        assert!(links.known().calls.len() <= MANY_CALLS);
     }
 }

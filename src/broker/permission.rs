@@ -1,13 +1,13 @@
-//! Whether a caller could change a file at all, so that one who may not does not use up the disk: a
-//! break for a call that is refused afterwards would give the guest a copy for nothing.
+//! Estimates whether the kernel will let a caller change a file. A break for a call that the kernel then refuses
+//! would cost the guest a copy for nothing, and let a caller without rights fill its disk.
 //!
-//! This may only ever be too kind. Whoever is told "no" here goes on unbroken, and the kernel must
-//! refuse him: so any capability by which it could let him through counts, and so does an ACL.
+//! False positives are harmless, false negatives are not: "no" lets the call run against the shared file, so the kernel
+//! must be certain to refuse it. So any capability that could permit the change counts, and so does any ACL.
 
 use vhashify_sys::procfs::Fields;
 
 use super::caller::Caller;
-use crate::broker::object::Object;
+use super::object::Object;
 
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER`, `CAP_SYS_ADMIN`, `CAP_SETFCAP`.
 const CHANGING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 21 | 1 << 31;
@@ -35,7 +35,7 @@ struct Credentials {
 }
 
 impl Credentials {
-    /// The filesystem's user and group stand fourth.
+    /// The fourth user and group are those for file access.
     fn from_status(status: &Fields) -> Option<Self> {
         let ids = |name| Some(status.get(name)?.split_whitespace());
         let mut groups: Vec<u32> = ids("Groups")?.filter_map(|id| id.parse().ok()).collect();
@@ -61,7 +61,7 @@ mod tests {
     use super::{Credentials, Fields};
 
     #[test]
-    fn only_one_whom_the_kernel_refuses_for_certain_is_refused() {
+    fn only_a_caller_whom_the_kernel_refuses_for_certain_is_told_no() {
         let status = |uid, caps| {
             format!(
                 "Name:\tx\nUid:\t0\t0\t0\t{uid}\nGid:\t9\t9\t9\t34\nGroups:\t4 5 \nCapEff:\t{caps}\n"

@@ -1,11 +1,11 @@
-//! The root directory of a caller, below which its paths are resolved.
+//! Opens the root directory of a caller, below which the broker resolves its paths.
 //!
-//! Nearly all callers have the guest's own root directory. It is kept open, so that for each call only has
-//! to be asked whether the caller's is the same: to open and close it each time costs half as much again.
+//! Nearly all callers have the guest's own root directory. The broker keeps it open and only compares the caller's
+//! with it at each call: opening and closing it each time costs half as much again.
 //!
-//! Two places are the same where mount, filesystem and inode are. The kernel gives the number of a mount
-//! to no other as long as the mount is held (`STATX_MNT_ID`, statx(2)), and what is kept holds it. A root
-//! that a process of the guest has made itself (`chroot`, `pivot_root`) is not kept: the guest could not
+//! Two directories are the same where mount, filesystem and inode are. The kernel gives the number of a mount
+//! to no other mount as long as a descriptor holds it (`STATX_MNT_ID`, statx(2)), as the kept one does. The broker does
+//! not keep a root that a process of the guest has made itself (`chroot`, `pivot_root`): the guest could not
 //! unmount it.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ use vhashify_sys::stamp::Stamp;
 
 use crate::guest::Guest;
 
-/// The root directories of one guest's callers.
+/// Opens the root directories of one guest's callers.
 #[derive(Debug)]
 pub struct Roots {
     /// Device and inode of the vdir.
@@ -32,7 +32,7 @@ struct Kept {
     root: Arc<OwnedFd>,
 }
 
-/// What a directory is, and where.
+/// A directory in one mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Location {
     mount: u64,
@@ -41,7 +41,7 @@ struct Location {
 }
 
 impl Roots {
-    /// Of the callers of `guest`; none is kept yet.
+    /// For the callers of `guest`.
     #[must_use]
     pub fn of(guest: &Guest) -> Self {
         let vdir = Stamp::of(guest.root.as_fd());
@@ -51,10 +51,10 @@ impl Roots {
         }
     }
 
-    /// The root directory of a thread, open as a place.
+    /// The root directory of a thread, opened with `O_PATH`.
     ///
     /// # Errors
-    /// `ENOENT` when the thread is gone.
+    /// `ENOENT` when the thread has ended.
     pub fn root(&self, thread: u32) -> Result<Arc<OwnedFd>, Errno> {
         let path = procfs::path(thread, "root");
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +87,7 @@ fn wanted() -> StatxFlags {
 }
 
 impl Location {
-    /// `None` where the kernel does not tell the mount (before Linux 5.8).
+    /// `None` where the kernel does not say the mount (before Linux 5.8).
     fn of(found: &Statx) -> Option<Self> {
         let told = StatxFlags::from_bits_retain(found.stx_mask);
         told.contains(wanted()).then_some(Self {

@@ -1,11 +1,12 @@
-//! The threads that serve the calls of a guest.
+//! Serves the calls of a guest with a few threads for each listener.
 //!
-//! Each listener has a few threads of its own. One of them waits for calls and answers at once what a
-//! glance tells: nearly all calls are about files that nobody shares. For one that takes longer it lets
-//! the next thread wait in its place ([`Reception`]): so no call is handed from thread to thread, none waits for
-//! another one's copy, and at most one is stuck where a call was given up in the instant of its reception. To wake
-//! the next thread for each call instead would cost more than the answer.
-//! What is in hand at once is bounded by the threads; all else waits in the kernel, at its callers' cost.
+//! One thread at a time has the [`ReceiveToken`] and receives calls. It answers at once what it can classify without
+//! waiting: nearly all calls are about private files. For a call that takes longer it hands the token over, and another
+//! thread receives the next call. So no call changes its thread, none waits for another one's copy, and at most one
+//! thread is stuck where the kernel gave a call up in the instant of its reception. Waking another thread for each
+//! call instead would cost more than the answer.
+//!
+//! The number of threads bounds the calls in hand; all others wait in the kernel, at their callers' cost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,44 +15,43 @@ use std::thread::{self, JoinHandle};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use vhashify_sys::lease::ignore_break_signal;
-use vhashify_sys::seccomp::{Listener, Notification, Verdict};
+use vhashify_sys::seccomp::{Listener, Notification, Response};
 
-/// Threads for the calls of a guest's init and all that comes of it.
+/// Threads for the calls of a guest's init and its descendants.
 pub const THREADS_OF_INIT: usize = 4;
-/// Threads for the calls of one command that entered it.
+/// Threads for the calls of one command that entered a guest.
 pub const THREADS_OF_COMMAND: usize = 2;
 
-/// Memory of a thread's stack: a path, a copy's buffers and the walk of a guest.
+/// Bytes of a thread's stack: room for a path, a copy's buffers and the walk of a guest.
 pub const STACK: usize = 512 << 10;
 
-/// What becomes of a call in whose judgement there was a panic: its caller must never wait for a thread that
-/// is gone.
-const FAILED: Verdict = Verdict::Fail(Errno::IO);
+/// The response to a call whose handler panicked: its caller must never wait for a thread that has ended.
+const FAILED: Response = Response::Fail(Errno::IO);
 
-/// Whoever says what becomes of the calls of a guest.
-pub trait Judge: Send + Sync {
-    /// Does what is to be done before a call goes on, and says whether it does.
+/// Handles the calls of a guest.
+pub trait Handler: Send + Sync {
+    /// Prepares the guest for a call, and responds to it.
     ///
-    /// Before it reads from a disk, copies, or waits for somebody, it leaves the `reception` to another thread.
-    fn judge(
+    /// Before it reads from a disk, copies, or waits for anything, it hands the `token` over to another thread.
+    fn handle(
         &self,
         listener: &Listener,
         notification: &Notification,
-        reception: &mut Reception<'_>,
-    ) -> Verdict;
+        token: &mut ReceiveToken<'_>,
+    ) -> Response;
 }
 
 /// The right to receive calls, which one thread has at a time.
 #[derive(Debug)]
-pub struct Reception<'a>(Option<MutexGuard<'a, ()>>);
+pub struct ReceiveToken<'a>(Option<MutexGuard<'a, ()>>);
 
-impl<'a> Reception<'a> {
+impl<'a> ReceiveToken<'a> {
     fn take(first: &'a Mutex<()>) -> Self {
         Self(Some(first.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Lets another thread receive the next call. This one comes back for it when it is done.
-    pub fn leave_to_another(&mut self) {
+    /// Lets another thread receive the next call. This thread takes the token again when it is done.
+    pub fn hand_over(&mut self) {
         self.0 = None;
     }
 
@@ -60,27 +60,27 @@ impl<'a> Reception<'a> {
     }
 }
 
-/// Lets every call go on: for a guest in which nothing can be broken.
+/// Lets every call go on: for a guest that shares no files.
 #[derive(Debug, Clone, Copy)]
-pub struct LetGo;
+pub struct AllowAll;
 
-impl Judge for LetGo {
-    fn judge(
+impl Handler for AllowAll {
+    fn handle(
         &self,
         _listener: &Listener,
         _notification: &Notification,
-        _reception: &mut Reception<'_>,
-    ) -> Verdict {
-        Verdict::Continue
+        _token: &mut ReceiveToken<'_>,
+    ) -> Response {
+        Response::Continue
     }
 }
 
-/// Serves the calls of `listener` until nobody has its filter any more.
+/// Starts threads that serve the calls of `listener` until no process has its filter any more.
 ///
 /// # Errors
-/// No thread can be made; then the listener is closed, and its calls fail with `ENOSYS`.
-pub fn serve<J: Judge + ?Sized + 'static>(
-    broker: &Arc<J>,
+/// A thread cannot be made; then the listener is closed, and its calls fail with `ENOSYS`.
+pub fn serve<H: Handler + ?Sized + 'static>(
+    handler: &Arc<H>,
     listener: Listener,
     threads: usize,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
@@ -89,20 +89,20 @@ pub fn serve<J: Judge + ?Sized + 'static>(
     let listener = Arc::new((listener, Mutex::new(())));
     (0..threads)
         .map(|_| {
-            let (broker, listener) = (Arc::clone(broker), Arc::clone(&listener));
+            let (handler, listener) = (Arc::clone(handler), Arc::clone(&listener));
             thread::Builder::new()
                 .name("broker".to_owned())
                 .stack_size(STACK)
-                .spawn(move || work(&*broker, &listener.0, &listener.1))
+                .spawn(move || work(&*handler, &listener.0, &listener.1))
         })
         .collect()
 }
 
-fn work<J: Judge + ?Sized>(broker: &J, listener: &Listener, first: &Mutex<()>) {
+fn work<H: Handler + ?Sized>(handler: &H, listener: &Listener, first: &Mutex<()>) {
     obey_quotas();
     loop {
-        let mut reception = Reception::take(first);
-        while reception.is_held() {
+        let mut token = ReceiveToken::take(first);
+        while token.is_held() {
             let notification = match listener.receive() {
                 Ok(Some(notification)) => notification,
                 // No process has the filter any more.
@@ -112,34 +112,34 @@ fn work<J: Judge + ?Sized>(broker: &J, listener: &Listener, first: &Mutex<()>) {
                     return;
                 }
             };
-            let verdict = judged(broker, listener, &notification, &mut reception);
-            if let Err(errno) = listener.answer(&notification, verdict) {
+            let response = respond(handler, listener, &notification, &mut token);
+            if let Err(errno) = listener.answer(&notification, response) {
                 tracing::error!(%errno, "the broker cannot answer");
             }
         }
     }
 }
 
-fn judged<J: Judge + ?Sized>(
-    broker: &J,
+fn respond<H: Handler + ?Sized>(
+    handler: &H,
     listener: &Listener,
     notification: &Notification,
-    reception: &mut Reception<'_>,
-) -> Verdict {
-    let judge = AssertUnwindSafe(|| broker.judge(listener, notification, reception));
-    catch_unwind(judge).unwrap_or(FAILED)
+    token: &mut ReceiveToken<'_>,
+) -> Response {
+    let handle = AssertUnwindSafe(|| handler.handle(listener, notification, token));
+    catch_unwind(handle).unwrap_or(FAILED)
 }
 
-/// Judges a call that somebody else has received and will answer.
-pub fn judge_for_another<J: Judge + ?Sized>(
-    broker: &J,
+/// The response to a call that another process has received and will answer.
+pub fn respond_for_another<H: Handler + ?Sized>(
+    handler: &H,
     listener: &Listener,
     notification: &Notification,
-) -> Verdict {
-    judged(broker, listener, notification, &mut Reception(None))
+) -> Response {
+    respond(handler, listener, notification, &mut ReceiveToken(None))
 }
 
-/// Gives up, for this thread, what lets root write over a quota: the copy is the guest's.
+/// Drops this thread's `CAP_SYS_RESOURCE`, by which root exceeds quotas: the copies are the guest's.
 pub fn obey_quotas() {
     if let Ok(had) = capabilities(None) {
         let sets = CapabilitySets {

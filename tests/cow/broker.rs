@@ -20,6 +20,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
 use vhashify::broker::Broker;
 use vhashify::broker::serve::serve;
+use vserver::context::call_numbers::call_table;
 use vserver::context::filter::load_filter;
 use vserver::context::notify;
 
@@ -76,7 +77,11 @@ fn in_guest<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
 /// The same under this filter.
 fn in_guest_under<T: Send>(host: &Host, filter: Value, work: impl FnOnce() -> T + Send) -> T {
     let permit = is_guarded().then(|| vhashify::protect::guard::Permit::acquire().unwrap());
-    let broker = Arc::new(Broker::new(breaker(host, 0), Box::new(Vec::new)));
+    let broker = Arc::new(Broker::new(
+        breaker(host, 0),
+        Box::new(Vec::new),
+        Arc::new(call_table()),
+    ));
     let (listeners, listener) = channel();
     let (ready, go) = channel::<()>();
     let root = host.guests[0].clone();

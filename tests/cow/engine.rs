@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use rustix::fs::{Mode, OFlags};
 use vhashify::broker::break_link::Breaker;
 use vhashify::broker::link_group::Name;
-use vhashify::broker::object::{By, object};
+use vhashify::broker::object::{By, open_object};
 use vhashify::guest::{Guest, StoreLocation};
 use vhashify_sys::fault::Point;
 use vhashify_sys::lease::ignore_break_signal;
@@ -39,12 +39,12 @@ fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
     let root = breaker.guest().root.as_fd();
     let found = rustix::fs::openat(root, path, flags, Mode::empty()).unwrap();
     let device = breaker.guest().device;
-    let Some(object) = object(found.as_fd(), device, By::Name).unwrap() else {
+    let Some(object) = open_object(found.as_fd(), device, By::Name).unwrap() else {
         return Err("it is no object".to_owned());
     };
-    let turn = breaker.turn(object.stamp().inode, std::process::id());
+    let guard = breaker.lock_inode(object.stamp().inode, std::process::id());
     breaker
-        .break_link(&turn, object.as_fd(), Some(&name))
+        .break_link(&guard, object.as_fd(), Some(&name))
         .map(drop)
         .map_err(|failed| format!("{}: {}", failed.call, failed.errno))
 }

@@ -1,38 +1,39 @@
-//! Why a message is refused. Each is one line.
+//! Errors of connections, each on one line.
 
 use std::io;
 
 use thiserror::Error;
 
+use super::protocol::{FILTER_TIMEOUT, LONGEST_MESSAGE, MESSAGE_TIMEOUT};
 use crate::guest::GuestError;
 
-/// Why a message, or the process that it is about, is not served.
+/// Why the broker does not serve a connection, or the process of its message.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum Unserved {
-    /// It cannot be received.
+pub enum ConnectionError {
+    /// The message cannot be received.
     #[error("it cannot be received: {0}")]
     Receive(#[source] io::Error),
-    /// It is longer than any runtime's.
-    #[error("it is longer than {} KiB, or comes in too many pieces; name this socket in a container's configuration only", super::oci::LONGEST >> 10)]
+    /// The message is longer than any runtime's.
+    #[error("it is longer than {} KiB, or comes in too many pieces; name this socket in a container's configuration only", LONGEST_MESSAGE >> 10)]
     TooLong,
-    /// The rest of it does not come.
-    #[error("nothing more came for {} s; a runtime sends it whole", super::oci::PATIENCE.as_secs())]
+    /// The rest of the message does not come.
+    #[error("nothing more came for {} s; a runtime sends it whole", MESSAGE_TIMEOUT.as_secs())]
     TooSlow,
-    /// Its end is missing.
+    /// The message has no end.
     #[error("it ended before it was whole; start the container again")]
     Broken,
-    /// It is no `ContainerProcessState`.
+    /// The message is no `ContainerProcessState`.
     #[error(
         "it describes no process of a container (line {line}, column {column}); name this socket as listenerPath of an OCI runtime's configuration only"
     )]
     NotState {
-        /// Where that shows.
+        /// The line of the first mistake.
         line: usize,
-        /// Where in this line.
+        /// Its column.
         column: usize,
     },
-    /// Too many descriptors, or more than this process may have.
+    /// More descriptors came than this process can take.
     #[error(
         "more descriptors came with it than can be taken; raise the limit of open files (LimitNOFILE=) if many containers are served"
     )]
@@ -42,14 +43,14 @@ pub enum Unserved {
         "no descriptor that came with it is a listener of seccomp; give a call of the container's filter the action SCMP_ACT_NOTIFY"
     )]
     NoListener,
-    /// It is no message of LXC's monitor.
+    /// The message does not come from LXC's monitor.
     #[error(
         "it is no call that LXC's monitor has received; name this socket as lxc.seccomp.notify.proxy only"
     )]
     NotProxied,
-    /// A container of LXC does not come to load its filter.
+    /// A container of LXC has not loaded its filter in time.
     #[error(
-        "the container that LXC's monitor {process} starts has loaded no filter with calls that wait in {} minutes; give it the profile that --print-profile=lxc prints", super::lxc_hook::PATIENCE.as_secs() / 60
+        "the container that LXC's monitor {process} starts has loaded no filter with calls that wait in {} minutes; give it the profile that --print-profile=lxc prints", FILTER_TIMEOUT.as_secs() / 60
     )]
     NoFilterYet {
         /// The monitor.
@@ -69,7 +70,7 @@ pub enum Unserved {
         /// The process.
         process: i32,
     },
-    /// Its root directory cannot be opened.
+    /// The root directory of the process cannot be opened.
     #[error("the root directory of its process {process} cannot be opened: {source}")]
     Root {
         /// The process.
@@ -77,7 +78,7 @@ pub enum Unserved {
         /// Why.
         source: io::Error,
     },
-    /// It lies where no guest may.
+    /// The root directory lies where no guest may.
     #[error(transparent)]
     Guest(#[from] GuestError),
 }

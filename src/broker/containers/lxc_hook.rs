@@ -1,9 +1,9 @@
-//! What LXC's monitor tells before it starts a container, by `lxc.hook.pre-start`, and what the broker does then.
+//! Serves a container of LXC before its init is executed. LXC announces it by `lxc.hook.pre-start`.
 //!
 //! Before LXC executes a container's init it opens `/dev/null` for writing under the filter, and its monitor waits for
-//! that: it asks the proxy from then on only, so that with the proxy alone such a container never starts. So the
-//! broker takes the listener from the process that loads the filter, as soon as it is there (`pidfd_getfd(2)`), and
-//! answers until init is executed.
+//! that call: the monitor asks the proxy only afterwards, so that with the proxy alone such a container never starts. So
+//! the broker takes the listener from the process that loads the filter, as soon as it exists (`pidfd_getfd(2)`), and
+//! answers calls until init is executed.
 //!
 //! ```text
 //! monitor       pre-start ───────▶ makes a process ──── waits for it ────────────────── asks the proxy
@@ -12,8 +12,9 @@
 //! the broker                                └─ looks ─ looks ─ has it ─ answers ──────── leaves it
 //! ```
 //!
-//! No longer: who waits for calls beside the monitor and is first leaves that waiting in the kernel, where it hears
-//! no `lxc-stop`. As long as the process is LXC's own program, the monitor does not wait for calls yet.
+//! Then it stops at once: where the broker receives a call that the monitor waits for, too, the monitor blocks in the
+//! kernel and reacts to no `lxc-stop`. As long as the process runs LXC's own program, the monitor does not wait for
+//! calls yet.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,35 +36,33 @@ use vhashify_sys::seccomp::Listener;
 use vhashify_sys::shown::Shown;
 
 use super::Containers;
-use super::error::Unserved;
-use super::oci::MONITOR;
-use super::root::has_ended;
+use super::error::ConnectionError;
+use super::process::has_ended;
+use super::protocol::{FILTER_TIMEOUT, MONITOR};
 use crate::broker::message::send;
-use crate::broker::serve::{judge_for_another, obey_quotas};
+use crate::broker::serve::{obey_quotas, respond_for_another};
 
-/// How long a container may take from its first hook to its filter: other hooks, networks and mounts come in between.
-pub const PATIENCE: Duration = Duration::from_mins(10);
-/// How long most take at the longest.
-const MOSTLY: Duration = Duration::from_secs(2);
-/// How often it is looked for, until then and later.
+/// Most containers have loaded their filter by then.
+const USUAL_TIME: Duration = Duration::from_secs(2);
+/// Between two looks for the filter, until then and later.
 const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
-/// How long a call is waited for before it is looked whether init is executed.
-const AT_ONCE: Timespec = Timespec {
+/// Between two looks whether init is executed, while no call comes.
+const CALL_TIMEOUT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
 };
 
-/// Why the broker does not hear of a container.
+/// Why the broker cannot be told of a container.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HookError {
-    /// Somebody else has called it.
+    /// Another program than LXC has called this one.
     #[error(
         "it was not called by LXC; name it as lxc.hook.pre-start in a container's configuration"
     )]
     NotCalled,
-    /// Nobody listens.
+    /// No broker listens.
     #[error("no broker listens on {}: {source}; start it first", Shown::path(path))]
     NoBroker {
         /// The socket.
@@ -98,7 +97,7 @@ pub fn announce(socket: &Path, name: &str) -> Result<(), HookError> {
     Ok(())
 }
 
-/// The process that has called this one, or the shell that did so for it.
+/// The process that has called this one, itself or through a shell.
 fn caller() -> Option<Pid> {
     let parent = getppid()?;
     let number = parent.as_raw_pid().cast_unsigned();
@@ -111,36 +110,36 @@ fn caller() -> Option<Pid> {
     Pid::from_raw(procfs::status(number).ok()?.number("PPid")?)
 }
 
-/// Answers the calls of the container `name` that `monitor` starts, until its init is executed. Returns when init has
-/// ended: as long there is one broker for all calls of the container.
+/// Answers the calls of the container `name` that `monitor` starts, until its init is executed. Then waits until init has
+/// ended, so that the container's broker lives for all of its calls.
 ///
 /// # Errors
-/// [`Unserved`]: the monitor has ended, or starts nothing with calls that wait.
-pub fn attend(
+/// [`ConnectionError`]: the monitor has ended, or starts nothing with calls that wait.
+pub fn serve_start(
     monitor: &OwnedFd,
     number: i32,
     name: &str,
     containers: &Containers,
-) -> Result<(), Unserved> {
+) -> Result<(), ConnectionError> {
     let Started {
         process,
         handle,
         listener,
     } = await_filter(monitor, number)?;
-    let judge = containers.choose(process, name)?.judge;
+    let handler = containers.choose(process, name)?.handler;
     obey_quotas();
     while is_program_of(process, number) {
-        if !listener.has_call(&AT_ONCE) || !is_program_of(process, number) {
+        if !listener.has_call(&CALL_TIMEOUT) || !is_program_of(process, number) {
             continue;
         }
         let received = listener.receive();
-        let Some(call) = received.map_err(|errno| Unserved::Receive(errno.into()))? else {
+        let Some(call) = received.map_err(|errno| ConnectionError::Receive(errno.into()))? else {
             break;
         };
-        let verdict = judge_for_another(&*judge, &listener, &call);
+        let response = respond_for_another(&*handler, &listener, &call);
         listener
-            .answer(&call, verdict)
-            .map_err(|errno| Unserved::Receive(errno.into()))?;
+            .answer(&call, response)
+            .map_err(|errno| ConnectionError::Receive(errno.into()))?;
     }
     drop(listener);
     let mut waited = [PollFd::new(&handle, PollFlags::IN)];
@@ -155,14 +154,14 @@ struct Started {
     listener: Listener,
 }
 
-fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, Unserved> {
+fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, ConnectionError> {
     let begun = Instant::now();
     loop {
         // The kernel lists them by thread; a monitor has one.
         let found = procfs::children(number).into_iter().find_map(|process| {
-            // First, so that what is listed is no other process's.
+            // Opened first, so that the descriptors below are this process's.
             let handle = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
-            // It sends it to the monitor, and closes it.
+            // The process may have sent it to the monitor and closed its own.
             let listener =
                 listener_of(&handle, process).or_else(|| listener_of(monitor, number))?;
             Some(Started {
@@ -175,13 +174,13 @@ fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, Unserved> {
             return Ok(found);
         }
         if has_ended(monitor) {
-            return Err(Unserved::Gone { process: number });
+            return Err(ConnectionError::Gone { process: number });
         }
         let waited = begun.elapsed();
-        if waited > PATIENCE {
-            return Err(Unserved::NoFilterYet { process: number });
+        if waited > FILTER_TIMEOUT {
+            return Err(ConnectionError::NoFilterYet { process: number });
         }
-        std::thread::sleep(LOOKS[usize::from(waited > MOSTLY)]);
+        std::thread::sleep(LOOKS[usize::from(waited > USUAL_TIME)]);
     }
 }
 
@@ -194,7 +193,7 @@ fn is_program_of(process: i32, number: i32) -> bool {
     program(process).is_some_and(|own| program(number) == Some(own))
 }
 
-/// A copy of the descriptor of a process that is a listener, if it has one of a filter that somebody is under.
+/// A copy of the process's listener, if it has one of a filter that any process is under.
 fn listener_of(handle: &OwnedFd, process: i32) -> Option<Listener> {
     let mut numbers = procfs::descriptors(process).ok()?.into_iter();
     numbers.find_map(|number: ForeignRawFd| {

@@ -1,4 +1,4 @@
-//! What LXC's monitor sends of each call that it has received: the proxy protocol of `lxc.seccomp.notify.proxy`
+//! Answers the calls that LXC's monitor receives and passes on, by the proxy protocol of `lxc.seccomp.notify.proxy`
 //! (`seccomp_notify_handler`, src/lxc/seccomp.c of LXC).
 //!
 //! ```text
@@ -6,27 +6,26 @@
 //! answered  the same                        │ the same             │ filled │
 //! ```
 //!
-//! The monitor answers the kernel with what it gets, and does nothing else meanwhile. So come all calls of a
-//! container from the moment on that its init is executed ([`lxc_hook`](super::lxc_hook) has those before), and of
-//! commands that enter it.
+//! The monitor passes the answer on to the kernel, and does nothing else meanwhile. All calls of a container come this
+//! way once its init is executed, and those of commands that enter it; [`lxc_hook`](super::lxc_hook) has the calls before.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
-use vhashify_sys::seccomp::{Listener, Notification, Verdict};
+use vhashify_sys::seccomp::{Listener, Notification, Response};
 
 use super::Containers;
-use super::error::Unserved;
+use super::error::ConnectionError;
 use crate::broker::message::receive;
-use crate::broker::serve::{Judge, judge_for_another, obey_quotas};
+use crate::broker::serve::{Handler, obey_quotas, respond_for_another};
 
-/// Bytes of a message: the cookie is some text of the administrator's.
+/// Bytes of a message: the cookie is a text of the administrator's.
 const LONGEST: usize = 16 << 10;
 
-/// Bytes of a `struct seccomp_notify_proxy_msg`: eight that are reserved, the numbers of the monitor's and of
-/// init's process, the sizes of three structures, the length of the cookie.
+/// Bytes of a `struct seccomp_notify_proxy_msg`: eight reserved ones, the process numbers of the monitor and of
+/// init, the sizes of three structures, the length of the cookie.
 const HEAD: usize = 32;
 const INIT: usize = 12;
 const SIZES: usize = 16;
@@ -34,43 +33,46 @@ const SIZES: usize = 16;
 /// Answers the calls of a container until its monitor closes the connection.
 ///
 /// # Errors
-/// [`Unserved`]. LXC then lets the calls that come this way fail with `ENOSYS`.
-pub fn attend(connection: BorrowedFd<'_>, containers: &Containers) -> Result<(), Unserved> {
+/// [`ConnectionError`]. LXC then lets the calls that come this way fail with `ENOSYS`.
+pub fn serve_connection(
+    connection: BorrowedFd<'_>,
+    containers: &Containers,
+) -> Result<(), ConnectionError> {
     obey_quotas();
-    let failed = |errno: Errno| Unserved::Receive(errno.into());
+    let failed = |errno: Errno| ConnectionError::Receive(errno.into());
     let mut buffer = vec![0; LONGEST];
-    // A container that reboots has another init, and the same monitor.
-    let mut known: Option<(i32, Arc<dyn Judge>)> = None;
+    // A container that reboots gets another init, and keeps its monitor.
+    let mut known: Option<(i32, Arc<dyn Handler>)> = None;
     loop {
         let received = receive(connection, &mut buffer).map_err(failed)?;
         if received.length == 0 {
             return Ok(());
         }
-        let call = Call::parse(&buffer[..received.length]).ok_or(Unserved::NotProxied)?;
+        let call = Call::parse(&buffer[..received.length]).ok_or(ConnectionError::NotProxied)?;
         let is_listener = |descriptor: &_| Listener::is_one(AsFd::as_fd(descriptor));
         let listener = received.descriptors.into_iter().find(is_listener);
-        let listener = Listener::from(listener.ok_or(Unserved::NoListener)?);
-        let judge = match &known {
-            Some((init, judge)) if *init == call.init => Arc::clone(judge),
+        let listener = Listener::from(listener.ok_or(ConnectionError::NoListener)?);
+        let handler = match &known {
+            Some((init, handler)) if *init == call.init => Arc::clone(handler),
             _ => {
                 let name = format!("the LXC container of process {}", call.init);
-                let judge = containers.choose(call.init, &name)?.judge;
-                known = Some((call.init, Arc::clone(&judge)));
-                judge
+                let handler = containers.choose(call.init, &name)?.handler;
+                known = Some((call.init, Arc::clone(&handler)));
+                handler
             }
         };
-        let verdict = judge_for_another(&*judge, &listener, &call.notification);
-        let answer = call.answer(&mut buffer, verdict);
+        let response = respond_for_another(&*handler, &listener, &call.notification);
+        let answer = call.answer(&mut buffer, response);
         send(connection, answer, SendFlags::NOSIGNAL).map_err(failed)?;
     }
 }
 
-/// A call, as the monitor sends it.
+/// A call in the monitor's message.
 struct Call {
     /// The number of init's process.
     init: i32,
     notification: Notification,
-    /// Where the answer is to stand in the message.
+    /// Where the answer belongs in the message.
     response: usize,
     /// Bytes of the message without the cookie.
     length: usize,
@@ -80,7 +82,7 @@ impl Call {
     fn parse(message: &[u8]) -> Option<Self> {
         let size = |at: usize| Some(usize::from(u16::from_ne_bytes(part(message, at)?)));
         let (notification, response) = (size(SIZES)?, size(SIZES + 2)?);
-        if notification < Notification::SIZE || response < Verdict::SIZE {
+        if notification < Notification::SIZE || response < Response::SIZE {
             return None;
         }
         let length = HEAD + notification + response;
@@ -95,9 +97,9 @@ impl Call {
         })
     }
 
-    /// Fills the answer in, and gives the message that is to be sent back.
-    fn answer<'a>(&self, message: &'a mut [u8], verdict: Verdict) -> &'a [u8] {
-        let bytes = verdict.to_bytes(self.notification.id);
+    /// Fills the answer in, and returns the message that is to be sent back.
+    fn answer<'a>(&self, message: &'a mut [u8], response: Response) -> &'a [u8] {
+        let bytes = response.to_bytes(self.notification.id);
         message[self.response..][..bytes.len()].copy_from_slice(&bytes);
         &message[..self.length]
     }
@@ -110,7 +112,7 @@ fn part<const LENGTH: usize>(message: &[u8], at: usize) -> Option<[u8; LENGTH]> 
 #[cfg(test)]
 mod tests {
     use super::{Call, HEAD};
-    use vhashify_sys::seccomp::{Notification, Verdict};
+    use vhashify_sys::seccomp::{Notification, Response};
 
     /// A message of a kernel whose structures have these sizes.
     fn message(notification: u16, response: u16, cookie: &[u8]) -> Vec<u8> {
@@ -134,15 +136,18 @@ mod tests {
             let mut bytes = message(notification, response, b"web");
             let call = Call::parse(&bytes).unwrap();
             assert_eq!((call.init, call.notification.id), (200, 7));
-            let answer = call.answer(&mut bytes, Verdict::Continue);
+            let answer = call.answer(&mut bytes, Response::Continue);
             let at = HEAD + usize::from(notification);
             assert_eq!(answer.len(), at + usize::from(response));
-            assert_eq!(answer[at..][..Verdict::SIZE], Verdict::Continue.to_bytes(7));
+            assert_eq!(
+                answer[at..][..Response::SIZE],
+                Response::Continue.to_bytes(7)
+            );
         }
     }
 
     #[test]
-    fn what_lxc_does_not_send_is_told_from_it() {
+    fn a_message_that_lxc_does_not_send_is_refused() {
         let whole = message(80, 24, b"");
         for length in 0..whole.len() {
             assert!(Call::parse(&whole[..length]).is_none(), "{length}");

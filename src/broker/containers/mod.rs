@@ -7,35 +7,39 @@
 //!
 //! | file | what it is about |
 //! | --- | --- |
-//! | [`socket`] | the socket: made at once, nobody else's, gone afterwards |
-//! | [`attend`] | accepts connections until it is told to end |
-//! | [`oci`] | what an OCI runtime sends (`config-linux.md` of the runtime specification, *seccomp*) |
-//! | [`lxc_hook`] | how the broker has the listener of a container of LXC before that can do anything |
-//! | [`lxc_proxy`] | the calls that LXC's monitor receives and asks about |
-//! | [`root`] | the root directory of a container's process |
-//! | [`error`] | why a message is refused |
+//! | [`socket`] | makes the socket in one step, and removes it |
+//! | [`accept_loop`](mod@accept_loop) | accepts connections until a signal comes |
+//! | [`oci`] | serves the listener that an OCI runtime sends (`config-linux.md` of its specification, *seccomp*) |
+//! | [`lxc_hook`] | serves a container of LXC before its init is executed |
+//! | [`lxc_proxy`] | answers the calls that LXC's monitor passes on |
+//! | [`protocol`] | names and limits of messages |
+//! | [`root`] | finds the root directory of a container's process |
+//! | [`process`] | asks whether a process has ended |
+//! | [`error`] | errors of connections |
 //!
 //! # Which files are a container's
 //!
 //! Those below the root directory of the process that the runtime names, on the filesystem of a store. The
-//! directory is opened through the mount of that store: the container's own mounts may hide names of a link
-//! group, show files under other owners, or be read-only. All processes with one root directory have one
+//! broker opens the directory through the mount of that store: the container's own mounts may hide names of a link
+//! group, show files with other owners, or be read-only. All processes with one root directory have one
 //! broker, also those that enter a container later.
 //!
-//! A container on a filesystem without a store, an overlay of images for example, shares nothing: its calls
+//! A container on a filesystem without a store, an overlay of images for example, shares no files: its calls
 //! go on.
 //!
 //! # Whom it trusts
 //!
-//! The socket is root's alone, so that whoever connects can do anything anyhow. Still a message is bounded
-//! in size and time, a descriptor that is no listener is closed, and a process that has ended meanwhile, or
-//! has no filter, is none. The guest itself never connects.
+//! Only root can connect, and root can do anything anyhow. Still the broker bounds a message in size and time, closes
+//! every descriptor that is no listener, and refuses a process that has ended meanwhile or has no filter. The guest
+//! itself never connects.
 
-pub mod attend;
+pub mod accept_loop;
 pub mod error;
 pub mod lxc_hook;
 pub mod lxc_proxy;
 pub mod oci;
+pub mod process;
+pub mod protocol;
 pub mod root;
 pub mod socket;
 
@@ -47,71 +51,78 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use vhashify_sys::procfs;
 use vhashify_sys::shown::Shown;
 
-use self::error::Unserved;
+use self::error::ConnectionError;
 use self::root::Root;
 use super::Broker;
 use super::break_link::Breaker;
-use super::serve::{Judge, LetGo};
+use super::call::CallTable;
+use super::serve::{AllowAll, Handler};
 use crate::guest::{Guest, StoreLocation};
 
-/// The containers that are served, and the stores of what they may share.
+/// The containers that are served, and the stores whose objects they may have.
 #[derive(Debug)]
 pub struct Containers {
     stores: Vec<StoreLocation>,
-    /// By the device and inode number of their root directories.
+    calls: Arc<CallTable>,
+    /// Brokers by the device and inode number of the root directory.
     served: Mutex<HashMap<(u64, u64), Weak<Broker>>>,
-    /// From when the guard is loaded on.
+    /// `None` until the guard is loaded.
     #[cfg(feature = "guard")]
     permit: Mutex<Option<crate::protect::guard::Permit>>,
 }
 
-/// Who judges the calls of a process.
+/// The handler of a process's calls.
 pub struct Chosen {
-    /// The judge.
-    pub judge: Arc<dyn Judge>,
+    /// The handler.
+    pub handler: Arc<dyn Handler>,
     /// Whether it is the first process of its container.
     pub is_first: bool,
 }
 
 impl Containers {
-    /// None yet. `stores` are on different filesystems.
+    /// Serves no container yet. `stores` are on different filesystems; the brokers decode the calls of `calls`.
     #[must_use]
-    pub fn new(stores: Vec<StoreLocation>) -> Self {
+    pub fn new(stores: Vec<StoreLocation>, calls: CallTable) -> Self {
         Self {
             stores,
+            calls: Arc::new(calls),
             served: Mutex::default(),
             #[cfg(feature = "guard")]
             permit: Mutex::default(),
         }
     }
 
-    /// Who judges the calls of `process`, which is of the container `name`. Where nothing can be broken,
-    /// that is said, and every call goes on.
+    /// Chooses the handler for the calls of `process`, which is of the container `name`. Where the container cannot share
+    /// files, a warning says so, and every call goes on.
     ///
     /// # Errors
-    /// [`Unserved`]: there is no such process.
-    pub fn choose(&self, process: i32, name: &str) -> Result<Chosen, Unserved> {
+    /// [`ConnectionError`]: there is no such process.
+    pub fn choose(&self, process: i32, name: &str) -> Result<Chosen, ConnectionError> {
         let root = Root::of(process)?;
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         served.retain(|_, broker| broker.strong_count() > 0);
         let place = (root.device, root.inode);
         if let Some(broker) = served.get(&place).and_then(Weak::upgrade) {
             return Ok(Chosen {
-                judge: broker,
+                handler: broker,
                 is_first: false,
             });
         }
         #[cfg(feature = "guard")]
-        self.be_permitted();
+        self.acquire_permit();
         let shown = Shown::bytes(name.as_bytes());
         match self.open(&root, name) {
             Ok(Some((guest, store))) => {
                 tracing::info!("{shown} is served, in {}", Shown::path(&guest.vdir));
                 let breaker = Breaker::new(guest, Some(store));
-                let broker = Arc::new(Broker::new(breaker, Box::new(processes)));
+                let broker = Arc::new(Broker::new(
+                    breaker,
+                    Box::new(processes),
+                    Arc::clone(&self.calls),
+                ));
                 served.insert(place, Arc::downgrade(&broker));
                 return Ok(Chosen {
-                    judge: broker,
+                    handler: broker,
                     is_first: true,
                 });
             }
@@ -126,14 +137,14 @@ impl Containers {
             }
         }
         Ok(Chosen {
-            judge: Arc::new(LetGo),
+            handler: Arc::new(AllowAll),
             is_first: true,
         })
     }
 
-    /// Has the guard, if there is one by now, let this process take leases on objects.
+    /// Asks the guard, if one is loaded by now, to let this process take leases on objects.
     #[cfg(feature = "guard")]
-    fn be_permitted(&self) {
+    fn acquire_permit(&self) {
         let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
         if permit.is_none() {
             *permit = crate::protect::guard::Permit::acquire().unwrap_or_else(|error| {
@@ -143,18 +154,21 @@ impl Containers {
         }
     }
 
-    /// The guest that a container is, and the store of its filesystem.
-    fn open(&self, root: &Root, name: &str) -> Result<Option<(Guest, OwnedFd)>, Unserved> {
+    /// Opens a container as a guest, with the store of its filesystem.
+    fn open(&self, root: &Root, name: &str) -> Result<Option<(Guest, OwnedFd)>, ConnectionError> {
         let Some(store) = self.stores.iter().find(|store| store.device == root.device) else {
             return Ok(None);
         };
         let guest = root.guest(OsStr::new(name), store)?;
-        let directory = store.directory.try_clone().map_err(Unserved::Receive)?;
+        let directory = store
+            .directory
+            .try_clone()
+            .map_err(ConnectionError::Receive)?;
         Ok(Some((guest, directory)))
     }
 }
 
-/// All processes of the host: whoever has a container's open file is in no list of its own.
+/// All processes of the host: no list has those that may have a container's open file.
 fn processes() -> Vec<i32> {
     procfs::processes().unwrap_or_default()
 }

@@ -1,40 +1,33 @@
-//! What an OCI runtime sends about a process under a filter: one `ContainerProcessState`, as JSON, with the
-//! listener of the filter as one of its descriptors. It expects no answer and closes the connection.
+//! Receives the message of an OCI runtime about a process under a filter, and serves its listener: one
+//! `ContainerProcessState`, as JSON, with the listener among its descriptors. The runtime expects no answer and closes
+//! the connection.
 //!
 //! runc and youki connect for the container, crun does so from within it. A command that enters a container
-//! later has a filter, and sends a message, of its own.
+//! later has a filter, and a message, of its own.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Deserialize;
 use vhashify_sys::seccomp::Listener;
 
-use super::error::Unserved;
+use super::error::ConnectionError;
+use super::protocol::{LISTENER, LONGEST_MESSAGE, MESSAGE_TIMEOUT, MONITOR};
 use super::{Containers, lxc_hook};
 use crate::broker::message::{MOST_DESCRIPTORS, receive};
 use crate::broker::serve::{THREADS_OF_COMMAND, THREADS_OF_INIT, serve};
 
-/// Bytes of a message: annotations may be many.
-pub const LONGEST: usize = 1 << 20;
-/// How long a whole message is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Pieces that it may come in, since it is parsed after each that could be its end.
+/// Pieces that a message may come in, since it is parsed after each that could be its end.
 const MOST_PIECES: usize = 256;
-/// What is received at once.
+/// Bytes of a piece.
 const PIECE: usize = 64 << 10;
 
-/// The name of the listener among the descriptors.
-const LISTENER: &str = "seccompFd";
-/// What stands in its place where the listener is still to come: the monitor of a container of LXC.
-pub const MONITOR: &str = "vhashifyLxcMonitorFd";
-
-/// The fields that count of `ContainerProcessState`.
+/// The used fields of `ContainerProcessState`.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 struct ProcessState {
-    /// What each descriptor is.
+    /// The name of each descriptor.
     fds: Vec<String>,
     pid: i32,
     state: State,
@@ -45,11 +38,15 @@ struct State {
     id: String,
 }
 
-/// Receives a message and serves the listener that comes with it, until its container has ended.
+/// Receives a message and starts threads that serve its listener until the container has ended; for a container of LXC
+/// that is being started, serves it until then.
 ///
 /// # Errors
-/// [`Unserved`]. Then its listener is closed, and calls that would wait fail with `ENOSYS`.
-pub fn attend(connection: BorrowedFd<'_>, containers: &Containers) -> Result<(), Unserved> {
+/// [`ConnectionError`]. Then its listener is closed, and calls that would wait fail with `ENOSYS`.
+pub fn serve_connection(
+    connection: BorrowedFd<'_>,
+    containers: &Containers,
+) -> Result<(), ConnectionError> {
     let Some((said, mut descriptors)) = message(connection)? else {
         return Ok(());
     };
@@ -60,13 +57,13 @@ pub fn attend(connection: BorrowedFd<'_>, containers: &Containers) -> Result<(),
     let listener = match (take(LISTENER), take(MONITOR)) {
         (Some(listener), _) => listener,
         (None, Some(monitor)) => {
-            return lxc_hook::attend(&monitor, said.pid, &said.state.id, containers);
+            return lxc_hook::serve_start(&monitor, said.pid, &said.state.id, containers);
         }
-        (None, None) => return Err(Unserved::NoListener),
+        (None, None) => return Err(ConnectionError::NoListener),
     };
     drop(descriptors);
     if !Listener::is_one(listener.as_fd()) {
-        return Err(Unserved::NoListener);
+        return Err(ConnectionError::NoListener);
     }
     let chosen = containers.choose(said.pid, &said.state.id)?;
     let threads = if chosen.is_first {
@@ -74,27 +71,29 @@ pub fn attend(connection: BorrowedFd<'_>, containers: &Containers) -> Result<(),
     } else {
         THREADS_OF_COMMAND
     };
-    serve(&chosen.judge, listener.into(), threads).map_err(Unserved::Receive)?;
+    serve(&chosen.handler, listener.into(), threads).map_err(ConnectionError::Receive)?;
     Ok(())
 }
 
-/// The whole message, with its descriptors. `None` from somebody who only looks whether this program
+/// Receives a whole message with its descriptors. `None` from a process that only looks whether this program
 /// listens.
-fn message(connection: BorrowedFd<'_>) -> Result<Option<(ProcessState, Vec<OwnedFd>)>, Unserved> {
-    let until = Instant::now() + PATIENCE;
+fn message(
+    connection: BorrowedFd<'_>,
+) -> Result<Option<(ProcessState, Vec<OwnedFd>)>, ConnectionError> {
+    let until = Instant::now() + MESSAGE_TIMEOUT;
     let (mut text, mut descriptors) = (Vec::new(), Vec::new());
     let mut buffer = vec![0; PIECE];
     for _ in 0..MOST_PIECES {
         wait(connection, until)?;
         let piece = receive(connection, &mut buffer);
-        let piece = piece.map_err(|errno| Unserved::Receive(errno.into()))?;
+        let piece = piece.map_err(|errno| ConnectionError::Receive(errno.into()))?;
         text.extend(&buffer[..piece.length]);
         descriptors.extend(piece.descriptors);
         if piece.lacks_descriptors || descriptors.len() > MOST_DESCRIPTORS {
-            return Err(Unserved::TooManyDescriptors);
+            return Err(ConnectionError::TooManyDescriptors);
         }
-        if text.len() > LONGEST {
-            return Err(Unserved::TooLong);
+        if text.len() > LONGEST_MESSAGE {
+            return Err(ConnectionError::TooLong);
         }
         let is_over = piece.length == 0;
         if is_over && text.is_empty() {
@@ -103,24 +102,24 @@ fn message(connection: BorrowedFd<'_>) -> Result<Option<(ProcessState, Vec<Owned
         match parse(&text) {
             Ok(said) => return Ok(Some((said, descriptors))),
             Err(error) if !error.is_eof() => {
-                return Err(Unserved::NotState {
+                return Err(ConnectionError::NotState {
                     line: error.line(),
                     column: error.column(),
                 });
             }
-            Err(_) if is_over => return Err(Unserved::Broken),
+            Err(_) if is_over => return Err(ConnectionError::Broken),
             Err(_) => {}
         }
     }
-    Err(Unserved::TooLong)
+    Err(ConnectionError::TooLong)
 }
 
 fn parse(text: &[u8]) -> Result<ProcessState, serde_json::Error> {
     serde_json::from_slice(text)
 }
 
-/// Waits for more.
-fn wait(connection: BorrowedFd<'_>, until: Instant) -> Result<(), Unserved> {
+/// Waits for further bytes.
+fn wait(connection: BorrowedFd<'_>, until: Instant) -> Result<(), ConnectionError> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec {
@@ -129,10 +128,10 @@ fn wait(connection: BorrowedFd<'_>, until: Instant) -> Result<(), Unserved> {
         };
         let mut waited = [PollFd::from_borrowed_fd(connection, PollFlags::IN)];
         match poll(&mut waited, Some(&left)) {
-            Ok(0) => return Err(Unserved::TooSlow),
+            Ok(0) => return Err(ConnectionError::TooSlow),
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(Unserved::Receive(errno.into())),
+            Err(errno) => return Err(ConnectionError::Receive(errno.into())),
         }
     }
 }
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_goes_on_is_told_from_one_that_is_wrong() {
+    fn an_incomplete_message_differs_from_a_wrong_one() {
         for text in [
             &b""[..],
             b"{\"fds\":[\"secc",

@@ -1,8 +1,8 @@
-//! The socket that runtimes connect to.
+//! Makes the socket that runtimes connect to.
 //!
-//! A socket gets its name when it is listening and root's alone, in one step, and its own only: what
-//! somebody listens on is left to him, and what a killed process left is replaced. The name goes with this
-//! value, if it is still this socket's.
+//! The socket gets its name in one step, when it listens already and only root can connect. It replaces the name that a
+//! killed process left, and never one that another process listens on. Dropping the value removes the name, if it is
+//! still this socket's.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,7 +37,7 @@ pub struct Socket {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// Somebody listens there.
+    /// Another process listens there.
     #[error(
         "somebody listens on {} already; stop that, or choose another path",
         Shown::path(path)
@@ -46,7 +46,7 @@ pub enum SocketError {
         /// The path.
         path: PathBuf,
     },
-    /// Something else is there.
+    /// Another file is there.
     #[error(
         "{} is there already and is no socket; remove it, or choose another path",
         Shown::path(path)
@@ -70,7 +70,7 @@ pub enum SocketError {
 }
 
 impl Socket {
-    /// Makes one of this `kind` that listens at `path`.
+    /// Makes a socket of this `kind` that listens at `path`.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -78,7 +78,7 @@ impl Socket {
         let failed = |call: &'static str| {
             move |errno: Errno| CallError::new(call, path, std::io::Error::from(errno))
         };
-        // Whoever connects needs the whole path.
+        // A client needs the whole path as its address.
         SocketAddrUnix::new(path).map_err(failed("bind"))?;
         let Some(name) = path.file_name() else {
             let path = path.to_path_buf();
@@ -92,13 +92,13 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
             socket_with(AddressFamily::UNIX, kind, flags, None).map_err(failed("socket"))?;
-        // What is bound gets the mode that the socket has, so that it never has another.
+        // The name gets the socket's mode when it is bound, so that it never has another.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("chmod"))?;
         let temporary = Temporary {
             directory: directory.as_fd(),
             name: format!(".vhashify-{}", std::process::id()).into(),
         };
-        // What a killed process with the same number left.
+        // A killed process with the same number may have left it.
         let _ = temporary.remove();
         let address = temporary.address().map_err(failed("bind"))?;
         bind(&socket, &address).map_err(failed("bind"))?;
@@ -115,7 +115,7 @@ impl Socket {
         })
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -140,13 +140,13 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let found = statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
         if found.is_ok_and(|found| (found.st_dev, found.st_ino) == self.inode) {
-            // Somebody may have removed it in this instant.
+            // Another process may have removed it in this instant.
             let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
         }
     }
 }
 
-/// A name that a socket has until it gets the one that it is for. Removed when it is dropped.
+/// The name of a socket until it gets its final one. Dropping this removes the name.
 struct Temporary<'a> {
     directory: BorrowedFd<'a>,
     name: OsString,
@@ -168,7 +168,7 @@ impl Temporary<'_> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        // It is gone where all went well.
+        // It is gone already where all went well.
         let _ = self.remove();
     }
 }
@@ -210,7 +210,7 @@ fn place(temporary: &Temporary<'_>, name: &OsStr, path: &Path) -> Result<(), Soc
     Ok(())
 }
 
-/// Whether somebody listens on a socket, of whichever kind.
+/// Whether a process listens on a socket of any kind.
 fn is_alive(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let tried = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
@@ -218,7 +218,7 @@ fn is_alive(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
     tried != Err(Errno::CONNREFUSED)
 }
 
-/// A name in a directory, however long the directory's path is.
+/// The address of a name in a directory, whose own path may be too long for an address.
 fn address(directory: BorrowedFd<'_>, name: &OsStr) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new(descriptor_path(&directory).join(name))
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl, opcode};
 use rustix::system::uname;
 
-use super::wire::{AddDescriptor, Notification, RawResponse, Verdict};
+use super::wire::{AddDescriptor, Notification, RawResponse, Response};
 use crate::resolve::path_of;
 
 /// `SECCOMP_IOCTL_NOTIF_ID_VALID`: `_IOW('!', 2, __u64)`.
@@ -137,12 +137,12 @@ impl Listener {
     ///
     /// # Errors
     /// What `ioctl(2)` lists.
-    pub fn answer(&self, notification: &Notification, verdict: Verdict) -> Result<(), Errno> {
+    pub fn answer(&self, notification: &Notification, response: Response) -> Result<(), Errno> {
         /// `_IOWR('!', 1, struct seccomp_notif_resp)`.
         const SEND: Opcode = opcode::read_write::<RawResponse>(b'!', 1);
-        let mut response = RawResponse::new(notification.id, verdict);
+        let mut raw = RawResponse::new(notification.id, response);
         // SAFETY: SEND takes a pointer to a `struct seccomp_notif_resp`, which `RawResponse` is, field by field.
-        let call = unsafe { Updater::<SEND, RawResponse>::new(&mut response) };
+        let call = unsafe { Updater::<SEND, RawResponse>::new(&mut raw) };
         // SAFETY: the kernel reads the structure, which lives until the call returns, and writes nothing.
         match unsafe { ioctl(&self.descriptor, call) } {
             Ok(()) | Err(Errno::NOENT | Errno::INPROGRESS) => Ok(()),

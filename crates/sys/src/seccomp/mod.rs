@@ -14,4 +14,4 @@ mod wire;
 
 pub use adopt::adopt;
 pub use listener::Listener;
-pub use wire::{Notification, Verdict};
+pub use wire::{Notification, Response};

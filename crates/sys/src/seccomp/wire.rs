@@ -48,14 +48,14 @@ impl Notification {
 
 /// The answer to a call that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Response {
     /// The kernel runs the call, as if there were no filter.
     Continue,
     /// The call fails.
     Fail(Errno),
 }
 
-impl Verdict {
+impl Response {
     /// Bytes of a `struct seccomp_notif_resp`.
     pub const SIZE: usize = size_of::<RawResponse>();
 
@@ -87,12 +87,12 @@ pub(super) struct RawResponse {
 }
 
 impl RawResponse {
-    pub(super) fn new(id: u64, verdict: Verdict) -> Self {
+    pub(super) fn new(id: u64, response: Response) -> Self {
         /// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`.
         const CONTINUE: u32 = 1;
-        let (error, flags) = match verdict {
-            Verdict::Continue => (0, CONTINUE),
-            Verdict::Fail(errno) => (-errno.raw_os_error(), 0),
+        let (error, flags) = match response {
+            Response::Continue => (0, CONTINUE),
+            Response::Fail(errno) => (-errno.raw_os_error(), 0),
         };
         Self {
             id,
@@ -121,7 +121,7 @@ const _: () = assert!(size_of::<AddDescriptor>() == 24, "as in linux/seccomp.h")
 mod tests {
     use rustix::io::Errno;
 
-    use super::{Notification, Verdict};
+    use super::{Notification, Response};
 
     #[test]
     fn bytes_are_those_of_the_kernels_structures() {
@@ -135,12 +135,12 @@ mod tests {
         let same: [u8; Notification::SIZE] = unsafe { std::mem::transmute(read) };
         assert_eq!(same, bytes);
         assert_eq!((read.id, read.arguments[5]), (of(0), of(72)));
-        let gone = Verdict::Fail(Errno::NOSPC).to_bytes(7);
+        let gone = Response::Fail(Errno::NOSPC).to_bytes(7);
         assert_eq!(gone[..8], 7_u64.to_ne_bytes());
         assert_eq!(gone[16..20], (-28_i32).to_ne_bytes());
         assert_eq!(gone[20..], [0; 4]);
         assert_eq!(
-            Verdict::Continue.to_bytes(7)[16..],
+            Response::Continue.to_bytes(7)[16..],
             [0, 0, 0, 0, 1, 0, 0, 0]
         );
     }

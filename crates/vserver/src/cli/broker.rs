@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use rustix::net::SocketType;
 use vhashify::broker::containers::Containers;
-use vhashify::broker::containers::attend::{Protocol, attend};
+use vhashify::broker::containers::accept_loop::{Protocol, accept_loop};
 use vhashify::broker::containers::lxc_hook::{self, HookError};
 use vhashify::broker::containers::socket::Socket;
 use vhashify::guest::{StoreLocation, check_layout};
@@ -21,6 +21,7 @@ use vhashify_sys::shown::Shown;
 
 use super::args::Common;
 use super::command::{FAILED, complain, say, start_tracing};
+use crate::context::call_numbers::call_table;
 use crate::context::notify;
 
 /// The name under which it is run.
@@ -168,7 +169,8 @@ fn serve(options: &Options) -> Result<(), Failure> {
             say(&format!("containers are served at {path}"));
         }
     }
-    attend(&sockets, &Arc::new(Containers::new(stores)), &signals);
+    let containers = Arc::new(Containers::new(stores, call_table()));
+    accept_loop(&sockets, &containers, &signals);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! | [`seccomp`] | which system calls it has not |
 //! | [`filter`] | loads such a filter |
 //! | [`notify`] | which system calls wait for its broker |
+//! | [`call_numbers`] | their numbers |
 //! | [`cgroup`] | where its processes are counted and limited |
 //! | [`limits`], [`bucket`] | its limits, and which files of the controllers hold them; the token bucket |
 //! | [`sysctl`] | kernel parameters of its namespaces |
@@ -13,6 +14,7 @@
 //! The first two are pure: settings in, data out.
 
 pub mod bucket;
+pub mod call_numbers;
 pub mod cgroup;
 pub mod filter;
 pub mod limits;

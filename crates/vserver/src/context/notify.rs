@@ -114,6 +114,14 @@ fn rules() -> Vec<Rule> {
     rules
 }
 
+/// The names of all calls that wait.
+#[cfg(test)]
+pub(crate) fn waiting_calls() -> impl Iterator<Item = &'static str> {
+    rules()
+        .into_iter()
+        .flat_map(|rule| rule.names.iter().copied())
+}
+
 /// Masks of the flags and what must be left: any of these.
 fn conditions_of_open() -> Vec<(u32, u32)> {
     const MODE: u32 = 0o3;
@@ -234,7 +242,7 @@ fn waits(names: &[&str], only: Option<Value>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::{conditions_of_open, lxc_profile, oci_profile, rules};
-    use vhashify::broker::call::{Asked, opened};
+    use vhashify::broker::call::{Target, open_target};
 
     #[test]
     fn every_open_that_the_broker_is_asked_about_waits() {
@@ -242,7 +250,7 @@ mod tests {
             let waits = conditions_of_open()
                 .iter()
                 .any(|&(mask, value)| flags & mask == value);
-            let is_asked = opened(flags.into(), 0, 0) != Asked::Nothing;
+            let is_asked = open_target(flags.into(), 0, 0) != Target::Nothing;
             assert!(waits || !is_asked, "{flags:o}");
             let mode = flags & 3;
             if mode == 0 && flags & 0o1000 == 0 {

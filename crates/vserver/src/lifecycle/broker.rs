@@ -25,6 +25,7 @@ use vhashify_config::ConfigTree;
 
 use super::error::Doing;
 use super::{LifecycleError, Running, StateDirectory};
+use crate::context::call_numbers::call_table;
 use crate::context::cgroup;
 
 /// The socket's name in the state directory.
@@ -83,7 +84,7 @@ pub fn attend(socket: &UnixListener, breaker: Breaker, running: &Running) {
     };
     let context = running.context;
     let processes = Box::new(move || cgroup::processes(context).into_iter().collect());
-    let broker = Arc::new(Broker::new(breaker, processes));
+    let broker = Arc::new(Broker::new(breaker, processes, Arc::new(call_table())));
     let mut threads = THREADS_OF_INIT;
     loop {
         let Ok((stream, _)) = socket.accept() else {

@@ -1,4 +1,4 @@
-//! Accepts connections of runtimes, each in a thread of its own, until a signal ends it.
+//! Accepts connections of runtimes and serves each in a thread of its own, until a signal ends it.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,32 +14,36 @@ use super::socket::Socket;
 use super::{Containers, lxc_proxy, oci};
 use crate::broker::serve::STACK;
 
-/// Connections to a socket that are attended at once; others wait to be accepted. One of a runtime is a message, one
-/// of LXC lasts as long as its container.
+/// Connections to a socket that are served at once; further ones wait to be accepted. A runtime's connection is one
+/// message, one of LXC lasts as long as its container.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// What is spoken on a socket.
+/// The protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// What OCI runtimes and LXC's hook send.
+    /// That of OCI runtimes and of LXC's hook.
     Oci,
-    /// What LXC's monitors ask.
+    /// That of LXC's monitors.
     LxcProxy,
 }
 
-/// A socket, what is spoken there, and how many connections are attended.
-struct Attended<'a> {
+struct Endpoint<'a> {
     socket: &'a Socket,
     protocol: Protocol,
+    /// Each connection that is served has a reference.
     connections: Arc<()>,
 }
 
-/// Serves containers until a signal can be read of `signals`. Those that are served then are so no more
-/// when this process ends.
-pub fn attend(sockets: &[(Socket, Protocol)], containers: &Arc<Containers>, signals: &OwnedFd) {
-    let attended: Vec<Attended<'_>> = sockets
+/// Serves containers until a signal can be read of `signals`. The caller ends this process then, and so the serving
+/// threads.
+pub fn accept_loop(
+    sockets: &[(Socket, Protocol)],
+    containers: &Arc<Containers>,
+    signals: &OwnedFd,
+) {
+    let endpoints: Vec<Endpoint<'_>> = sockets
         .iter()
-        .map(|(socket, protocol)| Attended {
+        .map(|(socket, protocol)| Endpoint {
             socket,
             protocol: *protocol,
             connections: Arc::new(()),
@@ -48,7 +52,7 @@ pub fn attend(sockets: &[(Socket, Protocol)], containers: &Arc<Containers>, sign
     loop {
         let mut waited = vec![PollFd::new(signals, PollFlags::IN)];
         waited.extend(
-            attended
+            endpoints
                 .iter()
                 .map(|one| PollFd::new(one.socket, PollFlags::IN)),
         );
@@ -62,7 +66,7 @@ pub fn attend(sockets: &[(Socket, Protocol)], containers: &Arc<Containers>, sign
         if !waited[0].revents().is_empty() && next_signal(signals).is_some() {
             return;
         }
-        for (one, waited) in attended.iter().zip(&waited[1..]) {
+        for (one, waited) in endpoints.iter().zip(&waited[1..]) {
             if waited.revents().is_empty() {
                 continue;
             }
@@ -75,10 +79,10 @@ pub fn attend(sockets: &[(Socket, Protocol)], containers: &Arc<Containers>, sign
     }
 }
 
-fn accept(attended: &Attended<'_>, containers: &Arc<Containers>) {
-    let connection = match attended.socket.accept() {
+fn accept(endpoint: &Endpoint<'_>, containers: &Arc<Containers>) {
+    let connection = match endpoint.socket.accept() {
         Ok(connection) => connection,
-        // It has gone again.
+        // The other side has closed it already.
         Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
         Err(errno) => {
             tracing::error!(%errno, "no connection can be accepted");
@@ -86,12 +90,12 @@ fn accept(attended: &Attended<'_>, containers: &Arc<Containers>) {
             return;
         }
     };
-    let (containers, path) = (Arc::clone(containers), attended.socket.path().to_path_buf());
-    let (counted, protocol) = (Arc::clone(&attended.connections), attended.protocol);
+    let (containers, path) = (Arc::clone(containers), endpoint.socket.path().to_path_buf());
+    let (counted, protocol) = (Arc::clone(&endpoint.connections), endpoint.protocol);
     let work = move || {
         let done = match protocol {
-            Protocol::Oci => oci::attend(connection.as_fd(), &containers),
-            Protocol::LxcProxy => lxc_proxy::attend(connection.as_fd(), &containers),
+            Protocol::Oci => oci::serve_connection(connection.as_fd(), &containers),
+            Protocol::LxcProxy => lxc_proxy::serve_connection(connection.as_fd(), &containers),
         };
         if let Err(error) = done {
             tracing::warn!("a message to {} is refused: {error}", Shown::path(&path));
