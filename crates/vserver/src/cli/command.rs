@@ -361,7 +361,7 @@ pub fn start_tracing(common: &Common) {
         .without_time()
         .with_target(false)
         .finish()
-        .with(Targets::new().with_target(env!("CARGO_PKG_NAME"), level))
+        .with(Targets::new().with_targets([("vhashify", level), ("vserver", level)]))
         .init();
 }
 
