@@ -1,6 +1,6 @@
 //! Which filesystem a directory lies on, as the kernel's superblock knows it.
 //!
-//! `stat` does not say: on Btrfs each subvolume has a device number of its own, and the superblock
+//! `stat` does not tell it: on Btrfs each subvolume has a device number of its own, and the superblock
 //! another one, which only `/proc/PID/mountinfo` shows.
 
 use std::fmt;
@@ -34,7 +34,7 @@ pub struct Mount {
     pub id: u64,
     pub device: Device,
     /// As the kernel prints it, with `\040` for a space.
-    pub place: String,
+    pub point: String,
 }
 
 /// The mounts that this process sees.
@@ -54,7 +54,7 @@ impl Mount {
         Some(Self {
             id: mount.id,
             device: Device::new(major, minor)?,
-            place: String::from_utf8_lossy(&mount.point).into_owned(),
+            point: String::from_utf8_lossy(&mount.point).into_owned(),
         })
     }
 }
@@ -93,7 +93,7 @@ mod tests {
         let mounts: Vec<_> = parse_mounts(text).iter().filter_map(Mount::of).collect();
         let seen: Vec<_> = mounts
             .iter()
-            .map(|mount| (mount.id, mount.device.to_string(), mount.place.as_str()))
+            .map(|mount| (mount.id, mount.device.to_string(), mount.point.as_str()))
             .collect();
         assert_eq!(
             seen,

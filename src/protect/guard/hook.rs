@@ -5,8 +5,8 @@
 pub struct Hook {
     /// As in `include/linux/lsm_hook_defs.h`.
     pub name: &'static str,
-    /// The programs for it, each for other arguments; the first that a kernel takes is the right one,
-    /// since the kernel checks the types of all arguments that a program touches.
+    /// The programs for it, each for other arguments of the hook. The first that the kernel loads is the right one:
+    /// the verifier checks the types of all arguments that a program touches.
     pub programs: &'static [&'static str],
     /// Whether every kernel that can have the guard has it. One that came later is not missed
     /// before: what it sees went by another hook then.

@@ -31,7 +31,7 @@ pub fn load() -> Result<(), GuardError> {
         return Ok(());
     }
     let unfinished = Path::new(UNFINISHED);
-    // Of a process that was killed on the way.
+    // A process that was killed while it loaded the guard may have left these pins.
     pins::remove(unfinished)?;
     let made = DirBuilder::new().mode(0o700).create(unfinished);
     made.map_err(|error| GuardError::call("mkdir", unfinished, error))?;
@@ -55,7 +55,7 @@ pub fn register(directory: impl AsFd, path: &Path) -> Result<(), GuardError> {
         .map_err(|error| GuardError::refused("filesystems", &error))
 }
 
-/// Whether marks count on the filesystem of a directory; true where that cannot be told.
+/// Whether marks count on the filesystem of a directory; true where the directory cannot be opened.
 ///
 /// # Errors
 /// [`GuardError`]: the maps of the guard cannot be read.
@@ -83,7 +83,8 @@ pub fn unload(is_forced: bool) -> Result<(), GuardError> {
     if !is_forced && let Some((process, device)) = running::guest_on(&devices)? {
         return Err(GuardError::GuestsRun { process, device });
     }
-    // The kernel detaches programs some time after the last pin is gone; this works at once.
+    // The kernel detaches programs some time after the last pin is gone. Without filesystems they refuse nothing at
+    // once.
     let mut filesystems = pins::filesystems()?;
     for device in devices {
         filesystems
@@ -93,7 +94,7 @@ pub fn unload(is_forced: bool) -> Result<(), GuardError> {
     pins::remove(Path::new(PLACE))
 }
 
-/// Whether BPF programs are asked at all: they can be loaded, and are never run, where not.
+/// Whether the kernel calls BPF programs on LSM hooks at all; where it does not, it loads them and never runs them.
 ///
 /// # Errors
 /// [`GuardError::Unavailable`].

@@ -1,5 +1,4 @@
-//! The guard: a BPF program on hooks of the kernel's security modules that keeps marked files as
-//! they are, whoever asks.
+//! The guard: BPF programs on LSM hooks that refuse every change of a marked file, to root of the host, too.
 //!
 //! ```text
 //! /sys/fs/bpf/vhashify/     0700; what is pinned here outlives the process that loaded it
@@ -11,20 +10,20 @@
 //! ```
 //!
 //! # What it promises
-//! On a registered filesystem nobody, and root of the host neither, opens a marked regular file for
-//! writing, truncates it, changes its mode, owner, times, extended attributes, ACLs or flags (the
-//! mark among them), or locks it. Whatever else writes needs a descriptor that is open for writing:
+//! On a registered filesystem no process, not even root of the host, can open a marked regular file for
+//! writing, truncate it, change its mode, owner, times, extended attributes, ACLs or flags (the
+//! mark among them), or lock it. All other ways to write need a descriptor that is open for writing:
 //! `fallocate`, shared mappings, `FICLONERANGE`, `copy_file_range`, `io_uring`, swap files and loop
-//! devices. Names may be removed, renamed and added. A process of `vhashify` may lock objects and
-//! set their flags while it holds a [`Permit`], and nothing else. What is refused leaves no trace: an
-//! attempt is over before it would break a lease or count as a writer, so that whoever tries again and
-//! again cannot make an object look busy to a command that gives another guest its own copy.
+//! devices. Every process may remove, rename and add names. A process of `vhashify` that holds a [`Permit`] may lock
+//! objects and set their flags, but not write. A refused attempt has no effect: the hook comes before the kernel
+//! breaks leases or counts the writer, so a guest that tries again and again cannot make an object look busy to a
+//! command that gives another guest its own copy.
 //!
 //! # What it costs
-//! The kernel asks the hook `inode_permission` for every component of every path, so that looking a file up
-//! becomes dearer for all: about half as much again in an emulated machine, where the other hooks cost
-//! nothing that can be measured (`make bench-vm`). Without it a guest could keep others from running
-//! a program that they share: see `guard.bpf.c`.
+//! The kernel calls the hook `inode_permission` for every component of every path. In an emulated machine this makes
+//! each lookup about half as dear again, for all processes; the other hooks cost nothing that can be measured
+//! (`make bench-vm`). Without this hook a guest could keep others from running a program that they share: see
+//! `guard.bpf.c`.
 //!
 //! # What it does not cover
 //! - Descriptors that were open for writing before the guard was loaded: load it before any guest
@@ -34,7 +33,7 @@
 //!   file handle, loading other programs), descriptors of the host's processes.
 //! - A filesystem that was mounted anew: Btrfs gets a new device number then, and has to be
 //!   registered again, as each run and `guard load` do.
-//! - `inotify` and `fanotify`: a guest is told when another one opens a shared file.
+//! - `inotify` and `fanotify`: a guest can see when another one opens a shared file.
 //! - An older guard stays as it is until `guard unload`.
 //! - A command that began before the guard was loaded has no permit: it gets no leases on objects,
 //!   and names each such file as one that failed.

@@ -5,10 +5,10 @@ use vhashify_sys::procfs;
 use super::error::GuardError;
 use super::pins;
 
-/// Held by a command that takes leases or marks files; taken back when it is dropped.
+/// Lets this process take leases on objects and set their flags, until it is dropped; never write to them.
 ///
-/// It never lets a process write to an object. It names the process by its number and by when it
-/// began, so that it is worthless to a later one with the same number, even if this one is killed.
+/// The entry names the process by its number and its start time. So a later process with the same number cannot use
+/// it, even if this one is killed and leaves it behind.
 #[derive(Debug)]
 pub struct Permit {
     process: u32,
@@ -17,7 +17,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Permits this process; `None` where no guard is loaded.
+    /// Enters this process among the permitted ones; `None` where no guard is loaded.
     ///
     /// # Errors
     /// [`GuardError`]: the maps of the guard cannot be opened.
@@ -43,7 +43,7 @@ impl Drop for Permit {
         if self.is_first
             && let Ok(mut permitted) = pins::permitted()
         {
-            // What stays is of no use to anybody: see above.
+            // An entry that stays is of no use to any process: see above.
             drop(permitted.remove(&self.process));
         }
     }

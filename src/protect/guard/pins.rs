@@ -17,7 +17,7 @@ use super::refusal::WORDS;
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// The guard that is loaded.
 pub const PLACE: &str = "/sys/fs/bpf/vhashify";
-/// One that is being loaded; it gets its name when it is whole. (bpffs allows no dots in names.)
+/// One that is being loaded; it is renamed to [`PLACE`] when all is pinned. (bpffs allows no dots in names.)
 pub const UNFINISHED: &str = "/sys/fs/bpf/vhashify-new";
 
 /// The maps, by the names that they have in the program and as pins.
@@ -32,7 +32,7 @@ pub const MAPS: [&str; 5] = [
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS_MAGIC: u32 = 0xcafe_4a11;
 
-/// Keeps others from loading and unloading.
+/// Keeps other processes from loading and unloading the guard.
 #[derive(Debug)]
 pub struct Lock {
     _directory: OwnedFd,
@@ -106,8 +106,7 @@ pub fn devices() -> Result<Vec<Device>, GuardError> {
     Ok(devices)
 }
 
-/// Removes a directory of pins; what is not pinned elsewhere goes with it. One that is not there is
-/// no error.
+/// Removes a directory of pins, and with it what is pinned nowhere else. A missing one is no error.
 pub fn remove(place: &Path) -> Result<(), GuardError> {
     match fs::remove_dir_all(place) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

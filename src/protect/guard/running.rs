@@ -11,7 +11,7 @@ use super::filesystem::{self, Device, Mount};
 
 /// A process with a root directory of its own on one of `devices`.
 ///
-/// A process whose root cannot be found in any list of mounts counts as one.
+/// A process whose root directory is on none of the listed mounts counts as one, too.
 pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError> {
     let own = open_root(Path::new("/"))
         .map_err(|error| GuardError::call("open", Path::new("/"), error))?;
@@ -20,7 +20,7 @@ pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError>
     let processes =
         procfs::processes().map_err(|error| GuardError::call("open", Path::new("/proc"), error))?;
     for process in processes {
-        // Processes end while we look.
+        // The process has ended meanwhile.
         let Ok(root) = open_root(&procfs::path(process, "root")) else {
             continue;
         };
@@ -47,7 +47,8 @@ fn identity(root: impl AsFd) -> rustix::io::Result<(u64, u64)> {
     rustix::fs::fstat(root).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// By our own mounts (`chroot`), else by the process's (a mount namespace of its own).
+/// The filesystem of `root`: found among this process's mounts (after `chroot`), or else among those of `process`,
+/// which has a mount namespace of its own.
 fn device_of(root: impl AsFd, mounts: &[Mount], process: i32) -> Option<Device> {
     let id = filesystem::mount_id(root).ok()?;
     let find = |mounts: &[Mount]| {

@@ -1,4 +1,4 @@
-//! What the guard does and did.
+//! Whether the guard is loaded, where it guards, and what it refused.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Status {
     pub loaded: bool,
     /// Where marks count.
     pub filesystems: Vec<Filesystem>,
-    /// What it listens to.
+    /// Its hooks.
     pub hooks: Vec<HookStatus>,
     /// The last 64 refusals at most, the last one first.
     pub last_refusals: Vec<Refusal>,
@@ -37,7 +37,7 @@ pub struct Filesystem {
 pub struct HookStatus {
     /// As the kernel calls it.
     pub name: &'static str,
-    /// Whether the guard sits on it; the kernel does not have it where not.
+    /// Whether a program is attached to it; where not, the kernel does not have this hook.
     pub attached: bool,
     /// Since the guard was loaded.
     pub refusals: u64,
@@ -59,7 +59,7 @@ pub fn status() -> Result<Status, GuardError> {
             mounts: mounts
                 .iter()
                 .filter(|mount| mount.device == device)
-                .map(|mount| mount.place.clone())
+                .map(|mount| mount.point.clone())
                 .collect(),
         })
         .collect();
