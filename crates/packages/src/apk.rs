@@ -14,10 +14,10 @@
 
 use std::path::Path;
 
-use super::configuration_files::{Excessive, Found};
-use super::root::Guest;
 use crate::PackageError;
+use crate::configuration_files::{ConfigurationFiles, Excessive};
 use crate::pattern::Pattern;
+use crate::root::Root;
 
 /// What apk itself starts from.
 const DEFAULTS: &[u8] = b"+etc\n@etc/init.d\n!etc/apk\n";
@@ -28,23 +28,23 @@ const MOST_PATTERNS: usize = 1000;
 /// its text.
 const LONGEST_LISTS: usize = 1 << 20;
 
-pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {
+pub(crate) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bool, PackageError> {
     let mut seen = Vec::new();
     let mut protected = None;
     // The second name is apk 3's; merged /usr makes both the same file.
     for name in ["lib/apk/db/installed", "usr/lib/apk/db/installed"] {
-        let Some(file) = guest.read(Path::new(name))? else {
+        let Some(file) = root.read(Path::new(name))? else {
             continue;
         };
-        if seen.contains(&file.stamp.identity) {
+        if seen.contains(&file.version.inode) {
             continue;
         }
-        seen.push(file.stamp.identity);
+        seen.push(file.version.inode);
         let rules = match &mut protected {
             Some(rules) => rules,
-            none => none.insert(Protected::read(guest)?),
+            none => none.insert(Protected::read(root)?),
         };
-        parse(&file.bytes, rules, found).map_err(|Excessive(reason)| PackageError::Database {
+        parse(&file.bytes, rules, files).map_err(|Excessive(reason)| PackageError::Database {
             path: file.path,
             reason,
         })?;
@@ -52,16 +52,20 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Package
     Ok(!seen.is_empty())
 }
 
-pub(super) fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result<(), Excessive> {
-    let mut directory = rules.directory(b"", found)?;
+pub(crate) fn parse(
+    text: &[u8],
+    rules: &Protected,
+    files: &mut ConfigurationFiles,
+) -> Result<(), Excessive> {
+    let mut directory = rules.directory(b"", files)?;
     for line in text.split(|byte| *byte == b'\n') {
         match line {
             // Files before the first F: line of a package would be in its root directory.
-            [] => directory = rules.directory(b"", found)?,
-            [b'F', b':', name @ ..] => directory = rules.directory(name, found)?,
-            [b'R', b':', name @ ..] if directory.protects(name, found)? => {
+            [] => directory = rules.directory(b"", files)?,
+            [b'F', b':', name @ ..] => directory = rules.directory(name, files)?,
+            [b'R', b':', name @ ..] if directory.protects(name, files)? => {
                 let slash: &[u8] = if directory.path.is_empty() { b"" } else { b"/" };
-                found.add(&[directory.path, slash, name])?;
+                files.add(&[directory.path, slash, name])?;
             }
             _ => {}
         }
@@ -71,7 +75,7 @@ pub(super) fn parse(text: &[u8], rules: &Protected, found: &mut Found) -> Result
 
 /// The protected paths, in order.
 #[derive(Debug, Default)]
-pub(super) struct Protected {
+pub(crate) struct Protected {
     rules: Vec<ProtectedPath>,
     /// The length of the lists that they are from.
     length: usize,
@@ -91,9 +95,9 @@ struct Directory<'r, 'p> {
 }
 
 impl Protected {
-    fn read(guest: &Guest<'_>) -> Result<Self, PackageError> {
+    fn read(root: &Root<'_>) -> Result<Self, PackageError> {
         let mut rules = Self::defaults();
-        for name in guest
+        for name in root
             .list(Path::new("etc/apk/protected_paths.d"))?
             .unwrap_or_default()
         {
@@ -101,7 +105,7 @@ impl Protected {
             if name.extension().is_none_or(|extension| extension != "list") {
                 continue;
             }
-            let Some(file) = guest.read(&name)? else {
+            let Some(file) = root.read(&name)? else {
                 continue;
             };
             rules.add_list(&file.path, &file.bytes)?;
@@ -110,14 +114,14 @@ impl Protected {
     }
 
     /// What apk protects by itself.
-    pub(super) fn defaults() -> Self {
+    pub(crate) fn defaults() -> Self {
         let mut rules = Self::default();
         rules.extend(DEFAULTS);
         rules
     }
 
     /// Adds a guest's list; `path` is its name for messages.
-    pub(super) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), PackageError> {
+    pub(crate) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), PackageError> {
         let too_large = |limit, unit| PackageError::TooLarge {
             path: path.to_owned(),
             limit,
@@ -146,7 +150,7 @@ impl Protected {
     fn directory<'p>(
         &self,
         path: &'p [u8],
-        found: &mut Found,
+        files: &mut ConfigurationFiles,
     ) -> Result<Directory<'_, 'p>, Excessive> {
         let names: Vec<_> = path
             .split(|byte| *byte == b'/')
@@ -156,11 +160,11 @@ impl Protected {
         let mut decided = (0, false);
         let mut last_names = Vec::new();
         // An empty line costs a look at every rule, too.
-        found.spend(self.rules.len() as u64)?;
+        files.spend(self.rules.len() as u64)?;
         for rule in &self.rules {
             let mut matching = true;
             for (pattern, name) in rule.names.iter().zip(&names) {
-                found.spend(pattern.cost(name.len()))?;
+                files.spend(pattern.cost(name.len()))?;
                 matching = pattern.matches(name);
                 if !matching {
                     break;
@@ -187,10 +191,10 @@ impl Protected {
 }
 
 impl Directory<'_, '_> {
-    fn protects(&self, name: &[u8], found: &mut Found) -> Result<bool, Excessive> {
+    fn protects(&self, name: &[u8], files: &mut ConfigurationFiles) -> Result<bool, Excessive> {
         let mut protects = self.protects;
         for (pattern, verdict) in &self.last_names {
-            found.spend(pattern.cost(name.len()))?;
+            files.spend(pattern.cost(name.len()))?;
             if pattern.matches(name) {
                 protects = *verdict;
             }
@@ -220,8 +224,8 @@ impl ProtectedPath {
 
 #[cfg(test)]
 mod tests {
-    use super::super::configuration_files::MOST_WORK;
     use super::*;
+    use crate::configuration_files::MOST_WORK;
 
     #[test]
     fn the_longest_then_the_last_pattern_decides() {
@@ -243,9 +247,9 @@ mod tests {
             ("usr/bin", "a", false),
             ("", "etc", true),
         ] {
-            let mut found = Found::default();
-            let directory = rules.directory(directory.as_bytes(), &mut found).unwrap();
-            let verdict = directory.protects(name.as_bytes(), &mut found).unwrap();
+            let mut files = ConfigurationFiles::default();
+            let directory = rules.directory(directory.as_bytes(), &mut files).unwrap();
+            let verdict = directory.protects(name.as_bytes(), &mut files).unwrap();
             assert_eq!(verdict, expected, "{:?} {name}", directory.path);
         }
     }
@@ -253,9 +257,9 @@ mod tests {
     #[test]
     fn looking_at_the_rules_is_work_even_for_an_empty_line() {
         let rules = Protected::defaults();
-        let mut found = Found::default();
-        found.spend(MOST_WORK).unwrap();
-        assert!(rules.directory(b"", &mut found).is_err());
+        let mut files = ConfigurationFiles::default();
+        files.spend(MOST_WORK).unwrap();
+        assert!(rules.directory(b"", &mut files).is_err());
     }
 
     #[test]

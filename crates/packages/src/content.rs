@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::configuration_files::{Excessive, Found};
 use super::{apk, dpkg, pacman, rpm};
 use crate::PackageError;
+use crate::configuration_files::{ConfigurationFiles, Excessive};
 
 /// What the files of one package database hold.
 #[derive(Debug, Clone, Copy)]
@@ -44,28 +44,28 @@ impl Content<'_> {
     /// # Errors
     /// The database is damaged, or asks for more than any real one does.
     pub fn configuration_files(self, path: &Path) -> Result<BTreeSet<Vec<u8>>, PackageError> {
-        let mut found = Found::default();
+        let mut files = ConfigurationFiles::default();
         let excessive = |Excessive(reason)| PackageError::Database {
             path: path.to_owned(),
             reason,
         };
         match self {
-            Self::Dpkg(status) => dpkg::parse(status, &mut found).map_err(excessive),
+            Self::Dpkg(status) => dpkg::parse(status, &mut files).map_err(excessive),
             Self::RpmSqlite { file, log } => {
-                rpm::parse_sqlite(path, file.to_vec(), log, &mut found)
+                rpm::parse_sqlite(path, file.to_vec(), log, &mut files)
             }
-            Self::RpmNdb(file) => rpm::parse_ndb(path, file, &mut found),
-            Self::RpmBdb(file) => rpm::parse_bdb(path, file, &mut found),
+            Self::RpmNdb(file) => rpm::parse_ndb(path, file, &mut files),
+            Self::RpmBdb(file) => rpm::parse_bdb(path, file, &mut files),
             Self::Apk {
                 installed,
                 protected_paths,
             } => {
                 let mut rules = apk::Protected::defaults();
                 rules.add_list(path, protected_paths)?;
-                apk::parse(installed, &rules, &mut found).map_err(excessive)
+                apk::parse(installed, &rules, &mut files).map_err(excessive)
             }
-            Self::Pacman(files) => pacman::parse(files, &mut found).map_err(excessive),
+            Self::Pacman(text) => pacman::parse(text, &mut files).map_err(excessive),
         }?;
-        Ok(found.into_files())
+        Ok(files.into_files())
     }
 }

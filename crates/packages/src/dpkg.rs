@@ -12,23 +12,23 @@
 
 use std::path::Path;
 
-use super::configuration_files::{Excessive, Found, MOST_FILES, TOO_MANY};
-use super::root::{Guest, GuestFile};
 use crate::PackageError;
+use crate::configuration_files::{ConfigurationFiles, Excessive, MOST_FILES, TOO_MANY};
+use crate::root::{DatabaseFile, Root};
 
-pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {
+pub(crate) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bool, PackageError> {
     let mut exists = false;
-    let mut take = |file: GuestFile| {
+    let mut take = |file: DatabaseFile| {
         exists = true;
-        parse(&file.bytes, found).map_err(|Excessive(reason)| PackageError::Database {
+        parse(&file.bytes, files).map_err(|Excessive(reason)| PackageError::Database {
             path: file.path,
             reason,
         })
     };
-    if let Some(file) = guest.read(Path::new("var/lib/dpkg/status"))? {
+    if let Some(file) = root.read(Path::new("var/lib/dpkg/status"))? {
         take(file)?;
     }
-    for name in guest
+    for name in root
         .list(Path::new("var/lib/dpkg/status.d"))?
         .unwrap_or_default()
     {
@@ -36,7 +36,7 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Package
         if name
             .extension()
             .is_none_or(|extension| extension != "md5sums")
-            && let Some(file) = guest.read(&name)?
+            && let Some(file) = root.read(&name)?
         {
             take(file)?;
         }
@@ -44,11 +44,11 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Package
     Ok(exists)
 }
 
-pub(super) fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
+pub(crate) fn parse(text: &[u8], files: &mut ConfigurationFiles) -> Result<(), Excessive> {
     let mut stanza = Stanza::default();
     for line in text.split(|byte| *byte == b'\n') {
         match line {
-            [] => std::mem::take(&mut stanza).finish(found)?,
+            [] => std::mem::take(&mut stanza).finish(files)?,
             [b' ' | b'\t', value @ ..] => {
                 if stanza.in_conffiles {
                     stanza.conffile(value)?;
@@ -57,7 +57,7 @@ pub(super) fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
             _ => stanza.field(line),
         }
     }
-    stanza.finish(found)
+    stanza.finish(files)
 }
 
 /// What matters of one package. Fields come in any order, so nothing is decided before its end.
@@ -95,13 +95,13 @@ impl<'a> Stanza<'a> {
         Ok(())
     }
 
-    fn finish(self, found: &mut Found) -> Result<(), Excessive> {
+    fn finish(self, files: &mut ConfigurationFiles) -> Result<(), Excessive> {
         if self.absent {
             return Ok(());
         }
         self.conffiles
             .into_iter()
-            .try_for_each(|path| found.add(&[path]))
+            .try_for_each(|path| files.add(&[path]))
     }
 }
 
@@ -165,6 +165,9 @@ mod tests {
             &b" /a 0\n".repeat(MOST_FILES + 1),
         ]
         .concat();
-        assert_eq!(parse(&text, &mut Found::default()), Err(TOO_MANY));
+        assert_eq!(
+            parse(&text, &mut ConfigurationFiles::default()),
+            Err(TOO_MANY)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong while package databases are read.
+//! Why a package database could not be read.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,24 +6,9 @@ use std::path::PathBuf;
 use vhashify_sys::call_error::{advice, reason};
 use vhashify_sys::shown::Shown;
 
-use crate::pattern::BadPattern;
-
-/// Why a pattern file or a package database could not be used. Every variant names the file.
+/// Why a package database could not be read. Every variant names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// A line of a pattern file.
-    #[error(
-        "{}:{line}: {reason}; correct the line or begin it with '#'",
-        Shown::path(path)
-    )]
-    BadLine {
-        /// The pattern file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: BadPattern,
-    },
     /// A system call failed.
     #[error(
         "{call} failed on {}: {}{}",
@@ -34,12 +19,12 @@ pub enum PackageError {
     Io {
         /// The call.
         call: &'static str,
-        /// The file or directory it was given.
+        /// Its file or directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A device, a FIFO or a directory is where a file should be.
+    /// It is a device, a FIFO or a directory.
     #[error(
         "{} is not a regular file; replace it by one or remove it",
         Shown::path(path)
@@ -48,7 +33,7 @@ pub enum PackageError {
         /// The file.
         path: PathBuf,
     },
-    /// A file or directory is larger than anything that its kind has a reason to be.
+    /// A file or directory is larger than any real one of its kind.
     #[error(
         "{} is larger than the limit of {limit} {unit}; it is not read",
         Shown::path(path)
@@ -61,7 +46,7 @@ pub enum PackageError {
         /// What the limit counts.
         unit: &'static str,
     },
-    /// A package database does not hold what its format asks for.
+    /// It does not follow its format.
     #[error(
         "package database {}: {reason}; repair it in the guest, or unify the guest without \
          package information",
@@ -73,7 +58,7 @@ pub enum PackageError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// `SQLite` refused an rpm database.
+    /// `SQLite` has refused an rpm database.
     #[error(
         "package database {}: {source}; repair it in the guest (rpm --rebuilddb), or unify the \
          guest without package information",
@@ -82,7 +67,7 @@ pub enum PackageError {
     Sqlite {
         /// The database file.
         path: PathBuf,
-        /// What `SQLite` said.
+        /// `SQLite`'s error.
         source: rusqlite::Error,
     },
 }

@@ -11,18 +11,18 @@
 
 use std::path::Path;
 
-use super::configuration_files::{Excessive, Found};
-use super::root::Guest;
 use crate::PackageError;
+use crate::configuration_files::{ConfigurationFiles, Excessive};
+use crate::root::Root;
 
-pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {
-    let Some(packages) = guest.list(Path::new("var/lib/pacman/local"))? else {
+pub(crate) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bool, PackageError> {
+    let Some(packages) = root.list(Path::new("var/lib/pacman/local"))? else {
         return Ok(false);
     };
     for package in packages {
         // ALPM_DB_VERSION, a plain file among the directories, has nothing below it to be read.
-        if let Some(file) = guest.read(&package.join("files"))? {
-            parse(&file.bytes, found).map_err(|Excessive(reason)| PackageError::Database {
+        if let Some(file) = root.read(&package.join("files"))? {
+            parse(&file.bytes, files).map_err(|Excessive(reason)| PackageError::Database {
                 path: file.path,
                 reason,
             })?;
@@ -31,7 +31,7 @@ pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, Package
     Ok(true)
 }
 
-pub(super) fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
+pub(crate) fn parse(text: &[u8], files: &mut ConfigurationFiles) -> Result<(), Excessive> {
     let mut in_backup = false;
     for line in text.split(|byte| *byte == b'\n') {
         match line {
@@ -43,7 +43,7 @@ pub(super) fn parse(text: &[u8], found: &mut Found) -> Result<(), Excessive> {
                     .iter()
                     .rposition(|byte| *byte == b'\t')
                     .unwrap_or(line.len());
-                found.add(&[&line[..end]])?;
+                files.add(&[&line[..end]])?;
             }
             _ => {}
         }

@@ -1,9 +1,8 @@
-//! Opening a hostile guest's files without leaving the guest.
+//! Opens the files of a hostile guest, and none outside it.
 //!
-//! `openat2(2)` resolves every name with the guest's directory as root, symbolic links included:
-//! `var/lib/rpm` may well be a link, absolute or with `..`, and still ends inside. Magic links and
-//! other file systems are refused. A file opens without blocking, so that a FIFO cannot hold the
-//! run, and must turn out to be regular.
+//! `openat2(2)` resolves every name with the guest's directory as root, symbolic links included: `var/lib/rpm` may be a
+//! link, absolute or with `..`, and still ends inside. It refuses magic links and other filesystems. A file is opened
+//! without blocking, so that a FIFO cannot stop the run, and must be regular.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -29,55 +28,55 @@ const MOST_ENTRIES: usize = 100_000;
 
 /// A guest's root.
 #[derive(Debug)]
-pub(super) struct Guest<'a> {
-    root: BorrowedFd<'a>,
+pub(crate) struct Root<'a> {
+    directory: BorrowedFd<'a>,
     path: &'a Path,
     budget: Cell<u64>,
 }
 
-/// A file of the guest, whole in memory.
+/// A file of a database, whole in memory.
 #[derive(Debug)]
-pub(super) struct GuestFile {
-    pub(super) path: PathBuf,
-    pub(super) bytes: Vec<u8>,
-    pub(super) stamp: Stamp,
+pub(crate) struct DatabaseFile {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) version: Version,
 }
 
-/// What changes with every write, so that two equal stamps around a read mean a quiet file.
+/// Changes with every write: if it is the same before and after a read, nobody has written meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// Device and inode; databases are reachable by several names.
-    pub(super) identity: (u64, u64),
+pub(crate) struct Version {
+    /// Device and inode number; databases have several paths.
+    pub(crate) inode: (u64, u64),
     changed: (i64, i64),
     length: u64,
 }
 
-impl Stamp {
+impl Version {
     fn of(metadata: &Metadata) -> Self {
         Self {
-            identity: (metadata.dev(), metadata.ino()),
+            inode: (metadata.dev(), metadata.ino()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             length: metadata.len(),
         }
     }
 }
 
-impl<'a> Guest<'a> {
-    pub(super) fn new(root: BorrowedFd<'a>, path: &'a Path) -> Self {
+impl<'a> Root<'a> {
+    pub(crate) fn new(directory: BorrowedFd<'a>, path: &'a Path) -> Self {
         Self {
-            root,
+            directory,
             path,
             budget: Cell::new(LARGEST_GUEST),
         }
     }
 
-    /// The path of `name` as messages give it.
-    pub(super) fn name(&self, name: &Path) -> PathBuf {
+    /// The path of `name` for messages.
+    pub(crate) fn name(&self, name: &Path) -> PathBuf {
         self.path.join(name)
     }
 
     /// Reads the regular file at `name`, relative to the root; `None` if there is none.
-    pub(super) fn read(&self, name: &Path) -> Result<Option<GuestFile>, PackageError> {
+    pub(crate) fn read(&self, name: &Path) -> Result<Option<DatabaseFile>, PackageError> {
         let Some(file) = self.open(name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?
         else {
             return Ok(None);
@@ -99,8 +98,7 @@ impl<'a> Guest<'a> {
         let limit = LARGEST_FILE.min(self.budget.get());
         let mut bytes = Vec::new();
         if metadata.len() <= limit {
-            // The size is only a hint for the first allocation; the limit holds however the file
-            // grows meanwhile.
+            // The size only hints at the first allocation; the limit holds even if the file grows meanwhile.
             bytes.reserve(usize::try_from(metadata.len()).unwrap_or(0));
             (&file)
                 .take(limit + 1)
@@ -116,15 +114,15 @@ impl<'a> Guest<'a> {
             });
         }
         self.budget.set(self.budget.get() - bytes.len() as u64);
-        Ok(Some(GuestFile {
+        Ok(Some(DatabaseFile {
             path,
             bytes,
-            stamp: Stamp::of(&metadata),
+            version: Version::of(&metadata),
         }))
     }
 
-    /// The stamp of the file at `name`, to be compared with the one that it was read with.
-    pub(super) fn stamp(&self, name: &Path) -> Result<Option<Stamp>, PackageError> {
+    /// The version of the file at `name` now.
+    pub(crate) fn version(&self, name: &Path) -> Result<Option<Version>, PackageError> {
         let Some(file) = self.open(name, OFlags::PATH)? else {
             return Ok(None);
         };
@@ -135,11 +133,11 @@ impl<'a> Guest<'a> {
                 path: self.path.join(name),
                 source,
             })?;
-        Ok(Some(Stamp::of(&metadata)))
+        Ok(Some(Version::of(&metadata)))
     }
 
     /// The names in the directory at `name`; none if there is no such directory.
-    pub(super) fn list(&self, name: &Path) -> Result<Option<Vec<PathBuf>>, PackageError> {
+    pub(crate) fn list(&self, name: &Path) -> Result<Option<Vec<PathBuf>>, PackageError> {
         let Some(directory) = self.open(name, OFlags::RDONLY | OFlags::DIRECTORY)? else {
             return Ok(None);
         };
@@ -166,18 +164,18 @@ impl<'a> Guest<'a> {
             }
             names.push(name.join(OsStr::from_bytes(file_name)));
         }
-        // Directory order is the file system's whim; messages and limits should not depend on it.
+        // Messages and limits must not depend on the filesystem's order.
         names.sort();
         Ok(Some(names))
     }
 
-    /// Where in the guest the file `path` really is, if a symbolic link leads there: merged `/usr`
-    /// has packages name `/lib/x` and walkers meet `/usr/lib/x`.
-    pub(super) fn real_path(&self, path: &[u8]) -> Option<Vec<u8>> {
+    /// The path of the file that `path` leads to, if that is another one: on merged `/usr` packages name `/lib/x`, and a
+    /// walk meets `/usr/lib/x`.
+    pub(crate) fn real_path(&self, path: &[u8]) -> Option<Vec<u8>> {
         let relative = Path::new(OsStr::from_bytes(path)).strip_prefix("/").ok()?;
-        // What cannot be resolved is not there to be unified either.
+        // A path that does not resolve names nothing that could be unified.
         let file = self.open(relative, OFlags::PATH).ok()??;
-        let root = std::fs::read_link(descriptor_path(&self.root)).ok()?;
+        let root = std::fs::read_link(descriptor_path(&self.directory)).ok()?;
         let inside = std::fs::read_link(descriptor_path(&file)).ok()?;
         let inside = inside.strip_prefix(&root).ok()?.to_owned();
         let mut real = vec![b'/'];
@@ -189,7 +187,7 @@ impl<'a> Guest<'a> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         loop {
             let opened = rustix::fs::openat2(
-                self.root,
+                self.directory,
                 name,
                 flags | OFlags::CLOEXEC,
                 Mode::empty(),
@@ -198,7 +196,7 @@ impl<'a> Guest<'a> {
             match opened {
                 Ok(file) => return Ok(Some(file)),
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-                // The kernel asks to try again when a rename elsewhere made `..` doubtful.
+                // EAGAIN: a rename elsewhere has made the kernel's check of `..` uncertain.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 // A FIFO without a writer opens; a socket, or a device without driver, does not.
                 Err(Errno::NXIO | Errno::NODEV) => {

@@ -13,8 +13,8 @@
 //! pages. No page belongs to two values, so when the chains have taken more pages than there
 //! are, one of them runs in a circle.
 
-use super::super::configuration_files::Found;
 use super::{Damage, header, position};
+use crate::configuration_files::ConfigurationFiles;
 
 const HASH_MAGIC: u32 = 0x0006_1561;
 const BTREE_MAGIC: u32 = 0x0005_3162;
@@ -31,7 +31,7 @@ const CHECKSUMMED: u8 = 1;
 
 const CUT: Damage = Damage::Format("it is cut short");
 
-pub(super) fn parse(file: &[u8], found: &mut Found) -> Result<(), Damage> {
+pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), Damage> {
     if file.is_empty() {
         return Ok(());
     }
@@ -50,10 +50,10 @@ pub(super) fn parse(file: &[u8], found: &mut Found) -> Result<(), Damage> {
                 continue;
             }
             match database.item(page, 2 * pair + 1)? {
-                [ITEM_INLINE, blob @ ..] => header::parse(blob, found)?,
+                [ITEM_INLINE, blob @ ..] => header::parse(blob, files)?,
                 item @ [ITEM_OFF_PAGE, ..] => {
                     database.gather(item, &mut value, &mut left)?;
-                    header::parse(&value, found)?;
+                    header::parse(&value, files)?;
                 }
                 _ => return Err(Damage::Format("a package is stored in an unknown way")),
             }

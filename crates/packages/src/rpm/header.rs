@@ -8,8 +8,8 @@
 //! A file's name is split: `DIRNAMES[DIRINDEXES[i]]` and then `BASENAMES[i]`; its flags are
 //! `FILEFLAGS[i]`. Databases of the last century have whole names in `OLDFILENAMES` instead.
 
-use super::super::configuration_files::Found;
 use super::{Damage, be32, position};
+use crate::configuration_files::ConfigurationFiles;
 
 const FILE_FLAGS: u32 = 1037;
 const OLD_FILE_NAMES: u32 = 1027;
@@ -34,7 +34,7 @@ const CUT: Damage = Damage::Format("a package header is cut short");
 const SHORT_TAG: Damage = Damage::Format("a file list in a package header is cut short");
 
 /// Adds the configuration files of the package whose header is `blob`.
-pub(super) fn parse(blob: &[u8], found: &mut Found) -> Result<(), Damage> {
+pub(super) fn parse(blob: &[u8], files: &mut ConfigurationFiles) -> Result<(), Damage> {
     let header = Header::new(blob)?;
     let Some(flags) = header.tag(FILE_FLAGS, TYPE_INT32)? else {
         return Ok(());
@@ -62,14 +62,14 @@ pub(super) fn parse(blob: &[u8], found: &mut Found) -> Result<(), Damage> {
             let name = name?;
             if is_configuration(flags) {
                 let directory = directories.get(position(index)).ok_or_else(missing)?;
-                found.add(&[directory, name])?;
+                files.add(&[directory, name])?;
             }
         }
     } else if let Some(names) = header.tag(OLD_FILE_NAMES, TYPE_STRING_ARRAY)? {
         for (name, flags) in names.strings().zip(flags) {
             let name = name?;
             if is_configuration(flags) {
-                found.add(&[name])?;
+                files.add(&[name])?;
             }
         }
     }

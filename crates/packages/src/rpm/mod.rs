@@ -17,9 +17,9 @@ mod wal;
 
 use std::path::Path;
 
-use super::configuration_files::{Excessive, Found};
-use super::root::Guest;
 use crate::PackageError;
+use crate::configuration_files::{ConfigurationFiles, Excessive};
+use crate::root::Root;
 
 /// Where distributions keep the database: of old, since Fedora 36 and on SUSE, and with ostree.
 const DIRECTORIES: [&str; 3] = ["var/lib/rpm", "usr/lib/sysimage/rpm", "usr/share/rpm"];
@@ -47,49 +47,57 @@ impl Damage {
     }
 }
 
-pub(super) fn read(guest: &Guest<'_>, found: &mut Found) -> Result<bool, PackageError> {
+pub(super) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bool, PackageError> {
     // The directories are often links to each other.
     let mut seen = Vec::new();
     for directory in DIRECTORIES.map(Path::new) {
-        if let Some((file, log)) = sqlite::read_both(guest, &directory.join("rpmdb.sqlite"))?
-            && !seen.contains(&file.stamp.identity)
+        if let Some((file, log)) = sqlite::read_both(root, &directory.join("rpmdb.sqlite"))?
+            && !seen.contains(&file.version.inode)
         {
-            seen.push(file.stamp.identity);
-            parse_sqlite(&file.path, file.bytes, &log, found)?;
+            seen.push(file.version.inode);
+            parse_sqlite(&file.path, file.bytes, &log, files)?;
         }
         for (name, parse) in [
             ("Packages.db", parse_ndb as Parser),
             ("Packages", parse_bdb),
         ] {
-            if let Some(file) = guest.read(&directory.join(name))?
-                && !seen.contains(&file.stamp.identity)
+            if let Some(file) = root.read(&directory.join(name))?
+                && !seen.contains(&file.version.inode)
             {
-                seen.push(file.stamp.identity);
-                parse(&file.path, &file.bytes, found)?;
+                seen.push(file.version.inode);
+                parse(&file.path, &file.bytes, files)?;
             }
         }
     }
     Ok(!seen.is_empty())
 }
 
-type Parser = fn(&Path, &[u8], &mut Found) -> Result<(), PackageError>;
+type Parser = fn(&Path, &[u8], &mut ConfigurationFiles) -> Result<(), PackageError>;
 
 /// Reads a database of `SQLite` and its log; `path` is its name for messages, here and below.
 pub(super) fn parse_sqlite(
     path: &Path,
     file: Vec<u8>,
     log: &[u8],
-    found: &mut Found,
+    files: &mut ConfigurationFiles,
 ) -> Result<(), PackageError> {
-    sqlite::parse(file, log, found).map_err(|damage| damage.of(path))
+    sqlite::parse(file, log, files).map_err(|damage| damage.of(path))
 }
 
-pub(super) fn parse_ndb(path: &Path, file: &[u8], found: &mut Found) -> Result<(), PackageError> {
-    ndb::parse(file, found).map_err(|damage| damage.of(path))
+pub(super) fn parse_ndb(
+    path: &Path,
+    file: &[u8],
+    files: &mut ConfigurationFiles,
+) -> Result<(), PackageError> {
+    ndb::parse(file, files).map_err(|damage| damage.of(path))
 }
 
-pub(super) fn parse_bdb(path: &Path, file: &[u8], found: &mut Found) -> Result<(), PackageError> {
-    bdb::parse(file, found).map_err(|damage| damage.of(path))
+pub(super) fn parse_bdb(
+    path: &Path,
+    file: &[u8],
+    files: &mut ConfigurationFiles,
+) -> Result<(), PackageError> {
+    bdb::parse(file, files).map_err(|damage| damage.of(path))
 }
 
 /// The 32-bit little-endian number at `offset`.

@@ -9,8 +9,8 @@
 //! Blobs do not share blocks, so together they are no longer than the file. A file whose slots
 //! claim more is refused: it would have the same bytes parsed again and again.
 
-use super::super::configuration_files::Found;
 use super::{Damage, header, le32, position};
+use crate::configuration_files::ConfigurationFiles;
 
 const PAGE: usize = 4096;
 const SLOT: usize = 16;
@@ -21,7 +21,7 @@ const HEAD: usize = 2 * SLOT;
 
 const CUT: Damage = Damage::Format("it is cut short");
 
-pub(super) fn parse(file: &[u8], found: &mut Found) -> Result<(), Damage> {
+pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), Damage> {
     // rpm creates the file before it writes the first page.
     if file.is_empty() {
         return Ok(());
@@ -60,7 +60,7 @@ pub(super) fn parse(file: &[u8], found: &mut Found) -> Result<(), Damage> {
             .get(start..)
             .and_then(|rest| rest.get(..length))
             .ok_or(CUT)?;
-        header::parse(unwrapped(blob, package)?, found)?;
+        header::parse(unwrapped(blob, package)?, files)?;
     }
     Ok(())
 }

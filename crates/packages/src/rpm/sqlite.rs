@@ -14,10 +14,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, MAIN_DB};
 
-use super::super::configuration_files::Found;
-use super::super::root::{Guest, GuestFile};
 use super::{Damage, header, wal};
 use crate::PackageError;
+use crate::configuration_files::ConfigurationFiles;
+use crate::root::{DatabaseFile, Root};
 
 /// The largest database after its log is applied.
 const LARGEST: usize = 512 << 20;
@@ -34,31 +34,35 @@ const VERSIONS: std::ops::Range<usize> = 18..20;
 
 /// Reads the database at `name` and its log, as they were at one moment.
 pub(super) fn read_both(
-    guest: &Guest<'_>,
+    root: &Root<'_>,
     name: &Path,
-) -> Result<Option<(GuestFile, Vec<u8>)>, PackageError> {
+) -> Result<Option<(DatabaseFile, Vec<u8>)>, PackageError> {
     let log_name = name.with_extension("sqlite-wal");
     for _ in 0..ATTEMPTS {
-        let Some(file) = guest.read(name)? else {
+        let Some(file) = root.read(name)? else {
             return Ok(None);
         };
-        let log = guest
+        let log = root
             .read(&log_name)?
             .map(|log| log.bytes)
             .unwrap_or_default();
         // rpm in the guest may just have moved the log into the database.
-        if guest.stamp(name)? == Some(file.stamp) {
+        if root.version(name)? == Some(file.version) {
             return Ok(Some((file, log)));
         }
     }
-    let path = guest.name(name);
+    let path = root.name(name);
     Err(PackageError::Database {
         path,
         reason: "it keeps changing while it is read",
     })
 }
 
-pub(super) fn parse(mut file: Vec<u8>, log: &[u8], found: &mut Found) -> Result<(), Damage> {
+pub(super) fn parse(
+    mut file: Vec<u8>,
+    log: &[u8],
+    files: &mut ConfigurationFiles,
+) -> Result<(), Damage> {
     wal::apply(&mut file, log, LARGEST);
     // SQLite creates the file before it writes the first page.
     if file.is_empty() {
@@ -70,7 +74,7 @@ pub(super) fn parse(mut file: Vec<u8>, log: &[u8], found: &mut Found) -> Result<
     let database = open(&file).map_err(Damage::Sqlite)?;
     let length = file.len();
     drop(file);
-    read_packages(&database, length, found)
+    read_packages(&database, length, files)
 }
 
 fn open(file: &[u8]) -> rusqlite::Result<Connection> {
@@ -98,7 +102,11 @@ fn open(file: &[u8]) -> rusqlite::Result<Connection> {
 }
 
 /// `left` is how long all rows together may be.
-fn read_packages(database: &Connection, mut left: usize, found: &mut Found) -> Result<(), Damage> {
+fn read_packages(
+    database: &Connection,
+    mut left: usize,
+    files: &mut ConfigurationFiles,
+) -> Result<(), Damage> {
     // A view or a virtual table of this name, or a computed column, would run the guest's code.
     let is_table = "SELECT count(*) FROM pragma_table_list \
                     WHERE schema = 'main' AND name = 'Packages' AND type = 'table'";
@@ -125,7 +133,7 @@ fn read_packages(database: &Connection, mut left: usize, found: &mut Found) -> R
         left = left
             .checked_sub(blob.len())
             .ok_or(Damage::Format("its rows share their pages"))?;
-        header::parse(blob, found)?;
+        header::parse(blob, files)?;
     }
     Ok(())
 }
