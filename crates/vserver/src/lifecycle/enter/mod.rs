@@ -139,7 +139,7 @@ fn confine(
     broker: Option<&UnixStream>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     rustix::process::chdir("/")?;
-    super::inherited::take(spec)?;
+    super::process_attributes::take(spec)?;
     let process = spec.process().as_ref().ok_or("it has no process")?;
     for limit in process.rlimits().iter().flatten() {
         let to = Rlimit {
