@@ -4,55 +4,11 @@
 //! filesystem by its handle (`open_by_handle_at`), those of other guests among them. It is left out;
 //! `CAP_DAC_OVERRIDE` reads every file of the guest.
 
+use std::str::FromStr;
+
+use caps::Capability;
 use rustix::thread::CapabilitySet;
-
-/// A capability and its name.
-type Named = (&'static str, CapabilitySet);
-
-/// Every capability, by number.
-const ALL: [Named; 41] = [
-    ("CAP_CHOWN", CapabilitySet::CHOWN),
-    ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
-    ("CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH),
-    ("CAP_FOWNER", CapabilitySet::FOWNER),
-    ("CAP_FSETID", CapabilitySet::FSETID),
-    ("CAP_KILL", CapabilitySet::KILL),
-    ("CAP_SETGID", CapabilitySet::SETGID),
-    ("CAP_SETUID", CapabilitySet::SETUID),
-    ("CAP_SETPCAP", CapabilitySet::SETPCAP),
-    ("CAP_LINUX_IMMUTABLE", CapabilitySet::LINUX_IMMUTABLE),
-    ("CAP_NET_BIND_SERVICE", CapabilitySet::NET_BIND_SERVICE),
-    ("CAP_NET_BROADCAST", CapabilitySet::NET_BROADCAST),
-    ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
-    ("CAP_NET_RAW", CapabilitySet::NET_RAW),
-    ("CAP_IPC_LOCK", CapabilitySet::IPC_LOCK),
-    ("CAP_IPC_OWNER", CapabilitySet::IPC_OWNER),
-    ("CAP_SYS_MODULE", CapabilitySet::SYS_MODULE),
-    ("CAP_SYS_RAWIO", CapabilitySet::SYS_RAWIO),
-    ("CAP_SYS_CHROOT", CapabilitySet::SYS_CHROOT),
-    ("CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE),
-    ("CAP_SYS_PACCT", CapabilitySet::SYS_PACCT),
-    ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
-    ("CAP_SYS_BOOT", CapabilitySet::SYS_BOOT),
-    ("CAP_SYS_NICE", CapabilitySet::SYS_NICE),
-    ("CAP_SYS_RESOURCE", CapabilitySet::SYS_RESOURCE),
-    ("CAP_SYS_TIME", CapabilitySet::SYS_TIME),
-    ("CAP_SYS_TTY_CONFIG", CapabilitySet::SYS_TTY_CONFIG),
-    ("CAP_MKNOD", CapabilitySet::MKNOD),
-    ("CAP_LEASE", CapabilitySet::LEASE),
-    ("CAP_AUDIT_WRITE", CapabilitySet::AUDIT_WRITE),
-    ("CAP_AUDIT_CONTROL", CapabilitySet::AUDIT_CONTROL),
-    ("CAP_SETFCAP", CapabilitySet::SETFCAP),
-    ("CAP_MAC_OVERRIDE", CapabilitySet::MAC_OVERRIDE),
-    ("CAP_MAC_ADMIN", CapabilitySet::MAC_ADMIN),
-    ("CAP_SYSLOG", CapabilitySet::SYSLOG),
-    ("CAP_WAKE_ALARM", CapabilitySet::WAKE_ALARM),
-    ("CAP_BLOCK_SUSPEND", CapabilitySet::BLOCK_SUSPEND),
-    ("CAP_AUDIT_READ", CapabilitySet::AUDIT_READ),
-    ("CAP_PERFMON", CapabilitySet::PERFMON),
-    ("CAP_BPF", CapabilitySet::BPF),
-    ("CAP_CHECKPOINT_RESTORE", CapabilitySet::CHECKPOINT_RESTORE),
-];
+use thiserror::Error;
 
 /// What a guest has without `bcapabilities`.
 ///
@@ -74,18 +30,26 @@ const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_TTY_CONFIG)
     .union(CapabilitySet::AUDIT_WRITE);
 
-/// The set of a guest whose `bcapabilities` holds `words`. Gives the word that is no capability.
+/// A word of `bcapabilities` that is no capability.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{word:?} is no capability; capabilities(7) lists them")]
+pub struct UnknownCapability {
+    /// The word, as it stands there.
+    pub word: String,
+}
+
+/// The set of a guest whose `bcapabilities` holds `words`.
 ///
 /// # Errors
-/// That word.
-pub fn of_guest(words: &[String]) -> Result<CapabilitySet, String> {
+/// The first word that is no capability.
+pub fn of_guest(words: &[String]) -> Result<CapabilitySet, UnknownCapability> {
     let mut set = DEFAULT;
     for word in words {
         let (is_removed, name) = match word.strip_prefix(['~', '!', '-']) {
             Some(name) => (true, name),
             None => (false, word.as_str()),
         };
-        let capability = find(name).ok_or_else(|| word.clone())?;
+        let capability = find(name).ok_or_else(|| UnknownCapability { word: word.clone() })?;
         if is_removed {
             set.remove(capability);
         } else {
@@ -100,32 +64,43 @@ pub fn of_guest(words: &[String]) -> Result<CapabilitySet, String> {
 pub fn find(name: &str) -> Option<CapabilitySet> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    let of_name = |(known, _): &&Named| known.strip_prefix("CAP_") == Some(short);
-    ALL.iter().find(of_name).map(|(_, capability)| *capability)
+    Capability::from_str(&format!("CAP_{short}"))
+        .ok()
+        .map(set_of)
 }
 
-/// The names of a set, as OCI has them.
+/// The names of a set, as OCI has them, in the order of their numbers.
 #[must_use]
-pub fn names(set: CapabilitySet) -> Vec<&'static str> {
-    let of_set = |(name, capability): &Named| set.contains(*capability).then_some(*name);
-    ALL.iter().filter_map(of_set).collect()
+pub fn names(set: CapabilitySet) -> Vec<String> {
+    by_number()
+        .into_iter()
+        .filter(|capability| set.contains(set_of(*capability)))
+        .map(|capability| capability.to_string())
+        .collect()
 }
 
-/// The set that has `names`, as [`names`] gave them.
+/// The set that has `names`, as [`names()`] gave them. A name that is none is left out.
 #[must_use]
 pub fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> CapabilitySet {
-    let mut set = CapabilitySet::empty();
-    for name in names {
-        if let Some((_, capability)) = ALL.iter().find(|(known, _)| *known == name) {
-            set.insert(*capability);
-        }
-    }
-    set
+    names
+        .filter_map(|name| Capability::from_str(name).ok())
+        .map(set_of)
+        .collect()
 }
 
 /// Every capability that is known, one by one.
 pub fn all() -> impl Iterator<Item = CapabilitySet> {
-    ALL.into_iter().map(|(_, capability)| capability)
+    by_number().into_iter().map(set_of)
+}
+
+fn by_number() -> Vec<Capability> {
+    let mut all: Vec<Capability> = caps::all().into_iter().collect();
+    all.sort_by_key(Capability::index);
+    all
+}
+
+fn set_of(capability: Capability) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(capability.bitmask())
 }
 
 #[cfg(test)]
@@ -149,7 +124,7 @@ mod tests {
             "CAP_LEASE",
         ];
         for name in forbidden {
-            assert!(!names(DEFAULT).contains(&name), "{name}");
+            assert!(!names(DEFAULT).iter().any(|had| had == name), "{name}");
         }
     }
 
@@ -163,7 +138,18 @@ mod tests {
         let set = of_guest(&words(&["net_raw", "CAP_NET_ADMIN", "~chown"])).unwrap();
         assert!(set.contains(CapabilitySet::NET_RAW | CapabilitySet::NET_ADMIN));
         assert!(!set.contains(CapabilitySet::CHOWN));
-        assert_eq!(of_guest(&words(&["fly"])), Err("fly".to_owned()));
-        assert_eq!(from_names(names(set).into_iter()), set);
+        let unknown = of_guest(&words(&["fly"])).unwrap_err();
+        assert_eq!(unknown.word, "fly");
+        assert_eq!(from_names(names(set).iter().map(String::as_str)), set);
+    }
+
+    #[test]
+    fn names_stand_in_the_order_of_their_numbers() {
+        let all = names(CapabilitySet::all());
+        assert_eq!(all.len(), super::all().count());
+        assert_eq!(
+            (all[0].as_str(), all[40].as_str()),
+            ("CAP_CHOWN", "CAP_CHECKPOINT_RESTORE")
+        );
     }
 }

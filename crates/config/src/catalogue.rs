@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn the_page_of_settings_is_what_the_program_does() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
         if std::env::var_os("VHASHIFY_WRITE_DOCS").is_some() {
             std::fs::write(path, page()).unwrap();
         }

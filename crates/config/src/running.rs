@@ -47,6 +47,18 @@ pub struct Ended {
     pub at: u64,
 }
 
+impl Ended {
+    /// It ended at some time before `at`, and nobody saw how.
+    #[must_use]
+    pub const fn unseen(at: u64) -> Self {
+        Self {
+            status: None,
+            signal: None,
+            at,
+        }
+    }
+}
+
 impl Running {
     /// Whether the guest runs, or somebody is starting it. Only looks: what an untimely death left stays as it is.
     #[must_use]

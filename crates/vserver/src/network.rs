@@ -12,7 +12,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -20,7 +20,58 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use thiserror::Error;
 use vhashify_sys::{loopback, procfs};
+
+/// Why a guest's network could not be set up or taken down.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// `/proc/PID/ns/net` of its init.
+    #[error("its network namespace cannot be opened: {source}")]
+    OpenNamespace {
+        /// Why.
+        source: io::Error,
+    },
+    /// `setns(2)`.
+    #[error("its network namespace cannot be entered: {source}")]
+    EnterNamespace {
+        /// Why.
+        source: io::Error,
+    },
+    /// The device `lo` of its namespace.
+    #[error("its loopback device cannot be brought up: {source}")]
+    Loopback {
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread panicked.
+    #[error("its network could not be set up")]
+    Panicked,
+    /// There is no ip(8), or it cannot be talked to.
+    #[error("ip (of iproute2) cannot be run: {source}")]
+    RunIp {
+        /// Why.
+        source: io::Error,
+    },
+    /// ip(8) failed.
+    #[error("ip said: {said}")]
+    Ip {
+        /// What it wrote to its standard error, on one line.
+        said: String,
+    },
+    /// The host's device of the pair is still there after [`REMOVING`].
+    #[error(
+        "its network device {device} does not go away; remove it by `ip link del {device}` ({})",
+        last.as_ref().map_or(String::new(), ToString::to_string)
+    )]
+    DeviceStays {
+        /// The device.
+        device: String,
+        /// How the last attempt to remove it failed, if it did.
+        #[source]
+        last: Option<Box<NetworkError>>,
+    },
+}
 
 /// How long the kernel may take for a namespace's devices.
 const REMOVING: Duration = Duration::from_secs(10);
@@ -33,13 +84,13 @@ fn host_device(context: u32) -> String {
 /// Brings up the loopback device of a guest whose init has been made, and gives it its addresses.
 ///
 /// # Errors
-/// What failed, or what `ip` said, on one line.
-pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result<(), String> {
+/// A device, an address or a route cannot be made.
+pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result<(), NetworkError> {
     let inside = if addresses.is_empty() {
         None
     } else {
         let device = host_device(context);
-        // Left by somebody who removed what was known about a guest; the number is ours now.
+        // Left of a guest whose state directory was removed by hand; its number is this guest's now.
         take_down(context)?;
         let mut outside = format!("link add {device} type veth peer name eth0 netns {init}\n");
         outside.push_str(&hosts_part(&device, addresses));
@@ -47,39 +98,36 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
         Some(guests_part(addresses))
     };
     let namespace = File::open(procfs::path(init, "ns/net"))
-        .map_err(|error| format!("its network namespace cannot be opened: {error}"))?;
-    // A thread of its own, which is all that changes its network.
+        .map_err(|source| NetworkError::OpenNamespace { source })?;
+    // A thread of its own, since setns(2) changes the namespace of one thread.
     let inside = std::thread::spawn(move || {
         let kind = Some(LinkNameSpaceType::Network);
-        move_into_link_name_space(namespace.as_fd(), kind)
-            .map_err(|error| format!("its network namespace cannot be entered: {error}"))?;
-        loopback::bring_up()
-            .map_err(|error| format!("its loopback device cannot be brought up: {error}"))?;
+        move_into_link_name_space(namespace.as_fd(), kind).map_err(|error| {
+            let source = error.into();
+            NetworkError::EnterNamespace { source }
+        })?;
+        loopback::bring_up().map_err(|source| NetworkError::Loopback { source })?;
         inside.map_or(Ok(()), |commands| ip(&commands))
     });
-    inside
-        .join()
-        .unwrap_or_else(|_| Err("its network could not be set up".to_owned()))
+    inside.join().unwrap_or(Err(NetworkError::Panicked))
 }
 
 /// Removes the pair, if there is one, and returns when it is gone.
 ///
-/// Where the guest has ended, the kernel takes its namespace and the pair away by itself, but some time
-/// later, when the guest may be started again: whichever comes first.
+/// After the end of a guest the kernel removes its namespace and the pair by itself, but some time later, when the
+/// guest may be started again: whichever comes first.
 ///
 /// # Errors
-/// It is still there after ten seconds: what `ip` said last.
-pub fn take_down(context: u32) -> Result<(), String> {
+/// It is still there after [`REMOVING`].
+pub fn take_down(context: u32) -> Result<(), NetworkError> {
     let device = host_device(context);
     let listed = Path::new("/sys/class/net").join(&device);
     let begun = Instant::now();
     while listed.exists() {
         let removed = ip(&format!("link del {device}\n"));
         if begun.elapsed() > REMOVING {
-            let said = removed.err().unwrap_or_default();
-            return Err(format!(
-                "its network device {device} does not go away; remove it by `ip link del {device}` ({said})"
-            ));
+            let last = removed.err().map(Box::new);
+            return Err(NetworkError::DeviceStays { device, last });
         }
         if removed.is_err() {
             std::thread::sleep(Duration::from_millis(5));
@@ -122,8 +170,8 @@ fn guests_part(addresses: &[(IpAddr, String)]) -> String {
 }
 
 /// Runs commands of ip(8), all of them or an error.
-fn ip(commands: &str) -> Result<(), String> {
-    let run = || -> std::io::Result<std::process::Output> {
+fn ip(commands: &str) -> Result<(), NetworkError> {
+    let run = || -> io::Result<std::process::Output> {
         let mut child = Command::new("ip")
             .args(["-batch", "-"])
             .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
@@ -136,13 +184,14 @@ fn ip(commands: &str) -> Result<(), String> {
         }
         child.wait_with_output()
     };
-    let output = run().map_err(|error| format!("ip (of iproute2) cannot be run: {error}"))?;
+    let output = run().map_err(|source| NetworkError::RunIp { source })?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said: Vec<&str> = said.lines().map(str::trim).collect();
-    Err(format!("ip said: {}", said.join("; ")))
+    let said = said.join("; ");
+    Err(NetworkError::Ip { said })
 }
 
 #[cfg(test)]

@@ -14,10 +14,11 @@ use crate::lifecycle::distribution::{
     PackageAction, ServiceAction, package_command, service_command,
 };
 use crate::lifecycle::enter::{Entry, enter};
+use crate::lifecycle::observe::mend;
 use crate::lifecycle::start::start;
 use crate::lifecycle::state::now;
 use crate::lifecycle::stop::stop;
-use crate::lifecycle::{Ended, LifecycleError, Observed, Running, StateDirectory};
+use crate::lifecycle::{Ended, GuestState, LifecycleError, Running, StateDirectory};
 
 const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
@@ -88,22 +89,22 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
         Command::Stop => end(&settings()?, &state, common),
         Command::Restart => {
             let settings = settings()?;
-            if let Observed::Running(..) = state.observe()? {
+            if let GuestState::Running(..) = mend(&state)? {
                 end(&settings, &state, common)?;
             }
             begin(&tree, &settings, &state, false, common)
         }
         Command::Condrestart => {
             let settings = settings()?;
-            let Observed::Running(..) = state.observe()? else {
+            let GuestState::Running(..) = mend(&state)? else {
                 return Ok(DONE);
             };
             end(&settings, &state, common)?;
             begin(&tree, &settings, &state, false, common)
         }
-        Command::Running => Ok(match state.observe()? {
-            Observed::Running(..) => DONE,
-            Observed::Starting(_) | Observed::Stopped(_) => FAILED,
+        Command::Running => Ok(match mend(&state)? {
+            GuestState::Running(..) => DONE,
+            GuestState::Starting(_) | GuestState::Stopped(_) => FAILED,
         }),
         Command::Status => status(&state),
         Command::Enter => {
@@ -275,8 +276,8 @@ fn unify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
 
 fn status(state: &StateDirectory) -> Result<u8, LifecycleError> {
     let name = state.name();
-    match state.observe()? {
-        Observed::Running(running, init) => {
+    match mend(state)? {
+        GuestState::Running(running, init) => {
             let Running { context, since, .. } = running;
             say(&format!(
                 "{name} is running, with context {context}, for {}",
@@ -296,11 +297,11 @@ fn status(state: &StateDirectory) -> Result<u8, LifecycleError> {
             say(&format!("console: {}", shown(&state.at("console.log"))));
             Ok(DONE)
         }
-        Observed::Starting(_) => {
+        GuestState::Starting(_) => {
             say(&format!("{name} is being started"));
             Ok(NOT_RUNNING)
         }
-        Observed::Stopped(last) => {
+        GuestState::Stopped(last) => {
             let how = last.map_or(String::new(), |last| format!("; {}", ending(last)));
             say(&format!("{name} is not running{how}"));
             Ok(NOT_RUNNING)

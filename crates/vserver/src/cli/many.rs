@@ -15,8 +15,9 @@ use super::args::Common;
 use super::command::{FAILED, complain, duration, say, start_tracing, status_of};
 use crate::context::cgroup;
 use crate::lifecycle::many::{Usage, order, usage};
+use crate::lifecycle::observe::mend;
 use crate::lifecycle::state::known;
-use crate::lifecycle::{LifecycleError, Observed, StateDirectory, sealed};
+use crate::lifecycle::{GuestState, LifecycleError, StateDirectory, sealed};
 
 /// The names under which these commands are run.
 pub const NAMES: [&str; 5] = [
@@ -176,7 +177,7 @@ fn seconds(nanoseconds: u64) -> String {
 fn ps(common: &Common, options: &[OsString]) -> Result<u8, LifecycleError> {
     let mut guests = BTreeMap::new();
     for state in known(&common.state_dir) {
-        if let Observed::Running(running, _) = state.observe()? {
+        if let GuestState::Running(running, _) = mend(&state)? {
             for pid in cgroup::processes(running.context) {
                 guests.insert(pid, state.name().to_owned());
             }
@@ -229,7 +230,7 @@ fn kill(common: &Common, signal: &str, guest: &str, pids: &[i32]) -> Result<u8, 
     };
     let mut found = None;
     for state in known(&common.state_dir) {
-        if let Observed::Running(running, init) = state.observe()?
+        if let GuestState::Running(running, init) = mend(&state)?
             && (state.name() == guest || running.context.to_string() == guest)
         {
             found = Some((running.context, init));
@@ -314,7 +315,7 @@ fn all_at_once(common: &Common, names: &[String], start: bool) -> bool {
     let mut has_failed = false;
     for name in names {
         let state = StateDirectory::new(&common.state_dir, name);
-        let is_running = matches!(state.observe(), Ok(Observed::Running(..)));
+        let is_running = matches!(mend(&state), Ok(GuestState::Running(..)));
         if is_running == start {
             continue;
         }

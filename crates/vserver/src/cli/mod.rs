@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::lifecycle::monitor;
+use crate::lifecycle::{monitor, order};
 
 /// Parses the arguments of the process and does what they say.
 #[must_use]
@@ -29,8 +29,8 @@ pub fn vserver() -> ExitCode {
     }
     let mut arguments: Vec<OsString> = arguments.collect();
     match arguments.split_first() {
-        Some((first, rest)) if first == monitor::WATCH => return monitor::watch(rest),
-        Some((first, _)) if first == monitor::MAKE => return monitor::make(),
+        Some((first, rest)) if first == order::WATCH => return monitor::watch(rest),
+        Some((first, _)) if first == order::MAKE => return monitor::make(),
         _ => {}
     }
     if let Some(place) = first_word(&arguments) {

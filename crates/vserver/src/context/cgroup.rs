@@ -18,6 +18,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use thiserror::Error;
+use vhashify_sys::call_error::reason;
 use vhashify_sys::procfs;
 
 use super::limits::{Limit, Version};
@@ -86,11 +88,11 @@ pub fn claim(context: u32) -> io::Result<bool> {
     }
 }
 
-/// Bounds what the guest may make of its own tree.
+/// Limits depth and number of the cgroups that the guest may make in its own tree.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn bound(context: u32) -> io::Result<()> {
+pub fn set_tree_limits(context: u32) -> io::Result<()> {
     for hierarchy in hierarchies().iter().filter(|found| found.is_unified) {
         let directory = hierarchy.of(context);
         fs::create_dir_all(&directory)?;
@@ -100,19 +102,22 @@ pub fn bound(context: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// This process among those of a guest in version 2, where `libcontainer`, which uses version 1, would
-/// leave the guest's processes where this one is; back again when it is dropped.
+/// Membership of this process in the guest's cgroup of version 2, from which its children inherit it. It goes back
+/// when this value is dropped.
+///
+/// Where a host has both versions, `libcontainer` moves init within version 1 alone, and in version 2 init stays
+/// where its parent is.
 #[derive(Debug)]
-pub struct Lent {
+pub struct TemporaryMembership {
     before: Option<PathBuf>,
 }
 
-impl Lent {
-    /// Goes there.
+impl TemporaryMembership {
+    /// Moves this process there; nothing to do where the host has one version.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn to(context: u32) -> io::Result<Self> {
+    pub fn of(context: u32) -> io::Result<Self> {
         let Some(directory) = unified_beside_others(context) else {
             return Ok(Self { before: None });
         };
@@ -127,23 +132,22 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for TemporaryMembership {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // Where that is gone, the guest's end takes this process with it, which only watches it.
+            // Where that is gone, this process stays, and is killed with the guest, which it only watches.
             drop(fs::write(before, b"0"));
         }
     }
 }
 
-/// Makes a user of the host, who is root of the guest, the owner of the guest's own tree.
+/// Delegates the guest's own tree to its root, who is this user of the host (cgroups(7), *Delegation*).
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn give(context: u32, user: u32) -> io::Result<()> {
+pub fn delegate(context: u32, user: u32) -> io::Result<()> {
     for hierarchy in hierarchies().iter().filter(|found| found.is_unified) {
         let root = hierarchy.of(context).join(GUEST);
-        // What cgroups(7) says of delegation.
         for below in [
             "",
             "cgroup.procs",
@@ -156,11 +160,11 @@ pub fn give(context: u32, user: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts this process into the guest's cgroups.
+/// Moves this process into the guest's cgroups, for good.
 ///
 /// # Errors
-/// One of them cannot be joined: the guest must not have a process that is not counted.
-pub fn join(context: u32) -> io::Result<()> {
+/// One of them refuses: the guest must not have a process that is not counted.
+pub fn enter(context: u32) -> io::Result<()> {
     for hierarchy in hierarchies() {
         let mut directory = hierarchy.of(context);
         if !directory.is_dir() {
@@ -237,41 +241,69 @@ pub fn kill(context: u32) {
     }
 }
 
+/// Why a limit cannot be set.
+#[derive(Debug, Error)]
+pub enum LimitError {
+    /// Version 1 has nothing of the kind.
+    #[error("{limit} needs cgroup version 2, which this host does not use")]
+    NeedsVersion2 {
+        /// The limit's name.
+        limit: &'static str,
+    },
+    /// The kernel was built without the controller, or it is not enabled for the guest.
+    #[error("{limit} cannot be set: this host's controllers have no {file}")]
+    NoFile {
+        /// The limit's name.
+        limit: &'static str,
+        /// The file that would hold it.
+        file: &'static str,
+    },
+    /// The kernel refused the value.
+    #[error(
+        "{limit} cannot be set: {file} does not take {value}: {}",
+        reason(source)
+    )]
+    Write {
+        /// The limit's name.
+        limit: &'static str,
+        /// The file that was written.
+        file: &'static str,
+        /// What was written.
+        value: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
 /// Sets one limit of a guest.
 ///
 /// # Errors
-/// This host's controllers cannot do it, or refuse the value: what is wrong, for one line.
-pub fn limit(context: u32, limit: &Limit) -> Result<(), String> {
+/// This host's controllers cannot do it, or refuse the value.
+pub fn set_limit(context: u32, limit: &Limit) -> Result<(), LimitError> {
     let writes = limit.writes(version());
+    let limit = limit.name();
     if writes.is_empty() {
-        let name = limit.name();
-        return Err(format!(
-            "{name} needs cgroup version 2, which this host does not use"
-        ));
+        return Err(LimitError::NeedsVersion2 { limit });
     }
     let directories = directories(context);
     for write in writes {
         let found = write.any_of.iter().find_map(|(file, value)| {
-            let places = directories.iter().map(|directory| directory.join(file));
-            let place = places.into_iter().find(|place| place.is_file())?;
-            Some((file, place, value))
+            let paths = directories.iter().map(|directory| directory.join(file));
+            let path = paths.into_iter().find(|path| path.is_file())?;
+            Some((*file, path, value))
         });
-        let Some((file, place, value)) = found else {
+        let Some((file, path, value)) = found else {
             if write.is_optional {
                 continue;
             }
             let (file, _) = write.any_of[0];
-            return Err(format!(
-                "{} cannot be set: this host's controllers have no {file}",
-                limit.name()
-            ));
+            return Err(LimitError::NoFile { limit, file });
         };
-        fs::write(place, value).map_err(|error| {
-            let words = vhashify_sys::call_error::reason(&error);
-            format!(
-                "{} cannot be set: {file} does not take {value}: {words}",
-                limit.name()
-            )
+        fs::write(path, value).map_err(|source| LimitError::Write {
+            limit,
+            file,
+            value: value.clone(),
+            source,
         })?;
     }
     Ok(())

@@ -1,9 +1,6 @@
 //! A guest's limits, and which files of its cgroup's controllers hold them, in either version. Pure.
 
 use serde::{Deserialize, Serialize};
-use vhashify_config::Resources;
-
-use super::bucket;
 
 /// The version of the hierarchies that a host uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,20 +220,6 @@ fn write(file: &'static str, value: String) -> Write {
 
 fn or(limit: Option<u64>, none: &str) -> String {
     limit.map_or_else(|| none.to_owned(), |limit| limit.to_string())
-}
-
-/// The limits that a guest has from its start on.
-#[must_use]
-pub fn of_guest(resources: &Resources) -> Vec<Limit> {
-    let mut limits = Vec::new();
-    limits.extend(resources.memory_hard.map(Limit::Memory));
-    limits.extend(resources.memory_soft.map(Limit::MemorySoft));
-    limits.extend(resources.memory_min.map(Limit::MemoryMin));
-    limits.extend(resources.processes.map(Limit::Processes));
-    limits.extend(resources.cpus.clone().map(Limit::Cpus));
-    limits.extend(resources.memory_nodes.clone().map(Limit::MemoryNodes));
-    limits.extend(resources.bucket.iter().flat_map(bucket::limits));
-    limits
 }
 
 #[cfg(test)]

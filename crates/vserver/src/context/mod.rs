@@ -8,7 +8,8 @@
 //! | [`notify`] | which system calls wait for its broker |
 //! | [`call_numbers`] | their numbers |
 //! | [`cgroup`] | where its processes are counted and limited |
-//! | [`limits`], [`bucket`] | its limits, and which files of the controllers hold them; the token bucket |
+//! | [`limits`] | its limits, and which files of the controllers hold them |
+//! | [`bucket`], [`configured`] | limits of a token bucket, and of all settings |
 //! | [`sysctl`] | kernel parameters of its namespaces |
 //!
 //! The first two are pure: settings in, data out.
@@ -16,6 +17,7 @@
 pub mod bucket;
 pub mod call_numbers;
 pub mod cgroup;
+pub mod configured;
 pub mod filter;
 pub mod limits;
 pub mod notify;

@@ -73,7 +73,7 @@ fn store_of(name: &str, config_dir: &Path, device: u64) -> Option<OwnedFd> {
 }
 
 /// Accepts listeners on `socket` and serves them, for as long as this process lives.
-pub fn attend(socket: &UnixListener, breaker: Breaker, running: &Running) {
+pub fn accept_loop(socket: &UnixListener, breaker: Breaker, running: &Running) {
     #[cfg(feature = "guard")]
     let _permit = match vhashify::protect::guard::Permit::acquire() {
         Ok(permit) => permit,

@@ -128,7 +128,10 @@ pub fn service_command(
 
 fn refused(state: &StateDirectory, reason: String) -> LifecycleError {
     let name = state.name().to_owned();
-    LifecycleError::Refused { name, reason }
+    LifecycleError::Refused {
+        name,
+        reason: reason.into(),
+    }
 }
 
 fn none_of<const N: usize>(what: &str, names: [&str; N]) -> String {
@@ -140,7 +143,7 @@ fn find<T: Copy>(
     state: &StateDirectory,
     programs: &[(&str, T)],
 ) -> Result<Option<T>, LifecycleError> {
-    let (running, _) = state.running()?;
+    let (running, _) = super::observe::mend_running(state)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let vdir =
         rustix::fs::open(&running.vdir, flags, Mode::empty()).doing("open", &running.vdir)?;

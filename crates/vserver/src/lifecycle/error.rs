@@ -8,6 +8,9 @@ use vhashify_config::ConfigError;
 use vhashify_sys::call_error::CallError;
 use vhashify_sys::shown::Shown;
 
+/// Why something cannot be done: an error of the room below that says it in one line, or just the line.
+pub type Reason = Box<dyn std::error::Error + Send + Sync>;
+
 /// An error of a guest's life.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -83,7 +86,8 @@ pub enum LifecycleError {
         /// The guest.
         name: String,
         /// Why.
-        reason: String,
+        #[source]
+        reason: Reason,
     },
     /// What was asked of a running guest cannot be done.
     #[error("{name}: {reason}")]
@@ -91,7 +95,8 @@ pub enum LifecycleError {
         /// The guest.
         name: String,
         /// What, and why.
-        reason: String,
+        #[source]
+        reason: Reason,
     },
     /// The guest's old-style configuration could not be imported.
     #[error("{name} cannot be imported: {reason}")]
@@ -99,7 +104,8 @@ pub enum LifecycleError {
         /// The guest.
         name: String,
         /// Why.
-        reason: String,
+        #[source]
+        reason: Reason,
     },
     /// The guest could not be entered.
     #[error("{name} cannot be entered: {reason}")]
@@ -107,7 +113,8 @@ pub enum LifecycleError {
         /// The guest.
         name: String,
         /// Why.
-        reason: String,
+        #[source]
+        reason: Reason,
     },
     /// The guest was entered, and the command is none that it could run.
     #[error("{name}: {}: {reason}", Shown::path(program))]

@@ -28,7 +28,7 @@ impl Executor for Init {
         };
         let mut command = Command::new(program);
         command.args(arguments);
-        super::process_attributes::take_personality(spec)
+        super::process_attributes::apply_personality(spec)
             .map_err(|error| ExecutorError::Other(format!("personality: {error}")))?;
         match self.style {
             Style::Plain | Style::Systemd | Style::Minit => {

@@ -5,17 +5,21 @@
 //! configuration: the next start begins with what stands there.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
+use thiserror::Error;
 use vhashify_config::TokenBucket;
+use vhashify_sys::call_error::reason;
 use vhashify_sys::pidfd::Process;
 use vhashify_sys::procfs::{self, LimitValue, Limits};
 
-use super::error::Doing;
+use super::error::{Doing, Reason};
+use super::observe::{GuestState, mend, mend_running};
 use super::state::known;
-use super::{LifecycleError, Observed, Running, StateDirectory};
+use super::{LifecycleError, Running, StateDirectory};
 use crate::context::cgroup;
 use crate::context::limits::Limit;
 
@@ -67,6 +71,19 @@ const fn resource(
     ProcessResource { name, kind, of }
 }
 
+/// Why a limit of a process cannot be set.
+#[derive(Debug, Error)]
+enum ProcessLimitError {
+    #[error("{resource} of the process {pid} cannot be set: {}", reason(source))]
+    Set {
+        resource: &'static str,
+        pid: i32,
+        source: io::Error,
+    },
+    #[error("the soft limit of {resource} would be above the hard one; raise that first, with -H")]
+    SoftAboveHard { resource: &'static str },
+}
+
 /// All of them that mean something of a single process.
 pub const RESOURCES: [ProcessResource; 14] = [
     resource("as", Resource::As, |limits| limits.max_address_space),
@@ -101,7 +118,7 @@ pub const RESOURCES: [ProcessResource; 14] = [
 /// None runs, or its state cannot be read.
 pub fn find(state_dir: &Path, guest: &str) -> Result<(StateDirectory, Running), LifecycleError> {
     for state in known(state_dir) {
-        if let Observed::Running(running, _) = state.observe()?
+        if let GuestState::Running(running, _) = mend(&state)?
             && (state.name() == guest || running.context.to_string() == guest)
         {
             return Ok((state, running));
@@ -123,16 +140,16 @@ pub fn change(
 ) -> Result<(), LifecycleError> {
     // Nobody starts it again meanwhile, with a number that is another guest's by then.
     let _lock = state.lock()?;
-    let (running, init) = state.running()?;
-    let refused = |reason: String| LifecycleError::Refused {
+    let (running, init) = mend_running(state)?;
+    let refused = |reason: Reason| LifecycleError::Refused {
         name: state.name().to_owned(),
         reason,
     };
     for limit in limits {
-        cgroup::limit(running.context, limit).map_err(refused)?;
+        cgroup::set_limit(running.context, limit).map_err(|error| refused(error.into()))?;
     }
     for limit in of_processes {
-        limit_processes(running.context, *limit).map_err(refused)?;
+        limit_processes(running.context, *limit).map_err(|error| refused(error.into()))?;
     }
     if of_processes.is_empty() {
         return Ok(());
@@ -142,7 +159,7 @@ pub fn change(
 
 /// Sets a limit of all processes: again and again until a look at all of them finds none without it,
 /// since a process that was not seen may have been made by one that did not have it yet.
-fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), String> {
+fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), ProcessLimitError> {
     loop {
         let mut is_changed = false;
         for pid in cgroup::processes(context) {
@@ -165,11 +182,11 @@ fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), String> {
                 Ok(_) => is_changed = true,
                 Err(rustix::io::Errno::SRCH) => {}
                 Err(error) => {
-                    let words = vhashify_sys::call_error::reason(&error.into());
-                    let name = limit.resource.name;
-                    return Err(format!(
-                        "{name} of the process {pid} cannot be set: {words}"
-                    ));
+                    return Err(ProcessLimitError::Set {
+                        resource: limit.resource.name,
+                        pid,
+                        source: error.into(),
+                    });
                 }
             }
         }
@@ -182,7 +199,10 @@ fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), String> {
 type SoftAndHard = (Option<u64>, Option<u64>);
 
 /// What a limit becomes. `None` is no limit, and above every number.
-fn changed((soft, hard): SoftAndHard, limit: ProcessLimit) -> Result<SoftAndHard, String> {
+fn changed(
+    (soft, hard): SoftAndHard,
+    limit: ProcessLimit,
+) -> Result<SoftAndHard, ProcessLimitError> {
     let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -192,10 +212,9 @@ fn changed((soft, hard): SoftAndHard, limit: ProcessLimit) -> Result<SoftAndHard
         Part::Both => Ok((value, value)),
         Part::Hard => Ok((least(soft, value), value)),
         Part::Soft if least(value, hard) == value => Ok((value, hard)),
-        Part::Soft => Err(format!(
-            "the soft limit of {} would be above the hard one; raise that first, with -H",
-            limit.resource.name
-        )),
+        Part::Soft => Err(ProcessLimitError::SoftAboveHard {
+            resource: limit.resource.name,
+        }),
     }
 }
 
@@ -288,21 +307,19 @@ mod tests {
         };
         let before = (Some(10), Some(20));
         for (part, value, after) in [
-            (Part::Both, Some(5), Ok((Some(5), Some(5)))),
-            (Part::Both, None, Ok((None, None))),
-            (Part::Hard, Some(30), Ok((Some(10), Some(30)))),
-            (Part::Hard, Some(5), Ok((Some(5), Some(5)))),
-            (Part::Hard, None, Ok((Some(10), None))),
-            (Part::Soft, Some(15), Ok((Some(15), Some(20)))),
-            (Part::Soft, Some(20), Ok((Some(20), Some(20)))),
+            (Part::Both, Some(5), (Some(5), Some(5))),
+            (Part::Both, None, (None, None)),
+            (Part::Hard, Some(30), (Some(10), Some(30))),
+            (Part::Hard, Some(5), (Some(5), Some(5))),
+            (Part::Hard, None, (Some(10), None)),
+            (Part::Soft, Some(15), (Some(15), Some(20))),
+            (Part::Soft, Some(20), (Some(20), Some(20))),
         ] {
-            assert_eq!(changed(before, limit(part, value)), after);
+            assert_eq!(changed(before, limit(part, value)).unwrap(), after);
         }
         assert!(changed(before, limit(Part::Soft, Some(21))).is_err());
         assert!(changed(before, limit(Part::Soft, None)).is_err());
-        assert_eq!(
-            changed((None, None), limit(Part::Soft, None)),
-            Ok((None, None))
-        );
+        let none = changed((None, None), limit(Part::Soft, None));
+        assert_eq!(none.unwrap(), (None, None));
     }
 }

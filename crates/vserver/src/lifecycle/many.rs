@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::state::{Observed, now};
+use super::observe::{GuestState, mend};
+use super::state::now;
 use super::{LifecycleError, StateDirectory};
 use crate::context::cgroup;
 
@@ -35,7 +36,7 @@ pub struct Usage {
 pub fn usage(states: &[StateDirectory]) -> Result<Vec<Usage>, LifecycleError> {
     let mut all = Vec::new();
     for state in states {
-        let Observed::Running(running, _) = state.observe()? else {
+        let GuestState::Running(running, _) = mend(state)? else {
             continue;
         };
         let context = running.context;

@@ -40,13 +40,17 @@ mod init;
 pub mod limits;
 pub mod many;
 pub mod monitor;
+pub mod observe;
+pub mod order;
 mod process_attributes;
 pub mod sealed;
 pub mod start;
 pub mod state;
 pub mod stop;
 mod terminal;
+mod tidy;
 
 pub use error::LifecycleError;
-pub use state::{Observed, StateDirectory};
+pub use observe::GuestState;
+pub use state::StateDirectory;
 pub use vhashify_config::running::{Ended, Running};

@@ -1,5 +1,5 @@
-//! What every process of a guest inherits, and what enters it has to take over: priorities and the
-//! personality, as the guest's specification holds them.
+//! Priorities and the personality, which every process of a guest inherits from its init, and a process that enters
+//! the guest sets for itself, as the specification holds them.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use vhashify_sys::process::{set_io_priority, set_nice, set_personality};
 
 use crate::context::spec::{NICE, PERSONALITY};
 
-/// Takes all of it for this process. It needs the host's powers.
-pub fn take(spec: &Spec) -> io::Result<()> {
+/// Sets all of them for this process, which must have the host's capabilities.
+pub fn set(spec: &Spec) -> io::Result<()> {
     if let Some(nice) = annotation(spec, NICE) {
         set_nice(nice)?;
     }
@@ -22,11 +22,11 @@ pub fn take(spec: &Spec) -> io::Result<()> {
         };
         set_io_priority(class, u8::try_from(priority.priority()).unwrap_or(7))?;
     }
-    take_personality(spec)
+    apply_personality(spec)
 }
 
-/// Takes the personality alone: the rest came to init from who made it.
-pub fn take_personality(spec: &Spec) -> io::Result<()> {
+/// Sets the personality alone: init inherits the rest from the monitor.
+pub fn apply_personality(spec: &Spec) -> io::Result<()> {
     match annotation(spec, PERSONALITY) {
         Some(personality) => set_personality(personality),
         None => Ok(()),

@@ -1,39 +1,22 @@
-//! What is known about a guest that runs, or ran.
+//! The state directory of a guest: what is on the disk about it, and the lock.
 //!
-//! `guest.json` is written before the guest has its first process and removed when nothing of it is
-//! left. Whoever finds one that is not true any more mends it: see [`StateDirectory::observe`].
+//! `guest.json` is written before the guest has its first process, and removed when nothing of it is
+//! left. Nothing here asks whether it is still true: [`observe`](super::observe) does.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use vhashify_config::running::{Ended, Running, boot};
-use vhashify_sys::pidfd::Process;
+use vhashify_config::running::{Ended, Running};
 
+use super::LifecycleError;
 use super::error::Doing;
-use super::{LifecycleError, monitor};
-use crate::context::cgroup;
-use crate::network;
-
-/// How long a guest's monitor may take to tidy up.
-const TIDYING: Duration = Duration::from_secs(10);
-
-/// What a look at a guest shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Observed {
-    /// It does not run.
-    Stopped(Option<Ended>),
-    /// Its init is being made.
-    Starting(Running),
-    /// It runs.
-    Running(Running, Process),
-}
 
 /// The state directory of one guest.
 #[derive(Debug, Clone)]
@@ -42,7 +25,7 @@ pub struct StateDirectory {
     path: PathBuf,
 }
 
-/// The right to start or stop a guest.
+/// The right to start or stop a guest, as long as this value lives.
 #[derive(Debug)]
 pub struct Lock {
     _held: File,
@@ -65,7 +48,7 @@ impl StateDirectory {
         &self.name
     }
 
-    /// Something in it.
+    /// The path of something in it.
     #[must_use]
     pub fn at(&self, below: &str) -> PathBuf {
         self.path.join(below)
@@ -77,7 +60,7 @@ impl StateDirectory {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// Makes it and takes the lock.
+    /// Makes the directory and takes the lock.
     ///
     /// # Errors
     /// [`LifecycleError::Busy`] when another command has it.
@@ -97,91 +80,30 @@ impl StateDirectory {
         }
     }
 
-    /// How the guest is, after mending what an untimely death left: a monitor that died gets a
-    /// successor, a guest that died with it is tidied away.
-    ///
-    /// # Errors
-    /// The state cannot be read or mended.
-    pub fn observe(&self) -> Result<Observed, LifecycleError> {
-        let begun = Instant::now();
-        loop {
-            let Some(running) = self.read::<Running>("guest.json")? else {
-                return Ok(Observed::Stopped(self.read("last.json")?));
-            };
-            let is_watched = running.boot == boot() && running.monitor.is_alive();
-            let init = running.init.filter(|_| running.boot == boot());
-            match init {
-                Some(init) if init.is_alive() => {
-                    if !is_watched {
-                        monitor::succeed(self, &running, init)?;
-                    }
-                    return Ok(Observed::Running(running, init));
-                }
-                None if is_watched => return Ok(Observed::Starting(running)),
-                _ if is_watched && begun.elapsed() < TIDYING => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                _ => {
-                    let unseen = Ended {
-                        status: None,
-                        signal: None,
-                        at: now(),
-                    };
-                    self.tidy(&running, unseen)?;
-                }
-            }
-        }
+    /// What `guest.json` says, true or not any more.
+    pub(super) fn running(&self) -> Result<Option<Running>, LifecycleError> {
+        self.read("guest.json")
     }
 
-    /// The guest's init.
-    ///
-    /// # Errors
-    /// [`LifecycleError::NotRunning`].
-    pub fn running(&self) -> Result<(Running, Process), LifecycleError> {
-        match self.observe()? {
-            Observed::Running(running, init) => Ok((running, init)),
-            Observed::Starting(_) | Observed::Stopped(_) => Err(LifecycleError::NotRunning {
-                name: self.name.clone(),
-            }),
-        }
+    /// How the guest ended last time.
+    pub(super) fn ended(&self) -> Result<Option<Ended>, LifecycleError> {
+        self.read("last.json")
     }
 
-    /// Writes what is known about the guest, at once and whole.
-    pub(super) fn write(&self, running: &Running) -> Result<(), LifecycleError> {
-        self.put("guest.json", running)
+    /// Writes `guest.json`, whole or not at all.
+    pub(super) fn write_running(&self, running: &Running) -> Result<(), LifecycleError> {
+        self.write("guest.json", running)
     }
 
-    /// Removes what is left of a guest whose init is gone: network devices, processes, cgroups, state.
-    pub(super) fn tidy(&self, running: &Running, ended: Ended) -> Result<(), LifecycleError> {
-        let begun = Instant::now();
-        let is_of_this_boot = running.boot == boot();
-        if is_of_this_boot {
-            network::take_down(running.context).map_err(|reason| LifecycleError::Refused {
-                name: self.name.clone(),
-                reason,
-            })?;
-        }
-        while is_of_this_boot && !cgroup::remove(running.context) {
-            cgroup::kill(running.context);
-            for pid in cgroup::processes(running.context) {
-                if let Some(process) = Process::find(pid) {
-                    process.signal(libc::SIGKILL);
-                }
-            }
-            if begun.elapsed() > TIDYING {
-                return Err(LifecycleError::DoesNotEnd {
-                    name: self.name.clone(),
-                });
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+    /// Writes how the guest ended, removes what only a guest that runs has, and `guest.json` last.
+    pub(super) fn write_ended(&self, ended: Ended) -> Result<(), LifecycleError> {
         for below in ["container/guest", "container", "bundle/rootfs", "bundle"] {
             let path = self.at(below);
             remove_flat(&path).doing("rmdir", &path)?;
         }
         drop(fs::remove_file(self.at("console")));
         drop(fs::remove_file(self.at("broker")));
-        self.put("last.json", &ended)?;
+        self.write("last.json", &ended)?;
         let path = self.at("guest.json");
         fs::remove_file(&path).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(()),
@@ -192,7 +114,7 @@ impl StateDirectory {
     fn read<T: for<'a> Deserialize<'a>>(&self, below: &str) -> Result<Option<T>, LifecycleError> {
         let path = self.at(below);
         match fs::read(&path) {
-            // What cannot be read back was not written by this version; it is as good as none.
+            // A text that cannot be parsed was not written by this version, and counts as none.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error)
                 if matches!(
@@ -206,7 +128,7 @@ impl StateDirectory {
         }
     }
 
-    fn put(&self, below: &str, value: &impl Serialize) -> Result<(), LifecycleError> {
+    fn write(&self, below: &str, value: &impl Serialize) -> Result<(), LifecycleError> {
         let path = self.at(below);
         let new = self.at(&format!("{below}.{}", std::process::id()));
         let text = serde_json::to_vec(value).unwrap_or_default();
@@ -234,7 +156,7 @@ fn remove_flat(directory: &Path) -> io::Result<()> {
     fs::remove_dir(directory)
 }
 
-/// The guests that have a state directory below `top`, sorted.
+/// The guests that have a `guest.json` below `top`, sorted by name.
 #[must_use]
 pub fn known(top: &Path) -> Vec<StateDirectory> {
     let mut names: Vec<String> = fs::read_dir(top)

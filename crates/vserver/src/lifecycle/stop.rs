@@ -10,7 +10,8 @@ use vhashify_sys::pidfd::Process;
 use vhashify_sys::procfs::{self, Fields};
 
 use super::error::Doing;
-use super::state::{Observed, StateDirectory};
+use super::observe::{GuestState, mend, mend_running};
+use super::state::StateDirectory;
 use super::{LifecycleError, hooks, sealed};
 use crate::context::cgroup;
 
@@ -25,22 +26,22 @@ const KILLING: Duration = Duration::from_secs(20);
 /// It does not run; or it does not even end by SIGKILL.
 pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
     let _lock = state.lock()?;
-    state.running()?;
-    // A guest whose hooks fail is stopped all the same; the first failure is told.
-    let mut told = Ok(());
+    mend_running(state)?;
+    // A guest whose hooks fail is stopped all the same; the first failure is reported.
+    let mut hooks_ran = Ok(());
     for stage in ["prepre-stop", "pre-stop"] {
-        told = told.and(hooks::run(settings, stage));
+        hooks_ran = hooks_ran.and(hooks::run(settings, stage));
     }
     end(settings, state)?;
     for stage in ["post-stop", "postpost-stop"] {
-        told = told.and(hooks::run(settings, stage));
+        hooks_ran = hooks_ran.and(hooks::run(settings, stage));
     }
-    told
+    hooks_ran
 }
 
-/// Stops it without a word to anybody, for who has the lock.
+/// Stops it without hooks. The caller holds the lock.
 pub(super) fn end(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
-    let (running, init) = state.running()?;
+    let (running, init) = mend_running(state)?;
     // A guest that says good-bye with reboot(2) is not started again.
     let marker = state.at("stopping");
     fs::write(&marker, b"").doing("write", &marker)?;
@@ -72,8 +73,8 @@ fn until_nothing_is_left(
     if !init.wait(KILLING) {
         return Err(LifecycleError::DoesNotEnd { name: name() });
     }
-    match state.observe()? {
-        Observed::Stopped(_) => Ok(()),
+    match mend(state)? {
+        GuestState::Stopped(_) => Ok(()),
         _ => Err(LifecycleError::DoesNotEnd { name: name() }),
     }
 }

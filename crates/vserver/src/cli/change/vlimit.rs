@@ -210,7 +210,7 @@ impl Vlimit {
         if let Some(directory) = &self.dir {
             if directory.is_dir() {
                 let (mut more, of_guest) = limits_in(directory)?;
-                limits.extend(crate::context::limits::of_guest(&of_guest));
+                limits.extend(crate::context::configured::limits(&of_guest));
                 more.retain(|limit| {
                     of_processes
                         .iter()

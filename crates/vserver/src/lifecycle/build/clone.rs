@@ -45,7 +45,7 @@ pub fn clone(
     let _permit =
         vhashify::protect::guard::Permit::acquire().map_err(|error| LifecycleError::Build {
             name: name.to_owned(),
-            reason: error.to_string(),
+            reason: error.to_string().into(),
         })?;
     let from = resolve::open_host_directory(source).doing("open", source)?;
     let into = resolve::open_host_directory(to).doing("open", to)?;
@@ -83,7 +83,7 @@ fn objects_on(
 ) -> Result<(HashSet<u64>, Option<StoreLock>), LifecycleError> {
     let failed = |error: &dyn std::fmt::Display| LifecycleError::Build {
         name: name.to_owned(),
-        reason: error.to_string(),
+        reason: error.to_string().into(),
     };
     let Ok(stores) = tree.all_stores() else {
         return Ok((HashSet::new(), None));

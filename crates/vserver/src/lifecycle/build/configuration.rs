@@ -45,7 +45,7 @@ pub fn write(at: &Path, name: &str, vdir: &Path, options: &Options) -> Result<()
     for (number, text) in options.interfaces.iter().enumerate() {
         let interface = parse(text, number).ok_or_else(|| LifecycleError::Build {
             name: name.to_owned(),
-            reason: format!("--interface {text:?} is not [NAME=][DEV:]ADDRESS[/PREFIX]"),
+            reason: format!("--interface {text:?} is not [NAME=][DEV:]ADDRESS[/PREFIX]").into(),
         })?;
         let directory = format!("interfaces/{}", interface.name);
         put(&format!("{directory}/ip"), interface.address)?;

@@ -12,8 +12,9 @@ use vhashify_sys::pidfd::Process;
 use vhashify_sys::process::{in_own_session, next_signal, signals_as_descriptor};
 use vhashify_sys::procfs;
 
-use super::super::error::Doing;
-use super::super::{LifecycleError, Observed, StateDirectory};
+use super::super::error::{Doing, Reason};
+use super::super::observe::{GuestState, mend};
+use super::super::{LifecycleError, StateDirectory};
 use super::{clone, members};
 
 /// Where a guest's files come from.
@@ -140,27 +141,28 @@ fn of_source(
     }
     let settings = tree.settings(source)?;
     let other = StateDirectory::new(state.top(), &settings.name);
-    match other.observe()? {
-        Observed::Stopped(_) => Ok(settings.vdir),
-        Observed::Starting(_) | Observed::Running(..) => Err(LifecycleError::Build {
+    match mend(&other)? {
+        GuestState::Stopped(_) => Ok(settings.vdir),
+        GuestState::Starting(_) | GuestState::Running(..) => Err(LifecycleError::Build {
             name: state.name().to_owned(),
             reason: format!(
                 "{} is running, and files would be copied half written; stop it first",
                 settings.name
-            ),
+            )
+            .into(),
         }),
     }
 }
 
 /// Refuses an archive that links of an earlier one would lead out of the guest.
 fn check_members(name: &str, archive: &Path, vdir: &Path) -> Result<(), LifecycleError> {
-    let failed = |reason: String| LifecycleError::Build {
+    let failed = |reason: &dyn std::fmt::Display| LifecycleError::Build {
         name: name.to_owned(),
-        reason: format!("{}: {reason}", archive.display()),
+        reason: format!("{}: {reason}", archive.display()).into(),
     };
     // It is read twice.
     if !fs::metadata(archive).doing("stat", archive)?.is_file() {
-        return Err(failed("it is not a plain file".to_owned()));
+        return Err(failed(&"it is not a plain file"));
     }
     let mut command = Command::new("tar");
     command
@@ -173,7 +175,7 @@ fn check_members(name: &str, archive: &Path, vdir: &Path) -> Result<(), Lifecycl
     let mut listing = Vec::new();
     log.rewind().doing("read", archive)?;
     log.read_to_end(&mut listing).doing("read", archive)?;
-    members::check(&listing, &root).map_err(failed)
+    members::check(&listing, &root).map_err(|error| failed(&error))
 }
 
 /// Unpacks an image, until a signal for this process says otherwise.
@@ -183,19 +185,19 @@ fn unpack(
     reference: Option<&str>,
     vdir: &Path,
 ) -> Result<(), LifecycleError> {
-    let failed = |reason: String| LifecycleError::Build {
+    let failed = |reason: Reason| LifecycleError::Build {
         name: name.to_owned(),
         reason,
     };
     let signals = signals_as_descriptor(&WATCHED)
-        .map_err(|error| failed(format!("signals cannot be watched: {error}")))?;
+        .map_err(|error| failed(format!("signals cannot be watched: {error}").into()))?;
     let go_on = || match next_signal(&signals) {
         None => Ok(()),
         Some(signal) => Err(std::io::Error::other(format!(
             "interrupted by signal {signal}"
         ))),
     };
-    super::oci::unpack(source, reference, vdir, &go_on).map_err(failed)
+    super::oci::unpack(source, reference, vdir, &go_on).map_err(|error| failed(error.into()))
 }
 
 /// Signals that end a build, which then removes what it made.
@@ -212,7 +214,7 @@ fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleEr
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |reason: String| LifecycleError::Build {
         name: name.to_owned(),
-        reason,
+        reason: reason.into(),
     };
     let log = tempfile().map_err(|error| failed(format!("no log can be kept: {error}")))?;
     let again = || log.try_clone().map(Stdio::from);

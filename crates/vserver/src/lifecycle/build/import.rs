@@ -35,7 +35,7 @@ pub fn import(
     let name = state.name();
     let refused = |reason: String| LifecycleError::Import {
         name: name.to_owned(),
-        reason,
+        reason: reason.into(),
     };
     let _lock = state.lock()?;
     let directory = tree.top().join(name);

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use thiserror::Error;
 use vhashify_sys::shown::Shown;
 
 /// What makes tar list members so that [`check`] can read them.
@@ -20,11 +21,24 @@ pub const OPTIONS: [&str; 4] = [
     "--quoting-style=c",
 ];
 
-/// Looks whether each member of `listing` would be written below `vdir`.
+/// A member that tar would write outside of the guest.
+#[derive(Debug, Error)]
+#[error(
+    "{} would be written out of the guest: {} is, or is behind, a link that leads there",
+    Shown::bytes(name),
+    Shown::bytes(above)
+)]
+pub struct OutsideGuest {
+    name: Vec<u8>,
+    /// The directory in which it would be written.
+    above: Vec<u8>,
+}
+
+/// Checks that each member of `listing` would be written below `vdir`.
 ///
 /// # Errors
-/// The one that would not.
-pub fn check(listing: &[u8], vdir: &OwnedFd) -> Result<(), String> {
+/// The first that would not.
+pub fn check(listing: &[u8], vdir: &OwnedFd) -> Result<(), OutsideGuest> {
     let mut known = HashSet::new();
     for line in listing.split(|byte| *byte == b'\n') {
         let is_hard_link = line.first() == Some(&b'h');
@@ -47,12 +61,7 @@ pub fn check(listing: &[u8], vdir: &OwnedFd) -> Result<(), String> {
                 // What is not there yet, tar makes.
                 Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(_) => {
-                    return Err(format!(
-                        "{} would be written out of the guest: {} is, or is behind, a link that \
-                         leads there",
-                        Shown::bytes(name),
-                        Shown::bytes(above)
-                    ));
+                    return Err(OutsideGuest { name, above });
                 }
             }
         }

@@ -65,7 +65,8 @@ pub fn build(tree: &ConfigTree, state: &StateDirectory, plan: &Plan) -> Result<(
                 reason: format!(
                     "{} is there already; delete it, or say --force to have it moved away",
                     path.display()
-                ),
+                )
+                .into(),
             });
         }
     }

@@ -9,7 +9,9 @@ use vhashify_config::{ConfigTree, GuestSettings};
 use vhashify_sys::procfs;
 
 use super::super::error::Doing;
-use super::super::{LifecycleError, Observed, StateDirectory};
+use super::super::observe::{GuestState, mend};
+use super::super::start::checks::open_vdir;
+use super::super::{LifecycleError, StateDirectory};
 
 /// Removes a guest that does not run: its configuration first, then its files.
 ///
@@ -23,11 +25,11 @@ pub fn delete(
 ) -> Result<(), LifecycleError> {
     let _lock = state.lock()?;
     let name = &settings.name;
-    if let Observed::Running(running, _) | Observed::Starting(running) = state.observe()? {
+    if let GuestState::Running(running, _) | GuestState::Starting(running) = mend(state)? {
         let (name, context) = (name.clone(), running.context);
         return Err(LifecycleError::AlreadyRunning { name, context });
     }
-    super::super::start::open_vdir(tree, settings)?;
+    open_vdir(tree, settings)?;
     let refuse = |reason: String| LifecycleError::Vdir {
         name: name.clone(),
         vdir: settings.vdir.clone(),

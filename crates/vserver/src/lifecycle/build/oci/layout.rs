@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::image::{Descriptor, DigestAlgorithm, OciLayout};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
+use super::error::{BlobError, ImageError};
+
 /// The longest index or manifest.
 const LONGEST_TEXT: u64 = 4 << 20;
 
@@ -21,65 +23,61 @@ pub enum Layout {
 
 impl Layout {
     /// Opens a layout, and looks whether it is one.
-    pub fn open(source: &Path) -> Result<Self, String> {
-        let failed = |error: io::Error| {
-            format!(
-                "{}: {}",
-                source.display(),
-                vhashify_sys::call_error::reason(&error)
-            )
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        let failed = |source: io::Error| ImageError::File {
+            path: path.to_path_buf(),
+            source,
         };
-        let file = open_plain(source).map_err(failed)?;
+        let file = open_plain(path).map_err(failed)?;
         let layout = if file.metadata().map_err(failed)?.is_dir() {
-            Self::Directory(source.to_path_buf())
+            Self::Directory(path.to_path_buf())
         } else {
-            let places = places(&file).map_err(|error| {
-                format!(
-                    "{}: it is no tar archive of an image layout ({}); where it is compressed, \
-                     decompress it first",
-                    source.display(),
-                    vhashify_sys::call_error::reason(&error)
-                )
+            let places = places(&file).map_err(|source| ImageError::NotArchive {
+                path: path.to_path_buf(),
+                source,
             })?;
             Self::Archive(file, places)
         };
         let text = layout.small("oci-layout")?;
-        OciLayout::from_reader(text.as_slice()).map_err(|error| {
-            format!(
-                "{}: its oci-layout makes no sense: {error}",
-                source.display()
-            )
+        OciLayout::from_reader(text.as_slice()).map_err(|source| ImageError::Marker {
+            path: path.to_path_buf(),
+            source,
         })?;
         Ok(layout)
     }
 
-    /// The text of `index.json`, which nothing vouches for.
-    pub fn index(&self) -> Result<Vec<u8>, String> {
+    /// The text of `index.json`, of which no digest is known.
+    pub fn index(&self) -> Result<Vec<u8>, ImageError> {
         self.small("index.json")
     }
 
     /// A small blob, verified.
-    pub fn text(&self, of: &Descriptor) -> Result<Vec<u8>, String> {
+    pub fn text(&self, of: &Descriptor) -> Result<Vec<u8>, ImageError> {
+        let digest = of.digest().to_string();
         if of.size() > LONGEST_TEXT {
-            return Err(format!("{} is larger than 4 MiB", of.digest()));
+            return Err(ImageError::TooLarge { what: digest });
         }
-        let failed = |reason: String| format!("{}: {reason}", of.digest());
+        let failed = |source: BlobError| ImageError::Blob {
+            digest: digest.clone(),
+            source,
+        };
         let mut blob = self.blob(of).map_err(failed)?;
-        let text = super::whole(&mut blob)
-            .map_err(|error| failed(vhashify_sys::call_error::reason(&error)))?;
+        let text = super::whole(&mut blob).map_err(|error| failed(BlobError::Read(error)))?;
         blob.verify().map_err(failed)?;
         Ok(text)
     }
 
     /// A blob, which must be verified after it was read.
-    pub fn blob(&self, of: &Descriptor) -> Result<Blob, String> {
-        let hash = Hash::of(of.digest().algorithm())
-            .ok_or_else(|| format!("digests by {} are not known here", of.digest().algorithm()))?;
+    pub fn blob(&self, of: &Descriptor) -> Result<Blob, BlobError> {
+        let algorithm = of.digest().algorithm();
+        let hash = Hash::of(algorithm).ok_or_else(|| BlobError::Algorithm {
+            algorithm: algorithm.to_string(),
+        })?;
         let name = format!("blobs/{}/{}", of.digest().algorithm(), of.digest().digest());
         Ok(Blob {
             source: self.file(&name).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => "the image does not hold it".to_owned(),
-                _ => vhashify_sys::call_error::reason(&error),
+                io::ErrorKind::NotFound => BlobError::Missing,
+                _ => BlobError::Read(error),
             })?,
             hash,
             expected: of.digest().digest().to_owned(),
@@ -88,15 +86,16 @@ impl Layout {
         })
     }
 
-    fn small(&self, name: &str) -> Result<Vec<u8>, String> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => format!("it is no OCI image layout: it has no {name}"),
-            _ => format!("{name}: {}", vhashify_sys::call_error::reason(&error)),
+    fn small(&self, name: &'static str) -> Result<Vec<u8>, ImageError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => ImageError::NotLayout { name },
+            _ => ImageError::Part { name, source },
         };
         let text = super::whole(self.file(name).map_err(failed)?.take(LONGEST_TEXT + 1));
         let text = text.map_err(failed)?;
         if text.len() as u64 > LONGEST_TEXT {
-            return Err(format!("{name} is larger than 4 MiB"));
+            let what = name.to_owned();
+            return Err(ImageError::TooLarge { what });
         }
         Ok(text)
     }
@@ -122,7 +121,7 @@ impl Layout {
     }
 }
 
-/// Opens without waiting for whoever would write into a FIFO.
+/// Opens without blocking: a FIFO would wait for a writer.
 fn open_plain(path: &Path) -> io::Result<File> {
     File::options()
         .read(true)
@@ -189,19 +188,19 @@ impl Read for Blob {
 
 impl Blob {
     /// Reads what is left and compares size and digest.
-    pub fn verify(mut self) -> Result<(), String> {
-        io::copy(&mut self, &mut io::sink())
-            .map_err(|error| vhashify_sys::call_error::reason(&error))?;
+    pub fn verify(mut self) -> Result<(), BlobError> {
+        io::copy(&mut self, &mut io::sink()).map_err(BlobError::Read)?;
         if self.read != self.size {
-            return Err(format!("it has {} bytes, not {}", self.read, self.size));
+            return Err(BlobError::Size {
+                found: self.read,
+                expected: self.size,
+            });
         }
         let found = self.hash.finish();
         if found == self.expected {
             Ok(())
         } else {
-            Err(format!(
-                "its content has the digest {found}: it is damaged, or not what was meant"
-            ))
+            Err(BlobError::Digest { found })
         }
     }
 }

@@ -9,6 +9,7 @@
 //! A layer is unpacked while it is read. That its digest is right is known at its end, and a build that
 //! fails there leaves nothing of it, so that no byte is used that was not verified.
 
+mod error;
 mod layer;
 mod layout;
 mod stream;
@@ -16,6 +17,8 @@ mod stream;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub use error::ImageError;
+use error::LayerError;
 use layer::Unpack;
 use layout::Layout;
 use libcontainer::oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, Os};
@@ -25,72 +28,71 @@ const REFERENCE: &str = "org.opencontainers.image.ref.name";
 /// How often an index may lead to another one.
 const DEEPEST: usize = 4;
 
-/// Unpacks the image at `source` into the directory `vdir`. `reference` tells which one where there
-/// are several. `go_on` is asked again and again whether to, and says why not.
+/// Unpacks the image at `source` into the directory `vdir`. `reference` names one where there
+/// are several. `go_on` is called again and again, and an error of it ends the work.
 ///
 /// # Errors
-/// What is wrong with the image, on one line, or what `go_on` said.
+/// What is wrong with the image, or the error of `go_on`.
 pub fn unpack(
     source: &Path,
     reference: Option<&str>,
     vdir: &Path,
     go_on: &dyn Fn() -> io::Result<()>,
-) -> Result<(), String> {
+) -> Result<(), ImageError> {
+    let failed = |source: io::Error| ImageError::File {
+        path: vdir.to_path_buf(),
+        source,
+    };
     let layout = Layout::open(source)?;
     let manifest = find_manifest(&layout, reference)?;
     let layers = manifest.layers();
-    let mut unpack = Unpack::into(vdir, go_on).map_err(|error| {
-        format!(
-            "{}: {}",
-            vdir.display(),
-            vhashify_sys::call_error::reason(&error)
-        )
-    })?;
+    let mut unpack = Unpack::into(vdir, go_on).map_err(failed)?;
     for (number, descriptor) in layers.iter().enumerate() {
-        let kind = descriptor.media_type().to_string();
-        let failed = |reason: String| {
-            format!(
-                "layer {} of {} ({}): {reason}",
-                number + 1,
-                layers.len(),
-                descriptor.digest()
-            )
-        };
-        if !kind.contains(".tar") || kind.contains("encrypted") {
-            return Err(failed(format!("{kind:?} is no layer that can be unpacked")));
-        }
-        let mut blob = layout.blob(descriptor).map_err(failed)?;
-        let unpacked = stream::decompressed(&mut blob).and_then(|stream| unpack.layer(stream));
-        // An archive that makes no sense most often is one that is damaged: say so.
-        blob.verify().map_err(failed)?;
-        unpacked.map_err(|error| failed(vhashify_sys::call_error::reason(&error)))?;
+        put_over(&layout, descriptor, &mut unpack).map_err(|source| ImageError::Layer {
+            number: number + 1,
+            count: layers.len(),
+            digest: descriptor.digest().to_string(),
+            source,
+        })?;
     }
-    unpack.finish().map_err(|error| {
-        format!(
-            "{}: {}",
-            vdir.display(),
-            vhashify_sys::call_error::reason(&error)
-        )
-    })
+    unpack.finish().map_err(failed)
+}
+
+/// Unpacks one layer over those before it.
+fn put_over(
+    layout: &Layout,
+    descriptor: &Descriptor,
+    unpack: &mut Unpack<'_>,
+) -> Result<(), LayerError> {
+    let media_type = descriptor.media_type().to_string();
+    if !media_type.contains(".tar") || media_type.contains("encrypted") {
+        return Err(LayerError::MediaType { media_type });
+    }
+    let mut blob = layout.blob(descriptor)?;
+    let unpacked = stream::decompressed(&mut blob).and_then(|stream| unpack.layer(stream));
+    // An archive that makes no sense is most often damaged: the digest says so first.
+    blob.verify()?;
+    unpacked.map_err(LayerError::Unpack)
 }
 
 /// The manifest that is meant, through as many indexes as there are.
-fn find_manifest(layout: &Layout, reference: Option<&str>) -> Result<ImageManifest, String> {
+fn find_manifest(layout: &Layout, reference: Option<&str>) -> Result<ImageManifest, ImageError> {
     let mut text = layout.index()?;
     let mut reference = reference;
     for _ in 0..DEEPEST {
         let index = ImageIndex::from_reader(text.as_slice())
-            .map_err(|error| format!("its index makes no sense: {error}"))?;
+            .map_err(|source| ImageError::Index { source })?;
         let chosen = choose(index.manifests(), reference)?;
         text = layout.text(chosen)?;
         if !is_index(chosen) {
-            return ImageManifest::from_reader(text.as_slice()).map_err(|error| {
-                format!("the manifest {} makes no sense: {error}", chosen.digest())
+            return ImageManifest::from_reader(text.as_slice()).map_err(|source| {
+                let digest = chosen.digest().to_string();
+                ImageError::Manifest { digest, source }
             });
         }
         reference = None;
     }
-    Err("its indexes lead from one to the next without an end".to_owned())
+    Err(ImageError::EndlessIndexes)
 }
 
 fn is_index(descriptor: &Descriptor) -> bool {
@@ -102,16 +104,19 @@ fn is_index(descriptor: &Descriptor) -> bool {
 fn choose<'a>(
     manifests: &'a [Descriptor],
     reference: Option<&str>,
-) -> Result<&'a Descriptor, String> {
+) -> Result<&'a Descriptor, ImageError> {
     let name = |of: &Descriptor| of.annotations().as_ref()?.get(REFERENCE).cloned();
     if let Some(reference) = reference {
         let is_meant = |of: &&Descriptor| {
             name(of).as_deref() == Some(reference) || of.digest().as_ref() == reference
         };
-        return manifests.iter().find(is_meant).ok_or_else(|| {
-            let names: Vec<String> = manifests.iter().filter_map(name).collect();
-            format!("it has no {reference:?}, but {}", list(&names))
-        });
+        return manifests
+            .iter()
+            .find(is_meant)
+            .ok_or_else(|| ImageError::NoReference {
+                reference: reference.to_owned(),
+                names: manifests.iter().filter_map(name).collect(),
+            });
     }
     if let [only] = manifests {
         return Ok(only);
@@ -126,20 +131,10 @@ fn choose<'a>(
     if let [only] = ours.as_slice() {
         return Ok(only);
     }
-    let names: Vec<String> = manifests.iter().filter_map(name).collect();
-    Err(format!(
-        "it has {} images; say --ref with the name of one: {}",
-        manifests.len(),
-        list(&names)
-    ))
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        return "no names".to_owned();
-    }
-    let shown = names.iter().map(|name| format!("{name:?}"));
-    shown.collect::<Vec<_>>().join(", ")
+    Err(ImageError::Ambiguous {
+        count: manifests.len(),
+        names: manifests.iter().filter_map(name).collect(),
+    })
 }
 
 /// Reads all of a small text.
@@ -175,16 +170,13 @@ mod tests {
             descriptor(Some("old"), Some("s390x")),
             descriptor(Some("new"), Some(&here)),
         ];
-        assert_eq!(choose(&two, None), Ok(&two[1]));
-        assert_eq!(choose(&two, Some("old")), Ok(&two[0]));
-        assert_eq!(choose(&two[..1], None), Ok(&two[0]));
-        assert!(
-            choose(&two, Some("other"))
-                .unwrap_err()
-                .contains("\"old\", \"new\"")
-        );
+        assert_eq!(choose(&two, None).unwrap(), &two[1]);
+        assert_eq!(choose(&two, Some("old")).unwrap(), &two[0]);
+        assert_eq!(choose(&two[..1], None).unwrap(), &two[0]);
+        let refused = |of: &[Descriptor], reference| choose(of, reference).unwrap_err().to_string();
+        assert!(refused(&two, Some("other")).contains("\"old\", \"new\""));
         let same = [descriptor(Some("a"), None), descriptor(None, None)];
-        assert!(choose(&same, None).unwrap_err().contains("2 images"));
+        assert!(refused(&same, None).contains("2 images"));
         assert!(choose(&[], None).is_err());
     }
 }

@@ -1,0 +1,98 @@
+//! Takes away from this process, before it forks, every power that the guest has not.
+
+use std::error::Error;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use libcontainer::oci_spec::runtime::{PosixRlimitType, Spec};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{CapabilitySets, remove_capability_from_bounding_set, set_capabilities};
+use vhashify_config::capabilities;
+
+use super::super::{broker, process_attributes};
+use super::account::Account;
+use crate::context::filter::load_filter;
+
+/// Gives this process attributes, limits, groups, filter and capabilities of the guest's processes. The order
+/// matters: each step needs what a later one takes away. A broker gets the listener of the filter.
+pub fn confine(
+    spec: &Spec,
+    account: &Account,
+    broker: Option<&UnixStream>,
+) -> Result<(), Box<dyn Error>> {
+    rustix::process::chdir("/")?;
+    process_attributes::set(spec)?;
+    let process = spec.process().as_ref().ok_or("it has no process")?;
+    for limit in process.rlimits().iter().flatten() {
+        let to = Rlimit {
+            current: finite(limit.soft()),
+            maximum: finite(limit.hard()),
+        };
+        setrlimit(resource(limit.typ()), to)?;
+    }
+    if let Some(mask) = process.user().umask() {
+        rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
+    }
+    rustix::thread::set_thread_groups(&account.groups)?;
+    if let Some(filter) = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref())
+    {
+        let listener = load_filter(filter)?;
+        if let (Some(listener), Some(broker)) = (listener, broker) {
+            broker::hand_over(broker, listener.as_fd())?;
+        }
+    }
+    let known = process
+        .capabilities()
+        .as_ref()
+        .and_then(|all| all.bounding().as_ref());
+    let names: Vec<String> = known
+        .into_iter()
+        .flatten()
+        .map(|capability| format!("CAP_{}", capability.to_string().trim_start_matches("CAP_")))
+        .collect();
+    let kept = capabilities::from_names(names.iter().map(String::as_str));
+    for capability in capabilities::all() {
+        if !kept.contains(capability) {
+            match remove_capability_from_bounding_set(capability) {
+                // A kernel that does not know it does not have it.
+                Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: rustix::thread::CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets)?;
+    Ok(())
+}
+
+fn finite(limit: u64) -> Option<u64> {
+    (limit != u64::MAX).then_some(limit)
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+    }
+}

@@ -1,0 +1,65 @@
+//! Waits for the command: passes signals on, and what is typed and shown if it has a terminal.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
+use vhashify_sys::process::{next_signal, signals_as_descriptor};
+
+use super::super::terminal::Terminal;
+
+/// Signals that are passed on to the command.
+const PASSED_ON: [i32; 6] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
+
+/// Waits for the end of the command and gives its exit status: 128 and more when a signal ended it.
+pub fn supervise(child: &mut Child, mut terminal: Option<Terminal>) -> io::Result<u8> {
+    let mut watched = PASSED_ON.to_vec();
+    watched.push(libc::SIGWINCH);
+    let signals = signals_as_descriptor(&watched)?;
+    let pid = rustix::process::Pid::from_child(child);
+    let handle = pidfd_open(pid, PidfdFlags::empty())?;
+    if let Some(terminal) = &mut terminal {
+        terminal.begin()?;
+    }
+    loop {
+        let mut waited = vec![
+            PollFd::new(&handle, PollFlags::IN),
+            PollFd::new(&signals, PollFlags::IN),
+        ];
+        if let Some(terminal) = &terminal {
+            terminal.wait_for(&mut waited);
+        }
+        match poll(&mut waited, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let has_ended = !waited[0].revents().is_empty();
+        drop(waited);
+        while let Some(signal) = next_signal(&signals) {
+            match &terminal {
+                Some(terminal) if signal == libc::SIGWINCH => terminal.follow_size(),
+                _ => {
+                    // It may have ended meanwhile.
+                    drop(vhashify_sys::pidfd::send_signal(&handle, signal));
+                }
+            }
+        }
+        if let Some(terminal) = &mut terminal {
+            terminal.relay(has_ended)?;
+        }
+        if has_ended {
+            let ended = child.wait()?;
+            let code = ended.code().or(ended.signal().map(|signal| 128 + signal));
+            return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+        }
+    }
+}

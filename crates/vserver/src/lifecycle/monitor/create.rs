@@ -1,0 +1,182 @@
+//! Makes init: mounts, console, container, cgroup, network, kernel parameters; then lets it run.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::fs::{Gid, Uid};
+use thiserror::Error;
+use vhashify_config::running::Running;
+use vhashify_sys::pidfd::Process;
+
+use super::super::console::Console;
+use super::super::init::Init;
+use super::super::order::{Order, null};
+use super::super::state::StateDirectory;
+use super::super::{LifecycleError, broker};
+use super::mounts::{mount_path, mount_root, show_terminal};
+use crate::context::cgroup::{self, LimitError};
+use crate::context::spec;
+use crate::context::sysctl::{self, SysctlError};
+use crate::network::{self, NetworkError};
+
+/// `libcontainer`'s name for every guest, in a directory of its own.
+const CONTAINER: &str = "guest";
+
+/// What the watcher of a new guest keeps open.
+#[derive(Debug)]
+pub struct Created {
+    /// The monitor's end of the guest's console.
+    pub console: OwnedFd,
+    /// The socket of the guest's broker, if it has one.
+    pub socket: Option<UnixListener>,
+}
+
+/// Why a guest could not be made: one line for the user.
+#[derive(Debug, Error)]
+pub enum CreateError {
+    #[error(transparent)]
+    Lifecycle(#[from] LifecycleError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error("nice {nice}: {}", innermost(source))]
+    Nice { nice: i32, source: io::Error },
+    #[error("its console cannot be given to it: {}", innermost(source))]
+    ConsoleOwner { source: io::Error },
+    #[error("its cgroup cannot be joined: {}", innermost(source))]
+    CgroupMembership { source: io::Error },
+    #[error("its cgroup cannot be given to it: {}", innermost(source))]
+    CgroupDelegation { source: io::Error },
+    #[error("cgroup/{name} cannot be set to {value:?}: {}", innermost(source))]
+    Cgroup {
+        name: String,
+        value: String,
+        source: io::Error,
+    },
+    /// A descriptor for init's standard streams.
+    #[error("{}", innermost(source))]
+    Descriptor { source: io::Error },
+    #[error("{}", innermost(source))]
+    Container {
+        #[from]
+        source: LibcontainerError,
+    },
+    #[error("its init ended at once")]
+    InitEnded,
+}
+
+/// Makes the guest as ordered. What `running` says grows with it.
+pub fn create(
+    order: &Order,
+    state: &StateDirectory,
+    running: &mut Running,
+) -> Result<Created, CreateError> {
+    state.write_running(running)?;
+    let rootfs = mount_path(state, order.has_own_users, "rootfs");
+    let users = order
+        .has_own_users
+        .then(|| spec::first_user(running.context));
+    mount_root(&running.vdir, &rootfs, users)?;
+    if let Some(nice) = order.nice {
+        vhashify_sys::process::set_nice(nice)
+            .map_err(|source| CreateError::Nice { nice, source })?;
+    }
+    let socket = running.broker.map(|_| {
+        // Asked now, since the watcher that will need it can tell nobody.
+        broker::breaker(&order.name, running).and_then(|_| broker::bind(state))
+    });
+    let socket = socket.transpose()?;
+    let console = make_console(order, state, users)?;
+    let stdin = match console.terminal {
+        Some(_) => console.of_init.try_clone(),
+        None => null(),
+    };
+    let descriptor =
+        |made: io::Result<OwnedFd>| made.map_err(|source| CreateError::Descriptor { source });
+    let stdin = descriptor(stdin)?;
+    let membership = cgroup::TemporaryMembership::of(running.context)
+        .map_err(|source| CreateError::CgroupMembership { source })?;
+    let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
+        .with_root_path(state.at("container"))?
+        .with_executor(Init { style: order.style })
+        .with_stdin(stdin)
+        .with_stdout(descriptor(console.of_init.try_clone())?)
+        .with_stderr(descriptor(console.of_init.try_clone())?)
+        .as_init(state.at("bundle"))
+        .with_systemd(false)
+        .with_detach(true)
+        .build()?;
+    drop(membership);
+    if let Some(user) = users {
+        cgroup::delegate(running.context, user)
+            .map_err(|source| CreateError::CgroupDelegation { source })?;
+    }
+    running.init = container.pid().and_then(|pid| Process::find(pid.as_raw()));
+    let init = running.init.ok_or(CreateError::InitEnded)?;
+    set_up(order, running.context, init.pid)?;
+    state.write_running(running)?;
+    container.start()?;
+    Ok(Created {
+        console: console.kept,
+        socket,
+    })
+}
+
+/// Makes the console and, with `users`, gives it to root of the guest.
+fn make_console(
+    order: &Order,
+    state: &StateDirectory,
+    users: Option<u32>,
+) -> Result<Console, CreateError> {
+    let console = if order.style.boots() {
+        Console::terminal()
+    } else {
+        Console::pipe(state)
+    }?;
+    if let Some(terminal) = &console.terminal {
+        show_terminal(terminal, &mount_path(state, order.has_own_users, "console"))?;
+    }
+    if let Some(user) = users {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
+        rustix::fs::fchown(&console.of_init, Some(user), Some(group)).map_err(|error| {
+            let source = error.into();
+            CreateError::ConsoleOwner { source }
+        })?;
+    }
+    Ok(console)
+}
+
+/// Limits, network and kernel parameters of a guest whose init waits to be let run.
+fn set_up(order: &Order, context: u32, init: i32) -> Result<(), CreateError> {
+    for limit in &order.limits {
+        cgroup::set_limit(context, limit)?;
+    }
+    for (name, value) in &order.cgroup {
+        cgroup::set(context, name, value).map_err(|source| CreateError::Cgroup {
+            name: name.clone(),
+            value: value.clone(),
+            source,
+        })?;
+    }
+    if let Some(addresses) = &order.network {
+        network::set_up(context, init, addresses)?;
+    }
+    sysctl::apply(init, &order.sysctls)?;
+    Ok(())
+}
+
+/// The cause that an administrator can do something about.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string().replace('\n', "; ")
+}

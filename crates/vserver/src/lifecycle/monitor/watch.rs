@@ -1,0 +1,117 @@
+//! Watches a guest until its init ends: console, broker, exit status; then tidies, and starts it again when it
+//! rebooted itself.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use vhashify_config::running::{Ended, Running};
+use vhashify_sys::pidfd::Process;
+
+use super::super::broker;
+use super::super::console::Watched;
+use super::super::sealed;
+use super::super::state::{StateDirectory, now};
+use super::super::tidy::tidy;
+use super::mounts::unmount;
+
+/// Watches a guest until it ends, and tidies it away. Arguments: state directory, guest.
+#[must_use]
+pub fn watch(arguments: &[OsString]) -> ExitCode {
+    let [top, name] = arguments else {
+        return ExitCode::FAILURE;
+    };
+    let state = StateDirectory::new(Path::new(top), &name.to_string_lossy());
+    let recorded = || state.running().ok().flatten();
+    let watched = recorded().and_then(|running| running.init.map(|init| (running, init)));
+    let Some((running, init)) = watched else {
+        return ExitCode::FAILURE;
+    };
+    if running.broker == Some(Process::this()) {
+        start_broker(&state, &running);
+    }
+    let ended = follow(&state, init);
+    if recorded().and_then(|running| running.init) != Some(init) {
+        // Another process tidied up before, and the guest may even run again.
+        return ExitCode::SUCCESS;
+    }
+    unmount(&state);
+    let is_stopping = state.at("stopping").exists();
+    if tidy(&state, &running, ended).is_err() {
+        return ExitCode::FAILURE;
+    }
+    // The guest called reboot(2): a restart ends its init with SIGHUP, a halt with SIGINT.
+    if ended.signal == Some(libc::SIGHUP) && !is_stopping {
+        start_again(&running.config_dir, &state);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Serves the calls of the guest in a thread. The socket is the standard output: see [`make`](super::make).
+fn start_broker(state: &StateDirectory, running: &Running) {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
+    let breaker = broker::breaker(state.name(), running);
+    let (Ok(socket), Ok(breaker)) = (socket, breaker) else {
+        // The listeners go with the socket, and calls fail from now on.
+        tracing::error!("{} has no broker: its root directory is gone", state.name());
+        return;
+    };
+    let running = running.clone();
+    let accept = move || broker::accept_loop(&UnixListener::from(socket), breaker, &running);
+    if let Err(error) = thread::Builder::new().spawn(accept) {
+        tracing::error!(%error, "{} has no broker", state.name());
+    }
+}
+
+fn start_again(config_dir: &Path, state: &StateDirectory) {
+    let mut command = Command::new(sealed::origin());
+    command
+        .arg0("vserver")
+        .arg("--silent")
+        .arg("--config-dir")
+        .arg(config_dir)
+        .arg("--state-dir")
+        .arg(state.top())
+        .args([state.name(), "start"])
+        // It may be the broker's socket.
+        .stdout(Stdio::null());
+    drop(command.exec());
+}
+
+/// Copies the console into the log until init ends, and says how it ended.
+fn follow(state: &StateDirectory, init: Process) -> Ended {
+    let mut console = Watched::open(state);
+    let Some(handle) = init.open() else {
+        // It ended before this process could open it, whose child it may still be.
+        console.drain();
+        return how_it_ended(Pid::from_raw(init.pid).map(WaitId::Pid));
+    };
+    loop {
+        let mut waited = vec![PollFd::new(&handle, PollFlags::IN)];
+        let source = console.source();
+        waited.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let _ = poll(&mut waited, None);
+        let has_ended = !waited[0].revents().is_empty();
+        drop(waited);
+        console.drain();
+        if has_ended {
+            return how_it_ended(Some(WaitId::PidFd(handle.as_fd())));
+        }
+    }
+}
+
+/// The exit status, which the kernel gives to the parent alone.
+fn how_it_ended(init: Option<WaitId<'_>>) -> Ended {
+    let seen = init.and_then(|init| waitid(init, WaitIdOptions::EXITED).ok().flatten());
+    Ended {
+        status: seen.as_ref().and_then(WaitIdStatus::exit_status),
+        signal: seen.as_ref().and_then(WaitIdStatus::terminating_signal),
+        at: now(),
+    }
+}
