@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use thiserror::Error;
+
 use super::ConfigError;
 use super::values::{invalid, text};
 
@@ -35,19 +37,28 @@ pub fn read(path: &Path) -> Result<Vec<FstabEntry>, ConfigError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let entry = parse(line)
-            .map_err(|reason| invalid(path, &format!("line {}: {reason}", index + 1)))?;
+        let entry =
+            parse(line).map_err(|error| invalid(path, &format!("line {}: {error}", index + 1)))?;
         entries.extend(entry);
     }
     Ok(entries)
 }
 
+/// What is wrong with a line.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum LineError {
+    #[error("it takes a source, a directory and a type")]
+    TooFewFields,
+    #[error("{} is not an absolute path without ..", target.display())]
+    Target { target: PathBuf },
+}
+
 /// One line; `None` when it says `noauto`.
-fn parse(line: &str) -> Result<Option<FstabEntry>, String> {
+fn parse(line: &str) -> Result<Option<FstabEntry>, LineError> {
     let mut fields = line.split_whitespace().map(unescape);
     let (Some(source), Some(target), Some(kind)) = (fields.next(), fields.next(), fields.next())
     else {
-        return Err("it takes a source, a directory and a type".to_owned());
+        return Err(LineError::TooFewFields);
     };
     let options = fields.next().unwrap_or_default();
     let target = PathBuf::from(target);
@@ -55,10 +66,7 @@ fn parse(line: &str) -> Result<Option<FstabEntry>, String> {
         .components()
         .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !target.is_absolute() || !is_plain {
-        return Err(format!(
-            "{} is not an absolute path without ..",
-            target.display()
-        ));
+        return Err(LineError::Target { target });
     }
     let options: Vec<String> = options.split(',').map(str::to_owned).collect();
     if options.iter().any(|option| option == "noauto") {

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::ConfigError;
 use super::values::{arguments, invalid, text, value, words};
 
-/// Who is process 1 of the guest.
+/// What process 1 of the guest is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Style {
-    /// A reaper of ours, which runs the start command and stays as long as the guest has processes.
+    /// A small reaper, which runs the start command and stays until the guest's last process exits.
     #[default]
     Sysv,
     /// The start command itself, by default the guest's `/sbin/init`.
@@ -109,16 +110,20 @@ fn kill_sequence(path: &Path) -> Result<Option<Vec<KillStep>>, ConfigError> {
     let Some(text) = text(path)? else {
         return Ok(None);
     };
-    parse_kill_sequence(&text).map(Some).map_err(|word| {
-        invalid(
-            path,
-            &format!("{word:?} is no signal; write SIGNAL SECONDS …"),
-        )
-    })
+    parse_kill_sequence(&text)
+        .map(Some)
+        .map_err(|error| invalid(path, &error.to_string()))
 }
 
-/// `SIGNAL [SECONDS] …`: a number after a signal is a time. Gives the word that is no signal.
-fn parse_kill_sequence(text: &str) -> Result<Vec<KillStep>, String> {
+/// A word of `killseq` that is no signal.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{word:?} is no signal; write SIGNAL SECONDS …")]
+struct UnknownSignal {
+    word: String,
+}
+
+/// `SIGNAL [SECONDS] …`: a number after a signal is a time.
+fn parse_kill_sequence(text: &str) -> Result<Vec<KillStep>, UnknownSignal> {
     let mut steps: Vec<KillStep> = Vec::new();
     let mut is_timed = true;
     for word in text.split_whitespace() {
@@ -127,7 +132,9 @@ fn parse_kill_sequence(text: &str) -> Result<Vec<KillStep>, String> {
             is_timed = true;
             continue;
         }
-        let signal = signal_number(word).ok_or_else(|| word.to_owned())?;
+        let signal = signal_number(word).ok_or_else(|| UnknownSignal {
+            word: word.to_owned(),
+        })?;
         steps.push(KillStep { signal, seconds: 0 });
         is_timed = false;
     }

@@ -31,6 +31,7 @@ mod error;
 mod fstab;
 mod init;
 mod interfaces;
+mod limits;
 mod old_style;
 mod references;
 mod resources;
@@ -47,9 +48,10 @@ pub use error::ConfigError;
 pub use fstab::FstabEntry;
 pub use init::{InitSettings, KillStep, Style, signal_number};
 pub use interfaces::Interface;
+pub use limits::{Limit, parse_limit};
 pub use old_style::OldStyle;
 pub use resources::{Device, IoPriority, Resources, TokenBucket};
-pub use settings::{GuestSettings, Limit, limits_in, parse_limit};
+pub use settings::{GuestSettings, limits_in};
 pub use tree::ConfigTree;
 
 /// What the tree says about one guest.

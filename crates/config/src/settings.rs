@@ -6,20 +6,10 @@ use std::path::{Path, PathBuf};
 use super::fstab::{self, FstabEntry};
 use super::init::InitSettings;
 use super::interfaces::{self, Interface};
+use super::limits::{self, Limit};
 use super::resources::Resources;
-use super::values::{arguments, number, value, words};
+use super::values::{arguments, invalid, number, value, words};
 use super::{ConfigError, ConfigTree, catalogue};
-
-/// One file of `rlimits` or `ulimits`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// The resource as setrlimit(2) calls it, in lower case and without `RLIMIT_`.
-    pub resource: String,
-    /// Enforced; `None` is unlimited.
-    pub soft: Option<u64>,
-    /// How far the guest may raise it; `None` is unlimited.
-    pub hard: Option<u64>,
-}
 
 /// Everything that starting, stopping and entering a guest needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +44,7 @@ pub struct GuestSettings {
     pub nice: Option<i32>,
     /// `umask`.
     pub umask: Option<u32>,
-    /// What it may use, and what surrounds its processes.
+    /// What the whole guest may use, and attributes that all its processes have.
     pub resources: Resources,
     /// `cgroup`: files of controllers and what is written into them, by name.
     pub cgroup: Vec<(String, String)>,
@@ -83,7 +73,7 @@ impl GuestSettings {
         }
         let umask = value(&at("umask"))?
             .map(|text| {
-                let wrong = || super::values::invalid(&at("umask"), "it is not an octal number");
+                let wrong = || invalid(&at("umask"), "it is not an octal number");
                 u32::from_str_radix(&text, 8)
                     .ok()
                     .filter(|mask| *mask <= 0o777)
@@ -93,7 +83,7 @@ impl GuestSettings {
         let context = number(&at("context"), "a number from 2 to 65535")?;
         if context.is_some_and(|context| !(2..=65535).contains(&context)) {
             let reason = "it is not a number from 2 to 65535";
-            return Err(super::values::invalid(&at("context"), reason));
+            return Err(invalid(&at("context"), reason));
         }
         let shares_network = at("nonetns").exists()
             || value(&at("spaces/net"))?.is_some_and(|space| space == "host");
@@ -102,12 +92,12 @@ impl GuestSettings {
             Some("own") if shares_network => {
                 let reason = "a guest with users of its own cannot share the host's network; remove this, \
                               or nonetns and spaces/net";
-                return Err(super::values::invalid(&at("spaces/user"), reason));
+                return Err(invalid(&at("spaces/user"), reason));
             }
             Some("own") => true,
             Some(_) => {
                 let reason = "it is neither own nor host";
-                return Err(super::values::invalid(&at("spaces/user"), reason));
+                return Err(invalid(&at("spaces/user"), reason));
             }
         };
         Ok(Self {
@@ -122,7 +112,7 @@ impl GuestSettings {
             capabilities: words(&at("bcapabilities"))?,
             resources: Resources::read(directory, &words(&at("flags"))?)?,
             flags: words(&at("flags"))?,
-            limits: limits(directory)?,
+            limits: limits::of_processes(&[at("rlimits"), at("ulimits")])?,
             nice: number(&at("nice"), "a number")?,
             umask,
             cgroup: cgroup(&at("cgroup"))?,
@@ -143,106 +133,15 @@ impl GuestSettings {
     }
 }
 
-/// `RESOURCE` sets both, `RESOURCE.soft` and `RESOURCE.hard` one.
-///
-/// `rss` and `nproc` of `rlimits` are of the whole guest, as util-vserver had them: [`Resources`].
-fn limits(directory: &Path) -> Result<Vec<Limit>, ConfigError> {
-    limits_of(&[directory.join("rlimits"), directory.join("ulimits")])
-}
-
-/// The limits that one directory holds, laid out as `rlimits` is: of each process, and of the guest.
+/// The limits in a directory that is laid out as `rlimits` is: of each process, and of the guest.
 ///
 /// # Errors
 /// A value that is none.
 pub fn limits_in(directory: &Path) -> Result<(Vec<Limit>, Resources), ConfigError> {
     let of_guest = Resources::of_limits(directory)?;
-    let mut of_processes = limits_of(&[directory.to_path_buf()])?;
-    of_processes.retain(|limit| !OF_GUEST.contains(&limit.resource.as_str()));
+    let mut of_processes = limits::of_processes(&[directory.to_path_buf()])?;
+    of_processes.retain(|limit| !limits::is_of_guest(&limit.resource));
     Ok((of_processes, of_guest))
-}
-
-/// What `rlimits` limits for the whole guest.
-const OF_GUEST: [&str; 2] = ["rss", "nproc"];
-
-fn limits_of(places: &[PathBuf]) -> Result<Vec<Limit>, ConfigError> {
-    const RESOURCES: [&str; 16] = [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    let mut limits = Vec::new();
-    for resource in RESOURCES {
-        let mut values = [None, None];
-        for place in places {
-            if place.ends_with("rlimits") && OF_GUEST.contains(&resource) {
-                continue;
-            }
-            for (suffix, parts) in [("", &[0, 1][..]), (".soft", &[0]), (".hard", &[1])] {
-                let path = place.join(format!("{resource}{suffix}"));
-                if let Some(limit) = limit(&path)? {
-                    for part in parts {
-                        values[*part] = Some(limit);
-                    }
-                }
-            }
-        }
-        let [soft, hard] = values;
-        if let Some(either) = soft.or(hard) {
-            let soft = soft.unwrap_or(either);
-            limits.push(Limit {
-                resource: resource.to_owned(),
-                soft,
-                hard: hard.unwrap_or(soft),
-            });
-        }
-    }
-    Ok(limits)
-}
-
-/// A limit's value: a number, or `inf` for none.
-#[allow(clippy::option_option)] // Not set, set to no limit, set to a limit.
-pub(super) fn limit(path: &Path) -> Result<Option<Option<u64>>, ConfigError> {
-    let Some(text) = value(path)? else {
-        return Ok(None);
-    };
-    let wrong = || super::values::invalid(path, &format!("{text:?} is not a number or inf"));
-    parse_limit(&text).map(Some).ok_or_else(wrong)
-}
-
-/// A limit as util-vserver wrote them: a number with `k`, `m` (thousands), `K`, `M`, `G` (of 1024)
-/// or nothing behind it, or `inf`, which is the inner `None`.
-#[must_use]
-#[allow(clippy::option_option)] // No limit's text, no limit, a limit.
-pub fn parse_limit(text: &str) -> Option<Option<u64>> {
-    if ["inf", "infinity", "unlimited", "max", "-1"].contains(&text) {
-        return Some(None);
-    }
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "" => 1,
-        "k" => 1_000,
-        "m" => 1_000_000,
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        "G" => 1 << 30,
-        _ => return None,
-    };
-    let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.parse::<u64>().ok().filter(|_| is_plain)?;
-    number.checked_mul(factor).map(Some)
 }
 
 /// Files of `cgroup`, in the order of their names.
@@ -259,31 +158,4 @@ fn cgroup(directory: &Path) -> Result<Vec<(String, String)>, ConfigError> {
     }
     found.sort();
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_limit;
-
-    #[test]
-    fn a_limit_is_a_number_with_a_unit_or_none() {
-        for (text, limit) in [
-            ("0", Some(Some(0))),
-            ("100", Some(Some(100))),
-            ("2k", Some(Some(2_000))),
-            ("2K", Some(Some(2_048))),
-            ("3M", Some(Some(3 << 20))),
-            ("1G", Some(Some(1 << 30))),
-            ("inf", Some(None)),
-            ("", None),
-            ("K", None),
-            ("-5", None),
-            ("+5", None),
-            ("5T", None),
-            ("1e3", None),
-            ("99999999999999999G", None),
-        ] {
-            assert_eq!(parse_limit(text), limit, "{text}");
-        }
-    }
 }

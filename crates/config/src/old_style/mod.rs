@@ -14,7 +14,7 @@ use vhashify_sys::shown::Shown;
 
 use super::values::{invalid, text};
 use super::{ConfigError, interfaces};
-use crate::capabilities;
+use crate::capabilities::{self, UnknownCapability};
 
 /// What the file says, as settings of the tree: paths below the guest's directory, and their texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,8 +36,8 @@ impl OldStyle {
             let reason = "there is no such file; name the old-style file to import";
             return Err(invalid(path, reason));
         };
-        let told = parse(&text, profile).and_then(|assignments| translate(&assignments));
-        told.map_err(|Fault { line, reason }| {
+        let translated = parse(&text, profile).and_then(|assignments| translate(&assignments));
+        translated.map_err(|Fault { line, reason }| {
             let place = if line == 0 {
                 String::new()
             } else {
@@ -49,91 +49,107 @@ impl OldStyle {
 }
 
 fn translate(assignments: &[Assignment]) -> Result<OldStyle, Fault> {
-    let mut told = OldStyle::default();
-    let value = |name: &str| {
-        let found = assignments.iter().find(|known| known.name == name);
-        found.map_or("", |known| known.value.trim())
+    let mut translation = Translation {
+        assignments,
+        out: OldStyle::default(),
+        has_addresses: false,
     };
-    let is_counted = value("S_FLAGS")
-        .split_whitespace()
-        .any(|flag| flag == "nproc");
-    let mut has_addresses = false;
-    for Assignment {
-        line,
-        name,
-        value: text,
-    } in assignments
-    {
-        let text = text.trim();
-        let set = |told: &mut OldStyle, setting: &str, text: &str| {
-            told.settings.push((setting.to_owned(), text.to_owned()));
-        };
+    for assignment in assignments {
+        translation.add(assignment)?;
+    }
+    let mut out = translation.out;
+    if !translation.has_addresses {
+        // As it was: without addresses of its own, a guest had all of the host's.
+        out.settings.push(("nonetns".to_owned(), String::new()));
+    }
+    Ok(out)
+}
+
+/// A translation, assignment by assignment.
+struct Translation<'a> {
+    assignments: &'a [Assignment],
+    out: OldStyle,
+    has_addresses: bool,
+}
+
+impl Translation<'_> {
+    /// Translates one assignment into settings, or into a warning.
+    fn add(&mut self, assignment: &Assignment) -> Result<(), Fault> {
+        let Assignment { line, name, value } = assignment;
+        let (line, text) = (*line, value.trim());
         let why_not = match name.as_str() {
-            _ if text.is_empty() => continue,
-            "S_HOSTNAME" => {
-                if text.contains(char::is_whitespace) {
-                    return fault(*line, format!("{text:?} is no host name"));
-                }
-                set(&mut told, "uts/nodename", text);
-                continue;
-            }
-            "S_DOMAINNAME" => {
-                if text != "none" {
-                    set(&mut told, "uts/domainname", text);
-                }
-                continue;
-            }
-            "S_CONTEXT" => {
-                number(*line, text, 2, 65535)?;
-                set(&mut told, "context", text);
-                continue;
-            }
-            "S_NICE" => {
-                number(*line, text, -20, 19)?;
-                set(&mut told, "nice", text);
-                continue;
+            _ if text.is_empty() => return Ok(()),
+            "S_HOSTNAME" | "S_DOMAINNAME" | "S_CONTEXT" | "S_NICE" | "ONBOOT" => {
+                return self.add_value(line, name, text);
             }
             "S_CAPS" => {
-                set(&mut told, "bcapabilities", &capability_list(*line, text)?);
-                continue;
+                self.set("bcapabilities", &capability_list(line, text)?);
+                return Ok(());
             }
             "S_FLAGS" => {
-                flags(&mut told, text);
-                continue;
+                flags(&mut self.out, text);
+                return Ok(());
             }
             "ULIMIT" => {
-                told.settings.extend(limits(*line, text, is_counted)?);
-                continue;
-            }
-            "ONBOOT" => {
-                if text == "yes" {
-                    set(&mut told, "apps/init/mark", "default");
-                }
-                continue;
+                let is_counted = self
+                    .value("S_FLAGS")
+                    .split_whitespace()
+                    .any(|flag| flag == "nproc");
+                self.out.settings.extend(limits(line, text, is_counted)?);
+                return Ok(());
             }
             "IPROOT" => {
-                let (device, mask) = (value("IPROOTDEV"), value("IPROOTMASK"));
-                let found = addresses(*line, text, device, mask)?;
-                has_addresses = !found.is_empty();
-                told.settings.extend(found);
-                continue;
+                let (device, mask) = (self.value("IPROOTDEV"), self.value("IPROOTMASK"));
+                let found = addresses(line, text, device, mask)?;
+                self.has_addresses = !found.is_empty();
+                self.out.settings.extend(found);
+                return Ok(());
             }
             // With IPROOT.
-            "IPROOTDEV" | "IPROOTMASK" => continue,
+            "IPROOTDEV" | "IPROOTMASK" => return Ok(()),
             "IPROOTBCAST" => "it follows from the mask",
             "NODEV" => "addresses are in the guest alone",
             "S_PROFILE" => "a guest has one profile; import another one with --profile",
             _ => "nothing is known of that name",
         };
         let name = Shown::bytes(name.as_bytes());
-        told.warnings
-            .push(format!("line {line}: {name} has no effect: {why_not}"));
+        let warning = format!("line {line}: {name} has no effect: {why_not}");
+        self.out.warnings.push(warning);
+        Ok(())
     }
-    if !has_addresses {
-        // As it was: without addresses of its own, a guest had all of the host's.
-        told.settings.push(("nonetns".to_owned(), String::new()));
+
+    /// An assignment that is one setting, whose value is the same or none.
+    fn add_value(&mut self, line: usize, name: &str, text: &str) -> Result<(), Fault> {
+        match name {
+            "S_HOSTNAME" if text.contains(char::is_whitespace) => {
+                return fault(line, format!("{text:?} is no host name"));
+            }
+            "S_HOSTNAME" => self.set("uts/nodename", text),
+            "S_DOMAINNAME" if text != "none" => self.set("uts/domainname", text),
+            "S_CONTEXT" => {
+                number(line, text, 2, 65535)?;
+                self.set("context", text);
+            }
+            "S_NICE" => {
+                number(line, text, -20, 19)?;
+                self.set("nice", text);
+            }
+            "ONBOOT" if text == "yes" => self.set("apps/init/mark", "default"),
+            _ => {}
+        }
+        Ok(())
     }
-    Ok(told)
+
+    fn set(&mut self, setting: &str, text: &str) {
+        let setting = (setting.to_owned(), text.to_owned());
+        self.out.settings.push(setting);
+    }
+
+    /// The value of another assignment; empty without one.
+    fn value(&self, name: &str) -> &str {
+        let found = self.assignments.iter().find(|known| known.name == name);
+        found.map_or("", |known| known.value.trim())
+    }
 }
 
 fn number(line: usize, text: &str, least: i32, most: i32) -> Result<(), Fault> {
@@ -154,10 +170,8 @@ fn capability_list(line: usize, text: &str) -> Result<String, Fault> {
     for word in text.split_whitespace() {
         let plain = word.strip_prefix('!').unwrap_or(word);
         if capabilities::find(plain).is_none() {
-            return fault(
-                line,
-                format!("{word:?} is no capability; capabilities(7) lists them"),
-            );
+            let word = word.to_owned();
+            return fault(line, UnknownCapability { word }.to_string());
         }
         let sign = if word == plain { "" } else { "~" };
         lines.push(format!("{sign}{plain}"));
@@ -166,7 +180,7 @@ fn capability_list(line: usize, text: &str) -> Result<String, Fault> {
 }
 
 /// Some of them said how the guest is started.
-fn flags(told: &mut OldStyle, text: &str) {
+fn flags(out: &mut OldStyle, text: &str) {
     let style = |word: &str| match word {
         "fakeinit" => Some("plain"),
         "minit" => Some("minit"),
@@ -175,7 +189,7 @@ fn flags(told: &mut OldStyle, text: &str) {
     let words = text.split_whitespace();
     let (styles, rest): (Vec<&str>, Vec<&str>) = words.partition(|word| style(word).is_some());
     if let Some(style) = styles.last().and_then(|word| style(word)) {
-        told.settings
+        out.settings
             .push(("apps/init/style".to_owned(), style.to_owned()));
     }
     // Every generated file has these two, and they are so anyway.
@@ -184,7 +198,7 @@ fn flags(told: &mut OldStyle, text: &str) {
         .filter(|word| !["lock", "nproc"].contains(word))
         .collect();
     if !rest.is_empty() {
-        told.settings.push(("flags".to_owned(), rest.join("\n")));
+        out.settings.push(("flags".to_owned(), rest.join("\n")));
     }
 }
 
@@ -298,8 +312,9 @@ mod tests {
     use super::{parse, translate};
 
     fn settings(text: &str) -> Result<Vec<(String, String)>, (usize, String)> {
-        let told = parse(text, None).and_then(|assignments| translate(&assignments));
-        told.map(|told| told.settings)
+        let translated = parse(text, None).and_then(|assignments| translate(&assignments));
+        translated
+            .map(|translated| translated.settings)
             .map_err(|fault| (fault.line, fault.reason))
     }
 

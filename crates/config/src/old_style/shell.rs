@@ -1,5 +1,7 @@
 //! The part of a shell's language that an old-style file may be written in: plain text.
 
+use thiserror::Error;
+
 /// What is wrong, and on which line; 0 is the file as a whole.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -116,9 +118,9 @@ fn assignment(number: usize, line: &str) -> Result<Assignment, Fault> {
     {
         return fault(number, not_one);
     }
-    let value = plain_text(rest).map_err(|reason| Fault {
+    let value = plain_text(rest).map_err(|error| Fault {
         line: number,
-        reason: format!("{name}: {reason}; write plain text"),
+        reason: format!("{name}: {error}; write plain text"),
     })?;
     Ok(Assignment {
         line: number,
@@ -127,8 +129,23 @@ fn assignment(number: usize, line: &str) -> Result<Assignment, Fault> {
     })
 }
 
+/// Why a value is not one word of plain text.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum PlainTextError {
+    #[error("a shell would put something in the place of it")]
+    Substitution,
+    #[error("it holds a backslash")]
+    Backslash,
+    #[error("there is something behind the value")]
+    SecondWord,
+    #[error("{character:?} needs quotes")]
+    NeedsQuotes { character: char },
+    #[error("a quote is not closed on its line")]
+    OpenQuote,
+}
+
 /// What a shell would take for one word of plain text, without anything that it would replace.
-fn plain_text(rest: &str) -> Result<String, String> {
+fn plain_text(rest: &str) -> Result<String, PlainTextError> {
     let mut value = String::new();
     let mut quote = None;
     let mut characters = rest.chars();
@@ -137,25 +154,23 @@ fn plain_text(rest: &str) -> Result<String, String> {
             (Some(open), c) if c == open => quote = None,
             (None, '"' | '\'') => quote = Some(c),
             (Some('\''), c) => value.push(c),
-            (_, '$' | '`') => {
-                return Err("a shell would put something in the place of it".to_owned());
-            }
-            (_, '\\') => return Err("it holds a backslash".to_owned()),
+            (_, '$' | '`') => return Err(PlainTextError::Substitution),
+            (_, '\\') => return Err(PlainTextError::Backslash),
             (Some(_), c) => value.push(c),
             (None, ' ' | '\t') => {
                 let after = characters.as_str().trim_start();
                 if after.is_empty() || after.starts_with('#') {
                     return Ok(value);
                 }
-                return Err("there is something behind the value".to_owned());
+                return Err(PlainTextError::SecondWord);
             }
             (None, c) if c.is_alphanumeric() || "._/:,@%+=!-".contains(c) => value.push(c),
-            (None, c) => return Err(format!("{c:?} needs quotes")),
+            (None, c) => return Err(PlainTextError::NeedsQuotes { character: c }),
         }
     }
     match quote {
         None => Ok(value),
-        Some(_) => Err("a quote is not closed on its line".to_owned()),
+        Some(_) => Err(PlainTextError::OpenQuote),
     }
 }
 
@@ -173,7 +188,7 @@ mod tests {
             ("a\"b c\"d", "ab cd"),
             ("1.2.3.4/24\t", "1.2.3.4/24"),
         ] {
-            assert_eq!(plain_text(text).as_deref(), Ok(value), "{text}");
+            assert_eq!(plain_text(text), Ok(value.to_owned()), "{text}");
         }
         for bad in [
             "$(reboot)",
