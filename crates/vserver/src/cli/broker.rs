@@ -20,7 +20,8 @@ use vhashify_sys::process::signals_as_descriptor;
 use vhashify_sys::shown::Shown;
 
 use super::args::Common;
-use super::command::{FAILED, complain, say, start_tracing};
+use super::command::FAILED;
+use super::output::{complain, say, start_tracing};
 use crate::context::call_numbers::call_table;
 use crate::context::notify;
 

@@ -1,14 +1,14 @@
-//! Does what was asked for, and says what came of it.
+//! Does what was asked for, and says what was done.
 
-use std::ffi::OsStr;
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use vhashify_config::{ConfigTree, GuestSettings};
 
 use super::args::{Arguments, Chkconfig, Command, Common, Pkg};
-use crate::context::cgroup;
+use super::output::{complain, say, shown, start_tracing};
+use super::status::status;
 use crate::lifecycle::build::{Import, delete, import};
 use crate::lifecycle::distribution::{
     PackageAction, ServiceAction, package_command, service_command,
@@ -16,14 +16,12 @@ use crate::lifecycle::distribution::{
 use crate::lifecycle::enter::{Entry, enter};
 use crate::lifecycle::observe::mend;
 use crate::lifecycle::start::start;
-use crate::lifecycle::state::now;
 use crate::lifecycle::stop::stop;
-use crate::lifecycle::{Ended, GuestState, LifecycleError, Running, StateDirectory};
+use crate::lifecycle::{GuestState, LifecycleError, StateDirectory};
 
 const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 const USAGE: u8 = 2;
-const NOT_RUNNING: u8 = 3;
 
 /// What a rescued guest runs until it is stopped.
 const RESCUE: [&str; 2] = ["sleep", "infinity"];
@@ -47,7 +45,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     })
 }
 
-/// Configuration that makes no sense is told from what could not be done.
+/// The exit status for an error: configuration that makes no sense has another than what could not be done.
 pub fn status_of(error: &LifecycleError) -> u8 {
     match error {
         LifecycleError::NotRun { status, .. } => *status,
@@ -56,10 +54,11 @@ pub fn status_of(error: &LifecycleError) -> u8 {
     }
 }
 
+/// Opens the tree, checks the guest and who asks, and does what was asked for.
 fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
     let common = &arguments.common;
     let tree = ConfigTree::open(&common.config_dir)?;
-    // Every command names a guest that is there, and nothing that its name leads elsewhere.
+    // Every command names a guest that is there, and no name leads out of the tree.
     let directory = tree.guest_directory(&arguments.name)?;
     let name = arguments.name.to_string_lossy();
     let state = StateDirectory::new(&common.state_dir, &name);
@@ -73,58 +72,22 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
             reason: "only root can do that; run it as root".to_owned(),
         });
     }
+    dispatch(arguments, &tree, &state)
+}
+
+/// Calls what does the command's work.
+fn dispatch(
+    arguments: &Arguments,
+    tree: &ConfigTree,
+    state: &StateDirectory,
+) -> Result<u8, LifecycleError> {
+    let common = &arguments.common;
     let settings = || tree.settings(OsStr::new(&arguments.name));
     match &arguments.command {
         Command::Build(build) => {
-            crate::lifecycle::build::build(&tree, &state, &build.plan())?;
-            if !common.silent {
-                say(&format!("{} is built", state.name()));
-            }
-            Ok(DONE)
+            crate::lifecycle::build::build(tree, state, &build.plan())?;
+            Ok(done(common, state.name(), "built"))
         }
-        Command::Delete => remove(&tree, &settings()?, &state, common),
-        Command::Hashify { options } => Ok(hashify(arguments, options)),
-        Command::Unify { options } => Ok(unify(arguments, options)),
-        Command::Start { rescue } => begin(&tree, &settings()?, &state, *rescue, common),
-        Command::Stop => end(&settings()?, &state, common),
-        Command::Restart => {
-            let settings = settings()?;
-            if let GuestState::Running(..) = mend(&state)? {
-                end(&settings, &state, common)?;
-            }
-            begin(&tree, &settings, &state, false, common)
-        }
-        Command::Condrestart => {
-            let settings = settings()?;
-            let GuestState::Running(..) = mend(&state)? else {
-                return Ok(DONE);
-            };
-            end(&settings, &state, common)?;
-            begin(&tree, &settings, &state, false, common)
-        }
-        Command::Running => Ok(match mend(&state)? {
-            GuestState::Running(..) => DONE,
-            GuestState::Starting(_) | GuestState::Stopped(_) => FAILED,
-        }),
-        Command::Status => status(&state),
-        Command::Enter => {
-            let shell = settings()?.shell;
-            let (command, user) = (Vec::new(), None);
-            let entry = Entry {
-                command,
-                user,
-                shell,
-            };
-            enter(&state, &entry)
-        }
-        Command::Exec { command } => enter(
-            &state,
-            &Entry {
-                command: command.clone(),
-                user: None,
-                shell: None,
-            },
-        ),
         Command::Import {
             file,
             profile,
@@ -135,22 +98,35 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
                 profile: profile.clone(),
                 root_dir: rootdir.clone(),
             };
-            import(&tree, &state, &order)?;
-            if !common.silent {
-                say(&format!("{} is imported", state.name()));
-            }
-            Ok(DONE)
+            import(tree, state, &order)?;
+            Ok(done(common, state.name(), "imported"))
         }
-        Command::Pkg { action } => run_own(&state, &package_command(&state, &packages(action))?),
-        Command::Chkconfig(typed) => run_own(&state, &service_command(&state, &services(typed))?),
-        Command::Suexec { user, command } => enter(
-            &state,
-            &Entry {
-                command: command.clone(),
-                user: Some(user.clone()),
-                shell: None,
-            },
-        ),
+        Command::Delete => remove(tree, &settings()?, state, common),
+        Command::Hashify { options } => Ok(hashify(arguments, options)),
+        Command::Unify { options } => Ok(unify(arguments, options)),
+        Command::Start { rescue } => begin(tree, &settings()?, state, *rescue, common),
+        Command::Stop => end(&settings()?, state, common),
+        Command::Restart => restart(tree, &settings()?, state, common, true),
+        Command::Condrestart => restart(tree, &settings()?, state, common, false),
+        Command::Running => Ok(match mend(state)? {
+            GuestState::Running(..) => DONE,
+            GuestState::Starting(_) | GuestState::Stopped(_) => FAILED,
+        }),
+        Command::Status => status(state),
+        Command::Enter => {
+            let shell = settings()?.shell;
+            run_inside(state, Vec::<OsString>::new(), None, shell)
+        }
+        Command::Exec { command } => run_inside(state, command, None, None),
+        Command::Suexec { user, command } => run_inside(state, command, Some(user.clone()), None),
+        Command::Pkg { action } => {
+            let command = package_command(state, &packages(action))?;
+            run_inside(state, command, None, None)
+        }
+        Command::Chkconfig(typed) => {
+            let command = service_command(state, &services(typed))?;
+            run_inside(state, command, None, None)
+        }
     }
 }
 
@@ -159,14 +135,27 @@ fn is_made_by(command: &Command) -> bool {
     matches!(command, Command::Build(_) | Command::Import { .. })
 }
 
-/// Runs a program of the guest's as its root.
-fn run_own(state: &StateDirectory, command: &[String]) -> Result<u8, LifecycleError> {
+/// Runs a command in the guest, as its root unless there is a `user`; without a command, a shell.
+fn run_inside(
+    state: &StateDirectory,
+    command: impl IntoIterator<Item = impl Into<OsString>>,
+    user: Option<String>,
+    shell: Option<String>,
+) -> Result<u8, LifecycleError> {
     let entry = Entry {
-        command: command.iter().map(Into::into).collect(),
-        user: None,
-        shell: None,
+        command: command.into_iter().map(Into::into).collect(),
+        user,
+        shell,
     };
     enter(state, &entry)
+}
+
+/// Says what was done, unless the command is to be silent. Gives the exit status.
+fn done(common: &Common, name: &str, what: &str) -> u8 {
+    if !common.silent {
+        say(&format!("{name} is {what}"));
+    }
+    DONE
 }
 
 fn packages(typed: &Pkg) -> PackageAction {
@@ -199,11 +188,8 @@ fn begin(
 ) -> Result<u8, LifecycleError> {
     let command = rescue.then(|| RESCUE.map(str::to_owned).to_vec());
     let running = start(tree, settings, state, command)?;
-    if !common.silent {
-        let (name, context) = (&settings.name, running.context);
-        say(&format!("{name} is started, with context {context}"));
-    }
-    Ok(DONE)
+    let what = format!("started, with context {}", running.context);
+    Ok(done(common, &settings.name, &what))
 }
 
 fn end(
@@ -212,13 +198,28 @@ fn end(
     common: &Common,
 ) -> Result<u8, LifecycleError> {
     stop(settings, state)?;
-    if !common.silent {
-        say(&format!("{} is stopped", settings.name));
-    }
-    Ok(DONE)
+    Ok(done(common, &settings.name, "stopped"))
 }
 
-/// Asks somebody who sits before a terminal; a script means what it says.
+/// Stops the guest if it runs, and starts it; one that does not run is started only if `always`.
+fn restart(
+    tree: &ConfigTree,
+    settings: &GuestSettings,
+    state: &StateDirectory,
+    common: &Common,
+    always: bool,
+) -> Result<u8, LifecycleError> {
+    match mend(state)? {
+        GuestState::Running(..) => {
+            end(settings, state, common)?;
+        }
+        _ if always => {}
+        _ => return Ok(DONE),
+    }
+    begin(tree, settings, state, false, common)
+}
+
+/// Removes the guest. Asks first where standard input is a terminal; a script means what it says.
 fn remove(
     tree: &ConfigTree,
     settings: &GuestSettings,
@@ -239,14 +240,11 @@ fn remove(
         }
     }
     delete(tree, settings, state)?;
-    if !common.silent {
-        say(&format!("{} is deleted", settings.name));
-    }
-    Ok(DONE)
+    Ok(done(common, &settings.name, "deleted"))
 }
 
 /// Runs `vhashify OPTIONS -- NAME` in this process's place.
-fn hashify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
+fn hashify(arguments: &Arguments, options: &[OsString]) -> u8 {
     let mut typed = vec![
         "vhashify".into(),
         "--config-dir".into(),
@@ -260,7 +258,7 @@ fn hashify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
 }
 
 /// Runs `vhashify` in this process's place, path by path or backwards.
-fn unify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
+fn unify(arguments: &Arguments, options: &[OsString]) -> u8 {
     let common = &arguments.common;
     let mut typed = vec![
         "vserver NAME unify".into(),
@@ -272,114 +270,4 @@ fn unify(arguments: &Arguments, options: &[std::ffi::OsString]) -> u8 {
     typed.extend(options.iter().cloned());
     let parsed = super::unify::parse(arguments.name.clone(), typed);
     vhashify::cli::status(&parsed)
-}
-
-fn status(state: &StateDirectory) -> Result<u8, LifecycleError> {
-    let name = state.name();
-    match mend(state)? {
-        GuestState::Running(running, init) => {
-            let Running { context, since, .. } = running;
-            say(&format!(
-                "{name} is running, with context {context}, for {}",
-                duration(now().saturating_sub(since))
-            ));
-            say(&format!("init: {}", init.pid));
-            say(&format!("processes: {}", cgroup::processes(context).len()));
-            say(&format!("vdir: {}", shown(&running.vdir)));
-            if let Some(broker) = running.broker {
-                say(if broker.is_alive() {
-                    "copy on write: yes"
-                } else {
-                    "copy on write: its broker is dead; calls that could change a shared file fail \
-                     with \"function not implemented\"; restart the guest"
-                });
-            }
-            say(&format!("console: {}", shown(&state.at("console.log"))));
-            Ok(DONE)
-        }
-        GuestState::Starting(_) => {
-            say(&format!("{name} is being started"));
-            Ok(NOT_RUNNING)
-        }
-        GuestState::Stopped(last) => {
-            let how = last.map_or(String::new(), |last| format!("; {}", ending(last)));
-            say(&format!("{name} is not running{how}"));
-            Ok(NOT_RUNNING)
-        }
-    }
-}
-
-fn ending(ended: Ended) -> String {
-    let ago = duration(now().saturating_sub(ended.at));
-    match (ended.status, ended.signal) {
-        (Some(status), _) => format!("its init exited with status {status} {ago} ago"),
-        (None, Some(signal)) => format!("its init was ended by signal {signal} {ago} ago"),
-        (None, None) => format!("it ended unseen, at most {ago} ago"),
-    }
-}
-
-/// Seconds as people say them.
-pub fn duration(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min"),
-        (0, _, _) => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{days} d {} h", hours % 24),
-    }
-}
-
-fn shown(path: &Path) -> String {
-    vhashify_sys::shown::Shown::path(path).to_string()
-}
-
-/// One line on standard output. Nobody listening is no error.
-pub fn say(line: &str) {
-    drop(writeln!(std::io::stdout(), "{line}"));
-}
-
-/// One line on standard error. Nobody listening is no error either.
-pub fn complain(line: &str) {
-    drop(writeln!(std::io::stderr(), "vserver: {line}"));
-}
-
-/// Shows this program's own warnings; what `libcontainer` says is for its developers.
-pub fn start_tracing(common: &Common) {
-    use tracing::Level;
-    use tracing_subscriber::filter::Targets;
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    let level = match common.verbose {
-        0 if common.silent => Level::ERROR,
-        0 => Level::WARN,
-        1 => Level::INFO,
-        _ => Level::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .finish()
-        .with(Targets::new().with_targets([("vhashify", level), ("vserver", level)]))
-        .init();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::duration;
-
-    #[test]
-    fn a_time_is_told_in_two_units_at_most() {
-        for (seconds, text) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min"),
-            (3_700, "1 h 1 min"),
-            (180_000, "2 d 2 h"),
-        ] {
-            assert_eq!(duration(seconds), text);
-        }
-    }
 }

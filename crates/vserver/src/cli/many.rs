@@ -12,7 +12,8 @@ use vhashify_config::{ConfigTree, signal_number};
 use vhashify_sys::pidfd::Process;
 
 use super::args::Common;
-use super::command::{FAILED, complain, duration, say, start_tracing, status_of};
+use super::command::{FAILED, status_of};
+use super::output::{complain, duration, say, start_tracing};
 use crate::context::cgroup;
 use crate::lifecycle::many::{Usage, order, usage};
 use crate::lifecycle::observe::mend;

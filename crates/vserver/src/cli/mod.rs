@@ -6,6 +6,8 @@ mod change;
 mod command;
 mod many;
 mod method;
+mod output;
+mod status;
 mod unify;
 
 use std::ffi::{OsStr, OsString};

@@ -9,9 +9,11 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use thiserror::Error;
 use vhashify_config::parse_limit;
 
-use super::command::{FAILED, complain, start_tracing, status_of};
+use super::command::{FAILED, status_of};
+use super::output::{complain, start_tracing};
 use crate::lifecycle::LifecycleError;
 
 /// The names under which these commands are run.
@@ -63,9 +65,13 @@ struct Guest {
 #[derive(Debug, Clone, Copy)]
 struct Value(Option<u64>);
 
-fn limit(text: &str) -> Result<Value, String> {
-    let parsed = parse_limit(text).map(Value);
-    parsed.ok_or_else(|| "write a number, with K, M or G if you like, or inf".to_owned())
+/// A limit that is none.
+#[derive(Debug, Error)]
+#[error("write a number, with K, M or G if you like, or inf")]
+struct NotLimit;
+
+fn limit(text: &str) -> Result<Value, NotLimit> {
+    parse_limit(text).map(Value).ok_or(NotLimit)
 }
 
 /// Why a command ends without having done its work.

@@ -5,7 +5,7 @@ use vhashify_config::capabilities;
 use vhashify_sys::procfs;
 
 use super::super::args::Common;
-use super::super::command::say;
+use super::super::output::say;
 use super::{Failure, Guest};
 use crate::lifecycle::limits::find;
 

@@ -4,10 +4,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use thiserror::Error;
 use vhashify_config::{limits_in, parse_limit};
+use vhashify_sys::call_error::reason;
 
 use super::super::args::Common;
-use super::super::command::say;
+use super::super::output::say;
 use super::{Failure, Guest, Value, limit};
 use crate::context::cgroup;
 use crate::context::limits::{IoRate, Limit};
@@ -339,19 +341,29 @@ fn io_rates(text: &str) -> Result<Vec<Limit>, Failure> {
         };
         parsed.push((kind, most));
     }
-    let disk = disk_of(Path::new(disk)).map_err(|reason| wrong(&reason))?;
+    let disk = disk_of(Path::new(disk)).map_err(|error| wrong(&error.to_string()))?;
     let limits = parsed
         .into_iter()
         .map(|(kind, most)| Limit::IoRate { disk, kind, most });
     Ok(limits.collect())
 }
 
-/// The number of a disk, or of that of which a device is a partition: the kernel counts whole ones.
-fn disk_of(path: &Path) -> Result<(u32, u32), String> {
-    let found =
-        std::fs::metadata(path).map_err(|error| vhashify_sys::call_error::reason(&error))?;
+/// Why a path names no disk.
+#[derive(Debug, Error)]
+enum DiskError {
+    #[error("{}", reason(.0))]
+    Stat(#[source] std::io::Error),
+    #[error("it is no disk; name one of /dev")]
+    NotDisk,
+    #[error("the disk of that partition is not known")]
+    UnknownDisk,
+}
+
+/// Major and minor number of a disk, or of the disk that a partition is on: the kernel counts whole disks.
+fn disk_of(path: &Path) -> Result<(u32, u32), DiskError> {
+    let found = std::fs::metadata(path).map_err(DiskError::Stat)?;
     if !found.file_type().is_block_device() {
-        return Err("it is no disk; name one of /dev".to_owned());
+        return Err(DiskError::NotDisk);
     }
     let number = found.rdev();
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
@@ -364,7 +376,7 @@ fn disk_of(path: &Path) -> Result<(u32, u32), String> {
         .trim()
         .split_once(':')
         .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    whole.ok_or_else(|| "the disk of that partition is not known".to_owned())
+    whole.ok_or(DiskError::UnknownDisk)
 }
 
 fn show_limits(context: u32, init: i32) {
