@@ -1,4 +1,4 @@
-//! Which capabilities a guest's root has: util-vserver's safe set, and what `bcapabilities` says.
+//! The capabilities of a guest's root: util-vserver's safe set, changed by `bcapabilities`.
 //!
 //! util-vserver's set had `CAP_DAC_READ_SEARCH`, which here would open any file of the guest's
 //! filesystem by its handle (`open_by_handle_at`), those of other guests among them. It is left out;
@@ -10,7 +10,7 @@ use caps::Capability;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
-/// What a guest has without `bcapabilities`.
+/// The set of a guest without `bcapabilities`.
 ///
 /// `CAP_SYS_BOOT` ends or restarts the guest alone, since it has a PID namespace of its own, and
 /// `kexec` is denied by the filter of system calls. `CAP_SYS_PTRACE` reaches its own processes alone.

@@ -1,13 +1,13 @@
-//! Every setting of a guest that util-vserver knew, and what becomes of it here.
+//! Every setting of a guest that util-vserver knew, and its effect here.
 //!
-//! The list is what warnings are made from, and `docs/settings.md`: a test compares the two.
+//! Warnings and `docs/settings.md` are made from the list; a test compares it with the page.
 
 use std::fs;
 use std::path::Path;
 
 use vhashify_sys::shown::Shown;
 
-/// What becomes of a setting.
+/// How far a setting has an effect here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
     /// It does what it says.

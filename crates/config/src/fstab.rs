@@ -1,4 +1,4 @@
-//! `fstab`: what is mounted in a guest before its init starts.
+//! `fstab`: the mounts in a guest before its init starts.
 
 use std::path::{Component, Path, PathBuf};
 

@@ -23,8 +23,8 @@ pub enum Style {
 }
 
 impl Style {
-    /// Whether process 1 boots a whole system, and has what that takes: a console that is a terminal,
-    /// a cgroup tree of its own, `/run` and `/tmp` in memory.
+    /// Whether process 1 boots a whole system. It has a console that is a terminal, a cgroup tree of its
+    /// own, and `/run` and `/tmp` in memory then.
     #[must_use]
     pub fn boots(self) -> bool {
         matches!(self, Self::Systemd | Self::Minit)
@@ -40,7 +40,7 @@ pub struct KillStep {
     pub seconds: u64,
 }
 
-/// What `apps/init` says.
+/// The settings in `apps/init`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InitSettings {
     /// `style`.

@@ -1,7 +1,6 @@
 //! util-vserver's configuration tree as typed values.
 //!
-//! One value per file, a switch is a file that exists, a reference is a symbolic link. What
-//! unification reads of it:
+//! One value per file, a switch is a file that exists, a reference is a symbolic link. Unification reads:
 //!
 //! ```text
 //! /etc/vservers/
@@ -18,7 +17,7 @@
 //!       refserver.XX -> ../../../GUEST its reference guests, in the order of these names
 //! ```
 //!
-//! What running a guest reads besides stands in [`CATALOGUE`], which also says what has no effect here.
+//! Running a guest reads more: [`CATALOGUE`] lists every setting, and those that have no effect here.
 //!
 //! Nothing here is written, and nothing inside a vdir is looked at. A value that is missing has a
 //! default; a value that is there and makes no sense is an error that names its path. The old tool
@@ -54,7 +53,7 @@ pub use resources::{Device, IoPriority, Resources, TokenBucket};
 pub use settings::{GuestSettings, limits_in};
 pub use tree::ConfigTree;
 
-/// What the tree says about one guest.
+/// The settings of one guest that unification reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestConfig {
     /// The name of its directory in the tree.
@@ -70,7 +69,7 @@ pub struct GuestConfig {
     pub package_files: PackageFilePolicy,
 }
 
-/// What is done with the configuration files that a guest's package manager knows.
+/// How the package databases of a guest, which know its configuration files, are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PackageFilePolicy {
     /// They are excluded as far as databases are found; a guest without any is fine.

@@ -17,7 +17,7 @@ use std::path::Path;
 use super::tree::{directory, visible_names};
 use super::{ConfigError, ConfigTree};
 
-/// What the names of these links begin with.
+/// The prefix of these links' names.
 const PREFIX: &[u8] = b"refserver.";
 
 impl ConfigTree {
@@ -41,11 +41,11 @@ impl ConfigTree {
             let Some(found) = directory(&entry)? else {
                 continue;
             };
-            let place = place_of(&found)?;
-            if place == place_of(&self.top().join(name))? {
+            let identity = identity_of(&found)?;
+            if identity == identity_of(&self.top().join(name))? {
                 return Err(ConfigError::ReferenceItself { entry });
             }
-            let Some(guest) = self.guest_at(place)? else {
+            let Some(guest) = self.guest_at(identity)? else {
                 return Err(ConfigError::NoReference {
                     entry,
                     directory: found,
@@ -60,9 +60,9 @@ impl ConfigTree {
     }
 
     /// The guest whose directory this is.
-    fn guest_at(&self, place: (u64, u64)) -> Result<Option<OsString>, ConfigError> {
+    fn guest_at(&self, identity: (u64, u64)) -> Result<Option<OsString>, ConfigError> {
         for name in self.all_names()? {
-            if place_of(&self.top().join(&name))? == place {
+            if identity_of(&self.top().join(&name))? == identity {
                 return Ok(Some(name));
             }
         }
@@ -70,8 +70,8 @@ impl ConfigTree {
     }
 }
 
-/// What makes it the same directory, whatever path leads to it.
-fn place_of(directory: &Path) -> Result<(u64, u64), ConfigError> {
+/// Device and inode: the same for every path that leads to the directory.
+fn identity_of(directory: &Path) -> Result<(u64, u64), ConfigError> {
     match fs::metadata(directory) {
         Ok(of) => Ok((of.dev(), of.ino())),
         Err(source) => Err(ConfigError::Unreadable {

@@ -1,7 +1,7 @@
 //! What `vserver` writes about each guest that runs, in its state directory.
 //!
 //! ```text
-//! /run/vserver/NAME/guest.json    Running: from before its first process until nothing of it is left
+//! /run/vservers/NAME/guest.json    Running: from before its first process until nothing of it is left
 //!                   last.json     Ended: how it ended
 //! ```
 
@@ -21,9 +21,9 @@ pub struct Running {
     pub context: u32,
     /// Its process 1; none as long as it is being made.
     pub init: Option<Process>,
-    /// Who watches it.
+    /// The process that watches it.
     pub monitor: Process,
-    /// Who breaks links for it, if somebody is to: the monitor that it was started with.
+    /// The process that breaks links for it, if its configuration asks for one: the monitor that it was started with.
     #[serde(default)]
     pub broker: Option<Process>,
     /// Its root directory.
@@ -39,7 +39,7 @@ pub struct Running {
 /// How a guest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// The exit status of its init, if it exited by itself and somebody saw it.
+    /// The exit status of its init, if it exited by itself and its monitor saw it.
     pub status: Option<i32>,
     /// The signal that ended its init.
     pub signal: Option<i32>,
@@ -48,7 +48,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// It ended at some time before `at`, and nobody saw how.
+    /// The end of a guest that no monitor saw, at some time before `at`.
     #[must_use]
     pub const fn unseen(at: u64) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Ended {
 }
 
 impl Running {
-    /// Whether the guest runs, or somebody is starting it. Only looks: what an untimely death left stays as it is.
+    /// Whether the guest runs or is being started. Only reads: `vserver` mends the remains of an untimely death.
     #[must_use]
     pub fn is_true(&self) -> bool {
         self.boot == boot()
@@ -96,7 +96,7 @@ pub fn running_guests(top: &Path) -> Result<Vec<(String, Running)>, CallError> {
     Ok(guests)
 }
 
-/// What tells this boot from every other.
+/// The identity of this boot of the host.
 #[must_use]
 pub fn boot() -> String {
     boot_id()

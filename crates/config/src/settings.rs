@@ -1,4 +1,4 @@
-//! What the tree says about running one guest.
+//! The settings of the tree that running a guest reads.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct GuestSettings {
     pub hostname: String,
     /// `uts/domainname`.
     pub domainname: Option<String>,
-    /// `shell`: what `enter` runs.
+    /// `shell`: the program that `enter` runs.
     pub shell: Option<String>,
     /// `apps/init`.
     pub init: InitSettings,
@@ -34,7 +34,7 @@ pub struct GuestSettings {
     pub environment: Vec<String>,
     /// `fstab`.
     pub fstab: Vec<FstabEntry>,
-    /// `bcapabilities`: what is added to the default set, or with `~` taken from it.
+    /// `bcapabilities`: words that add to the default set, or with `~` remove from it.
     pub capabilities: Vec<String>,
     /// `flags`.
     pub flags: Vec<String>,
@@ -46,7 +46,7 @@ pub struct GuestSettings {
     pub umask: Option<u32>,
     /// What the whole guest may use, and attributes that all its processes have.
     pub resources: Resources,
-    /// `cgroup`: files of controllers and what is written into them, by name.
+    /// `cgroup`: files of controllers and their values, by name.
     pub cgroup: Vec<(String, String)>,
     /// `interfaces`.
     pub interfaces: Vec<Interface>,
@@ -57,7 +57,7 @@ pub struct GuestSettings {
 }
 
 impl GuestSettings {
-    /// Reads the directory of a guest, and warns of what has no effect.
+    /// Reads the directory of a guest, and warns of settings without effect.
     pub(super) fn read(
         tree: &ConfigTree,
         name: &OsStr,

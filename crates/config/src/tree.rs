@@ -1,4 +1,4 @@
-//! Walks the tree: which guests there are, and what is said about each.
+//! Walks the tree: its guests, and the settings of each.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -186,7 +186,7 @@ impl ConfigTree {
         Ok(self.top.join(name))
     }
 
-    /// What the tree says about running the guest `name`.
+    /// The settings that running the guest `name` reads.
     ///
     /// # Errors
     /// A name that is none, or of no guest; values that mean nothing, and links that lead nowhere.
@@ -199,7 +199,7 @@ impl ConfigTree {
         GuestSettings::read(self, name, &path)
     }
 
-    /// What `apps/init` of the guest `name` says.
+    /// The settings in `apps/init` of the guest `name`.
     ///
     /// # Errors
     /// A value that means nothing, or cannot be read.
@@ -242,7 +242,7 @@ impl ConfigTree {
     }
 }
 
-/// What keeps `name` from being the name of a guest: it must be one visible entry of the tree.
+/// Why `name` cannot be the name of a guest: it must be one visible entry of the tree.
 fn fault_in_name(name: &OsStr) -> Option<&'static str> {
     match name.as_bytes() {
         [] => Some("it is empty"),
@@ -366,8 +366,8 @@ pub(super) fn directory(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
-/// What is at `path`, links followed; `None` where there is nothing. A link that leads nowhere is
-/// not nothing: somebody wanted something there.
+/// The metadata of `path`, links followed; `None` where there is nothing. A link that leads nowhere is
+/// an error, not nothing: its writer wanted something there.
 fn resolved(path: &Path) -> Result<Option<Metadata>, ConfigError> {
     let path = path.to_path_buf();
     match fs::metadata(&path) {

@@ -59,7 +59,7 @@ pub enum NetworkError {
         /// What it wrote to its standard error, on one line.
         said: String,
     },
-    /// The host's device of the pair is still there after [`REMOVING`].
+    /// The host's device of the pair is still there after ten seconds.
     #[error(
         "its network device {device} does not go away; remove it by `ip link del {device}` ({})",
         last.as_ref().map_or(String::new(), ToString::to_string)
@@ -118,7 +118,7 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
 /// guest may be started again: whichever comes first.
 ///
 /// # Errors
-/// It is still there after [`REMOVING`].
+/// It is still there after ten seconds.
 pub fn take_down(context: u32) -> Result<(), NetworkError> {
     let device = host_device(context);
     let listed = Path::new("/sys/class/net").join(&device);

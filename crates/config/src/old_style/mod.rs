@@ -16,12 +16,12 @@ use super::values::{invalid, text};
 use super::{ConfigError, interfaces};
 use crate::capabilities::{self, UnknownCapability};
 
-/// What the file says, as settings of the tree: paths below the guest's directory, and their texts.
+/// The file as settings of the tree: paths below the guest's directory, and their texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OldStyle {
     /// In the order in which they are written.
     pub settings: Vec<(String, String)>,
-    /// What has no counterpart: one line each.
+    /// Assignments that have no counterpart: one line each.
     pub warnings: Vec<String>,
 }
 

@@ -70,8 +70,8 @@ impl Resources {
         })
     }
 
-    /// What a directory that is laid out as `rlimits` is limits for the whole guest; names what only
-    /// the patched kernel counted.
+    /// Reads the limits of the whole guest from a directory that is laid out as `rlimits` is. Warns of resources
+    /// that only the patched kernel counted.
     pub(super) fn of_limits(directory: &Path) -> Result<Self, ConfigError> {
         for resource in [
             "nsock", "openfd", "anon", "shmem", "semary", "nsems", "dentry",

@@ -22,7 +22,7 @@ pub struct TokenBucket {
     pub tokens_max: Option<u32>,
     /// Added to the priority of all its processes: -20 to 19, less is more.
     pub prio_bias: Option<i32>,
-    /// Only the share is given, and what nobody else wants is free: `idle-time`, or the flag
+    /// The guest has a share and no quota, so that idle time is free: `idle-time`, or the flag
     /// `sched_prio` without `sched_hard`.
     pub is_soft: bool,
 }

@@ -101,7 +101,7 @@ pub fn is_meant(word: &OsStr, next: Option<&OsString>) -> bool {
     word == NAME && next.is_none_or(is_option)
 }
 
-/// Does what the arguments say.
+/// Runs the command.
 pub fn run(name: OsString, arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let typed = [OsString::from("vserver"), name];
     let Command::Broker(options) =

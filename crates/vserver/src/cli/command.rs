@@ -1,4 +1,4 @@
-//! Does what was asked for, and says what was done.
+//! Runs the commands of one guest, and says what was done.
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
@@ -23,7 +23,7 @@ const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
-/// What a rescued guest runs until it is stopped.
+/// The command that process 1 of a rescued guest is.
 const RESCUE: [&str; 2] = ["sleep", "infinity"];
 
 /// Runs the command and gives the exit status.
@@ -54,7 +54,7 @@ pub fn status_of(error: &LifecycleError) -> u8 {
     }
 }
 
-/// Opens the tree, checks the guest and who asks, and does what was asked for.
+/// Opens the tree, checks that the guest exists and that root asks, and runs the command.
 fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
     let common = &arguments.common;
     let tree = ConfigTree::open(&common.config_dir)?;
@@ -75,7 +75,7 @@ fn carry_out(arguments: &Arguments) -> Result<u8, LifecycleError> {
     dispatch(arguments, &tree, &state)
 }
 
-/// Calls what does the command's work.
+/// The table of commands.
 fn dispatch(
     arguments: &Arguments,
     tree: &ConfigTree,

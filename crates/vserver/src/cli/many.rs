@@ -111,7 +111,7 @@ enum Format {
     Json,
 }
 
-/// Does what `name` with the arguments says.
+/// Runs the command `name`.
 pub fn run(name: OsString, arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let typed = [OsString::from("vserver"), name]
         .into_iter()
@@ -301,7 +301,7 @@ fn start_or_stop(common: &Common, which: &Which, start: bool) -> Result<u8, Life
         for part in group.chunks(which.jobs.into()) {
             let failed = all_at_once(common, part, start);
             if failed && start {
-                // What depends on them is not to start without them.
+                // Guests that depend on them must not start without them.
                 return Ok(FAILED);
             }
             status |= u8::from(failed);

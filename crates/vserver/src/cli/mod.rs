@@ -1,4 +1,12 @@
-//! `vserver`: what was typed (`args`), what is done for it (`command`).
+//! `vserver`: its arguments, and one function for each command.
+//!
+//! | file | commands |
+//! | --- | --- |
+//! | `args`, `command`, `status`, `method`, `unify` | of one guest: `vserver NAME start` and the like |
+//! | `many` | of many guests: `vserver-stat`, `vps`, `vkill`, `start-vservers`, `stop-vservers` |
+//! | `change` | of a guest that runs: `vlimit`, `vsched`, `vattribute` |
+//! | `broker` | of containers that others start |
+//! | `output` | how all of them speak |
 
 mod args;
 mod broker;
@@ -17,7 +25,7 @@ use clap::Parser;
 
 use crate::lifecycle::{monitor, order};
 
-/// Parses the arguments of the process and does what they say.
+/// Parses the arguments of this process and runs the command.
 #[must_use]
 pub fn vserver() -> ExitCode {
     // Before anything else is set up: a monitor is to stay small.
@@ -49,7 +57,7 @@ pub fn vserver() -> ExitCode {
     command::run(&args::Arguments::parse())
 }
 
-/// What a command that is no guest's runs as.
+/// Runs a command that is not of one guest: its name, then its arguments.
 type Tool = fn(OsString, &mut dyn Iterator<Item = OsString>) -> ExitCode;
 
 fn of_tool(name: &OsStr) -> Option<Tool> {

@@ -21,12 +21,12 @@ pub fn shown(path: &Path) -> String {
     vhashify_sys::shown::Shown::path(path).to_string()
 }
 
-/// One line on standard output. Nobody listening is no error.
+/// Writes one line to standard output. That nobody reads it is no error.
 pub fn say(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
-/// One line on standard error. Nobody listening is no error either.
+/// Writes one line to standard error. That nobody reads it is no error.
 pub fn complain(line: &str) {
     drop(writeln!(std::io::stderr(), "vserver: {line}"));
 }

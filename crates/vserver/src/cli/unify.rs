@@ -1,4 +1,4 @@
-//! `vserver NAME unify`: what can be typed after it, and what that is to `vhashify`.
+//! `vserver NAME unify`: its arguments, translated to those of `vhashify`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

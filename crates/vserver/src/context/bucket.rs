@@ -14,7 +14,7 @@
 //! | fill rate ÷ interval | weight, too: 1 ÷ 4, which was the default, is 100, which is the default |
 //! | idle-time, `sched_prio` without `sched_hard` | no quota: what nobody else wants is free |
 //!
-//! What is missing is as it was there: a fill rate of 1, an interval of 4.
+//! A missing value has the default that it had there: a fill rate of 1, an interval of 4.
 
 use vhashify_config::TokenBucket;
 
@@ -22,7 +22,7 @@ use super::limits::{CpuTime, Limit};
 
 /// Microseconds of a tick.
 const TICK: u64 = 10_000;
-/// What the kernel takes: microseconds of a period, and the least quota.
+/// The bounds of the kernel: microseconds of the longest period, and of the least quota.
 const LONGEST_PERIOD: u64 = 1_000_000;
 const LEAST_QUOTA: u64 = 1_000;
 

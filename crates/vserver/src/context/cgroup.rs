@@ -9,8 +9,8 @@
 //!                               vserver/CONTEXT/entered    what `exec` and `enter` run
 //! ```
 //!
-//! The last is a place of its own, since a guest that divides its own tree (systemd) lets nobody into
-//! the root of it. A host that has both versions uses version 1 for limits, and version 2 for a tree
+//! `entered` stands beside `guest`, since the kernel lets no process into the root of a tree that the guest
+//! (systemd) divides. A host that has both versions uses version 1 for limits, and version 2 for a tree
 //! that the guest may divide.
 
 use std::collections::BTreeSet;
@@ -29,9 +29,9 @@ const PARENT: &str = "vserver";
 
 /// The root of the guest's own tree in version 2.
 const GUEST: &str = "guest";
-/// What enters the guest later, in version 2.
+/// The cgroup of commands that enter the guest later, in version 2.
 const ENTERED: &str = "entered";
-/// How deep a guest may divide its tree: so that each place in it has a path short enough for a call.
+/// How deep a guest may divide its tree: so that the path of each cgroup in it is below `PATH_MAX`.
 const DEEPEST: &str = "12";
 /// How many cgroups a guest may make.
 const MOST: &str = "4096";
@@ -69,7 +69,7 @@ fn unified_beside_others(context: u32) -> Option<PathBuf> {
 
 /// Takes a context number for this host: the directory that is made is the proof.
 ///
-/// False when somebody has it. What a start leaves behind is removed by [`remove`].
+/// False when another guest has it. [`remove`] gives it back.
 ///
 /// # Errors
 /// No hierarchy is mounted, or it cannot be written.

@@ -7,8 +7,8 @@ use libcontainer::oci_spec::runtime::LinuxSeccomp;
 use libcontainer::seccomp::initialize_seccomp;
 use vhashify_sys::seccomp::adopt;
 
-/// Puts this thread, and what it becomes, under a filter of system calls. Gives the descriptor on which
-/// calls arrive that wait for somebody's word, if there are such.
+/// Loads a filter of system calls into this thread; its children and the programs that it executes inherit it. Gives the
+/// listener on which notifications arrive, if the filter has calls that wait for one.
 ///
 /// # Errors
 /// The filter cannot be made, or not be loaded; or this process has loaded one with a listener before.

@@ -32,7 +32,7 @@ pub enum Limit {
     IoRate {
         /// Major and minor number of the disk.
         disk: (u32, u32),
-        /// What is counted.
+        /// Bytes or operations, read or written.
         kind: IoRate,
         /// A second.
         most: Option<u64>,
@@ -50,7 +50,7 @@ pub struct CpuTime {
     pub quota: Option<u64>,
     /// The period.
     pub period: u64,
-    /// What of earlier periods may be used later.
+    /// Unused time of earlier periods that may be used later.
     pub burst: u64,
 }
 
@@ -64,7 +64,7 @@ impl Default for CpuTime {
     }
 }
 
-/// What is counted of a disk.
+/// A rate of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IoRate {
     /// Bytes read.
@@ -82,12 +82,12 @@ pub enum IoRate {
 pub struct Write {
     /// Files and the value as each takes it.
     pub any_of: Vec<(&'static str, String)>,
-    /// Kernels that have none of them do what is wanted anyway.
+    /// A kernel that has none of them behaves so without.
     pub is_optional: bool,
 }
 
 impl Limit {
-    /// What is written for it, in this order. Empty where that version cannot do it.
+    /// The values to write for it, in this order. Empty where that version cannot do it.
     #[must_use]
     pub fn writes(&self, version: Version) -> Vec<Write> {
         use Version::{One, Two};
@@ -203,7 +203,7 @@ impl IoRate {
         }
     }
 
-    /// What a key of `io.max` counts.
+    /// The rate that a key of `io.max` stands for.
     #[must_use]
     pub fn of_key(key: &str) -> Option<Self> {
         let all = [Self::ReadBytes, Self::WriteBytes, Self::Reads, Self::Writes];

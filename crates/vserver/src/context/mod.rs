@@ -1,9 +1,9 @@
 //! What isolates a running guest from the host and from other guests.
 //!
-//! | file | what it decides |
+//! | file | what it is about |
 //! | --- | --- |
 //! | [`spec`] | the OCI specification that `libcontainer` runs: mounts, `/dev`, masked paths, limits |
-//! | [`seccomp`] | which system calls it has not |
+//! | [`seccomp`] | which system calls it is denied |
 //! | [`filter`] | loads such a filter |
 //! | [`notify`] | which system calls wait for its broker |
 //! | [`call_numbers`] | their numbers |
@@ -12,7 +12,7 @@
 //! | [`bucket`], [`configured`] | limits of a token bucket, and of all settings |
 //! | [`sysctl`] | kernel parameters of its namespaces |
 //!
-//! The first two are pure: settings in, data out.
+//! [`spec`], [`seccomp`], [`notify`], [`limits`], [`bucket`] and [`configured`] are pure: settings in, data out.
 
 pub mod bucket;
 pub mod call_numbers;

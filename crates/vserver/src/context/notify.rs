@@ -11,7 +11,7 @@
 //! | `fcntl` | that set locks |
 //! | `ioctl` | that set inode flags, project, generation or fs-verity |
 //!
-//! Reading costs nothing. What works on a descriptor that is open for writing (`write`, `ftruncate`,
+//! Reading costs nothing. A call on a descriptor that is open for writing (`write`, `ftruncate`,
 //! `fallocate`, a shared mapping) need not wait: the open has.
 //!
 //! Calls that the host's libseccomp does not know by name (`fchmodat2` before 2.5.5; `setxattrat`,
@@ -186,7 +186,7 @@ pub fn oci_profile(socket: &str) -> Value {
     })
 }
 
-/// The seccomp profile of a container of LXC: what its own `common.seccomp` denies, and these calls wait. In the form
+/// The seccomp profile of a container of LXC: it denies what LXC's own `common.seccomp` does, and these calls wait. In the form
 /// of `lxc.container.conf(5)`, *seccomp configuration*, version 2.
 #[must_use]
 pub fn lxc_profile() -> String {

@@ -1,7 +1,7 @@
 //! Which system calls a guest has not.
 //!
-//! Whole operating systems run in a guest, so what is denied is listed, not what is allowed. Denied
-//! is what no capability guards, or what would give a guest new ground to attack from:
+//! Whole operating systems run in a guest, so the list is of denied calls, not of allowed ones. It has calls that
+//! no capability guards, and calls that would give a guest new ground to attack from:
 //!
 //! - user namespaces, in which a guest would have every capability over what it mounts there;
 //! - the keyring, the kernel's log and `io_uring`, which are the host's or pass by other filters;

@@ -9,7 +9,7 @@ use vhashify_config::{FstabEntry, GuestSettings, Limit};
 
 use super::seccomp;
 
-/// What stands in `/proc` and `/sys` and is the host's alone.
+/// Paths of `/proc` and `/sys` that show or change the host: the guest sees an empty file or directory there.
 const MASKED: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
@@ -26,7 +26,7 @@ const MASKED: [&str; 13] = [
     "/sys/kernel",
 ];
 
-/// What a guest may read there and not write.
+/// Paths of `/proc` that a guest may read and not write.
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -35,7 +35,7 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// The PATH of a guest's init and of what is run in it, unless its environment says otherwise.
+/// The PATH of a guest's init and of commands that enter it, unless its environment has another.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The specification of a guest.
@@ -92,7 +92,7 @@ pub fn compile(
     if let Some(domain) = &settings.domainname {
         spec["domainname"] = json!(domain);
     }
-    surround(&mut spec, settings);
+    add_process_attributes(&mut spec, settings);
     spec
 }
 
@@ -127,13 +127,13 @@ pub fn add_users(spec: &mut Value, context: u32) {
     }
 }
 
-/// The annotation that holds the priority of what enters a guest.
+/// The annotation that holds the priority of commands that enter a guest.
 pub const NICE: &str = "vserver.nice";
 /// The annotation that holds the personality of a guest's processes: OCI knows two of them.
 pub const PERSONALITY: &str = "vserver.personality";
 
-/// Adds what processes inherit.
-fn surround(spec: &mut Value, settings: &GuestSettings) {
+/// Adds the attributes that every process of the guest has: I/O priority, priority, personality.
+fn add_process_attributes(spec: &mut Value, settings: &GuestSettings) {
     let resources = &settings.resources;
     if let Some(priority) = resources.io_priority {
         let class = ["RT", "BE", "IDLE"][usize::from(priority.class.clamp(1, 3)) - 1];
@@ -193,7 +193,7 @@ pub fn add_devices(spec: &mut Value, devices: &[DeviceNode]) {
 pub fn environment(settings: &GuestSettings) -> Vec<String> {
     let mut environment = vec![PATH.to_owned(), "HOME=/root".to_owned()];
     if settings.init.style.boots() {
-        // What tells an init that it is in a container, and that its console is a log.
+        // By these an init knows that it is in a container, and that its console is a log.
         environment.extend(["container=vserver".to_owned(), "TERM=dumb".to_owned()]);
     }
     for own in &settings.environment {
@@ -206,8 +206,8 @@ pub fn environment(settings: &GuestSettings) -> Vec<String> {
 
 /// Where something is mounted over the guest's own directories, in this order.
 ///
-/// Each must be a real directory there: a guest that put a link in its place would lead the mount,
-/// and what is made in it, elsewhere.
+/// Each must be a real directory there: a symbolic link would lead the mount, and the device nodes in it,
+/// elsewhere.
 #[must_use]
 pub fn mount_points(settings: &GuestSettings) -> Vec<String> {
     let mounts = mounts(settings);

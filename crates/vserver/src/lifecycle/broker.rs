@@ -30,10 +30,10 @@ use crate::context::cgroup;
 
 /// The socket's name in the state directory.
 const SOCKET: &str = "broker";
-/// What the monitor answers when it serves a listener.
+/// The monitor's answer when it serves a listener.
 const SERVED: &[u8] = b"+";
 
-/// Makes the socket to which listeners are sent.
+/// Binds the socket that takes listeners.
 ///
 /// # Errors
 /// The call's.
@@ -43,13 +43,13 @@ pub fn bind(state: &StateDirectory) -> Result<UnixListener, LifecycleError> {
     UnixListener::bind(&path).doing("bind", &path)
 }
 
-/// Where it is, as the specification has it.
+/// The path of the socket, as the specification has it.
 #[must_use]
 pub fn socket(state: &StateDirectory) -> String {
     state.at(SOCKET).to_string_lossy().into_owned()
 }
 
-/// Opens what a broker needs. `name` is the guest's.
+/// Opens the guest's root directory and its store for a broker. `name` is the guest's.
 ///
 /// # Errors
 /// The guest's root directory cannot be opened.

@@ -1,8 +1,8 @@
 //! Where a guest's init writes: a pipe, or a terminal where init boots a whole system, as systemd
 //! expects. Either way it ends in a log.
 //!
-//! A pipe has a name in the state directory, so that a monitor that died gets a successor who goes on
-//! reading. A terminal ends with the monitor that holds it: the guest goes on without a console then.
+//! A pipe has a name in the state directory, so that the successor of a monitor that died goes on reading
+//! it. A terminal ends with the monitor that holds it: from then on the guest has no console.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -22,16 +22,16 @@ const LONGEST_LOG: u64 = 1 << 20;
 /// A console as it is made for a new guest.
 #[derive(Debug)]
 pub struct Console {
-    /// What is kept open as long as the guest runs, and read.
+    /// The end that the monitor keeps open as long as the guest runs, and reads.
     pub kept: OwnedFd,
-    /// What init gets as its standard output.
+    /// The end that is init's standard output.
     pub of_init: OwnedFd,
     /// The host's name of a terminal.
     pub terminal: Option<PathBuf>,
 }
 
 impl Console {
-    /// Makes the pipe. It is opened for both ends, so that the guest can write while nobody watches.
+    /// Makes the pipe. Each descriptor is for reading and writing, so that the guest can write while no monitor lives.
     pub fn pipe(state: &StateDirectory) -> Result<Self, LifecycleError> {
         let path = state.at("console");
         drop(fs::remove_file(&path));
@@ -72,7 +72,7 @@ impl Console {
 #[derive(Debug)]
 pub struct Watched {
     from: Option<OwnedFd>,
-    /// A terminal that nobody has open says so without end; this is somebody.
+    /// Keeps the guest's end open: without, poll(2) reports a hang-up at once and for ever.
     _other_end: Option<OwnedFd>,
     log: Log,
 }
@@ -96,12 +96,12 @@ impl Watched {
         }
     }
 
-    /// What is to be waited for.
+    /// The descriptor to wait for.
     pub fn source(&self) -> Option<BorrowedFd<'_>> {
         self.from.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes what is there now, at most a log's length, so that the end is seen, too.
+    /// Copies what can be read now into the log, at most a log's length, so that the caller notices the guest's end.
     pub fn drain(&mut self) {
         let Some(from) = &self.from else { return };
         let mut taken = 0;

@@ -1,4 +1,4 @@
-//! What a guest's distribution has for packages and services, and how each is told what to do.
+//! The package managers and service managers of distributions, and how each is called.
 //!
 //! Everything is run in the guest, by its own programs, as its root: see [`super::enter`].
 
@@ -9,22 +9,22 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use super::error::Doing;
 use super::{LifecycleError, StateDirectory};
 
-/// What is done with packages.
+/// An action on packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PackageAction {
     /// Install these.
     Install(Vec<String>),
     /// Remove these.
     Remove(Vec<String>),
-    /// Fetch the lists of what there is.
+    /// Fetch the lists of available packages.
     Update,
-    /// Upgrade what is installed.
+    /// Upgrade all installed packages.
     Upgrade,
-    /// List what is installed.
+    /// List all installed packages.
     List,
 }
 
-/// What is done with services.
+/// An action on services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceAction {
     /// List all, or this one.
@@ -51,7 +51,7 @@ enum Packages {
     Pacman,
 }
 
-/// Who starts services.
+/// A manager of services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Services {
     Systemd,
@@ -207,7 +207,7 @@ fn for_packages(manager: Packages, action: &PackageAction) -> Vec<String> {
     fixed.chain(names.iter().cloned()).collect()
 }
 
-/// What `/etc/rc?.d` says, as chkconfig(8) writes it; with a name, of that one.
+/// The links of `/etc/rc?.d`, as chkconfig(8) writes them; with a name, of that service alone.
 const LIST_LINKS: &str = r#"
 for f in /etc/init.d/"${1:-}"*; do
     s=${f##*/}

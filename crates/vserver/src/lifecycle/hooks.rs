@@ -1,4 +1,4 @@
-//! `scripts/`: what an administrator has done at each stage of a guest's start and stop.
+//! `scripts/`: programs of the administrator, run at each stage of a guest's start and stop.
 //!
 //! ```text
 //! start   prepre-start ─ checks, context ─ pre-start ─ init ─ post-start ─ postpost-start
@@ -7,7 +7,7 @@
 //!
 //! Of each stage are run, where they are executable: the guest's `scripts/STAGE`, those of its
 //! `scripts/STAGE.d` by name, then the same of `.defaults/scripts`. A hook is called with the stage and
-//! the guest's name, in the guest's configuration directory on the host, and is told
+//! the guest's name, in the guest's configuration directory on the host, with the variables
 //! `VSERVER_NAME`, `VSERVER_DIR` (that directory) and `VSERVER_VDIR`.
 
 use std::fs;

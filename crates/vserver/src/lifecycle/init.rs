@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 use vhashify_config::Style;
 
-/// What `libcontainer` runs as a guest's first process, already confined.
+/// The first process of a guest, which `libcontainer` has confined already.
 #[derive(Debug, Clone)]
 pub struct Init {
-    /// Who is process 1.
+    /// What process 1 is.
     pub style: Style,
 }
 
@@ -49,7 +49,7 @@ impl Executor for Init {
 
 /// Runs the command, stays as long as the guest has any process, and ends as the command did.
 ///
-/// The kernel gives every orphan of the guest to its process 1, which is this one.
+/// The kernel makes process 1, which this is, the parent of every orphan of the guest.
 fn reap(command: &mut Command) -> Result<(), ExecutorError> {
     let started = command
         .spawn()

@@ -1,8 +1,8 @@
 //! Changes the limits of a guest that runs.
 //!
-//! What its cgroup holds is written there. A limit of each process is set for all of them, and in the
-//! guest's specification, from which what enters it later has it. None of this is written into the
-//! configuration: the next start begins with what stands there.
+//! Limits of the guest are written into its cgroup. A limit of each process is set for all of them (`prlimit`), and
+//! in the guest's specification, from which a command that enters later takes it. The configuration stays as it is:
+//! the next start begins with its limits.
 
 use std::fs;
 use std::io;
@@ -26,7 +26,7 @@ use crate::context::limits::Limit;
 /// Which part of a limit of each process is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// What is enforced.
+    /// The limit that the kernel enforces.
     Soft,
     /// How far a process may raise it; a soft one that is above is lowered to it.
     Hard,
@@ -45,13 +45,13 @@ pub struct ProcessLimit {
     pub value: Option<u64>,
 }
 
-/// What a process can be limited in.
+/// A resource of a process that can be limited.
 #[derive(Debug)]
 pub struct ProcessResource {
     /// The name that `rlimits` has for it.
     pub name: &'static str,
     kind: Resource,
-    /// Where it stands among those of a process.
+    /// Its limit among those of a process.
     of: fn(&Limits) -> procfs::Limit,
 }
 
@@ -84,7 +84,7 @@ enum ProcessLimitError {
     SoftAboveHard { resource: &'static str },
 }
 
-/// All of them that mean something of a single process.
+/// All of them that mean something for a single process.
 pub const RESOURCES: [ProcessResource; 14] = [
     resource("as", Resource::As, |limits| limits.max_address_space),
     resource("core", Resource::Core, |limits| limits.max_core_file_size),
@@ -138,7 +138,7 @@ pub fn change(
     limits: &[Limit],
     of_processes: &[ProcessLimit],
 ) -> Result<(), LifecycleError> {
-    // Nobody starts it again meanwhile, with a number that is another guest's by then.
+    // The lock keeps the guest from being stopped meanwhile, and its number from becoming another guest's.
     let _lock = state.lock()?;
     let (running, init) = mend_running(state)?;
     let refused = |reason: Reason| LifecycleError::Refused {
@@ -157,13 +157,13 @@ pub fn change(
     remember(state, init, of_processes)
 }
 
-/// Sets a limit of all processes: again and again until a look at all of them finds none without it,
-/// since a process that was not seen may have been made by one that did not have it yet.
+/// Sets a limit of all processes, again and again until a pass finds no process without it: a process that a pass
+/// missed may be the child of one that did not have the limit yet.
 fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), ProcessLimitError> {
     loop {
         let mut is_changed = false;
         for pid in cgroup::processes(context) {
-            // What has ended meanwhile needs no limit.
+            // A process that has ended meanwhile needs no limit.
             let Some(process) = Process::find(pid) else {
                 continue;
             };
@@ -229,7 +229,7 @@ pub fn of_process(pid: i32, resource: &ProcessResource) -> Option<SoftAndHard> {
     Some((number(limit.soft_limit), number(limit.hard_limit)))
 }
 
-/// Writes what init has now into the specification, for what enters the guest later.
+/// Writes init's limits into the specification, for commands that enter the guest later.
 fn remember(
     state: &StateDirectory,
     init: Process,
@@ -272,7 +272,7 @@ pub fn keep_bucket(state: &StateDirectory, bucket: &TokenBucket) -> Result<(), L
 
 const BUCKET: &str = "bundle/bucket.json";
 
-/// Puts a file into the place of another, whole.
+/// Replaces a file, whole or not at all.
 fn replace(path: &PathBuf, value: &Value) -> Result<(), LifecycleError> {
     let new = path.with_extension("new");
     fs::write(&new, value.to_string()).doing("write", &new)?;

@@ -1,4 +1,4 @@
-//! Many guests at once: in what order they start and stop, and what they use.
+//! Many guests at once: the order in which they start and stop, and their use of resources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::state::now;
 use super::{LifecycleError, StateDirectory};
 use crate::context::cgroup;
 
-/// What one guest uses.
+/// The resources that one guest uses.
 #[derive(Debug, Clone, Serialize)]
 pub struct Usage {
     /// Its context number.
@@ -29,7 +29,7 @@ pub struct Usage {
     pub vdir: PathBuf,
 }
 
-/// What every running guest uses, by context number.
+/// The use of every running guest, by context number.
 ///
 /// # Errors
 /// The state of one cannot be read or mended.

@@ -16,18 +16,28 @@
 //!
 //! ```text
 //! NAME/lock              held by the command that starts or stops it
-//! NAME/guest.json        there while it runs: see `state`
+//! NAME/guest.json        there while it runs: see `state` and `observe`
 //! NAME/last.json         how it ended last time
 //! NAME/console.log, .1   what its init wrote
-//! NAME/console           the pipe through which it does, or the place of its terminal
+//! NAME/console           the pipe through which it does, or the mount point of its terminal
 //! NAME/bundle/           its specification, and the mount point of its root
 //! NAME/container/        libcontainer's state
-//! NAME/broker            where listeners are sent to, if it has a broker
+//! NAME/broker            the socket that takes listeners, if it has a broker
 //! ```
 //!
-//! Nobody in a guest ever meets a process with the host's powers: init is made before the guest has
-//! any process, and what enters later is confined before it is in the guest's PID namespace. The
+//! No process of a guest ever meets one with the host's capabilities: init is made before the guest has
+//! any process, and a command that enters later is confined before it is in the guest's PID namespace. The
 //! program that both run is sealed ([`sealed`]), so that `/proc/self/exe` leads to nothing that can be written.
+//!
+//! Each file imports only from those above it:
+//!
+//! ```text
+//! error, state                      what is on the disk, and the lock
+//! order · tidy · sealed · console   what starter and monitor share
+//! monitor · observe                 makes and watches a guest · how it is, and mending
+//! stop · limits · enter · many      what is done with a guest that runs
+//! start · build                     makes one
+//! ```
 
 pub mod broker;
 pub mod build;

@@ -1,4 +1,4 @@
-//! This program as nobody can write to it, for whatever becomes a process of a guest.
+//! A copy of this program that cannot be written, for everything that becomes a process of a guest.
 //!
 //! A guest can name the program that entered it (`/proc/PID/exe`, or a script whose interpreter is
 //! `/proc/self/exe`) and, being root, open it for writing. If that were the file on the host, the next

@@ -42,7 +42,7 @@ pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), Life
 /// Stops it without hooks. The caller holds the lock.
 pub(super) fn end(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
     let (running, init) = mend_running(state)?;
-    // A guest that says good-bye with reboot(2) is not started again.
+    // The monitor does not start a guest again that ends by reboot(2) meanwhile.
     let marker = state.at("stopping");
     fs::write(&marker, b"").doing("write", &marker)?;
     let stopped = until_nothing_is_left(settings, state, running.context, init);
@@ -79,7 +79,7 @@ fn until_nothing_is_left(
     }
 }
 
-/// What is tried without `killseq`. An init gets what it handles: systemd halts by SIGRTMIN+3, others
+/// The signals without `killseq`. An init gets those that it handles: systemd halts by SIGRTMIN+3, others
 /// by SIGTERM or SIGINT (control-alt-delete).
 fn default_sequence(style: Style) -> Vec<KillStep> {
     let step = |signal, seconds| KillStep { signal, seconds };
@@ -93,8 +93,8 @@ fn default_sequence(style: Style) -> Vec<KillStep> {
     }
 }
 
-/// Sends a signal to the guest's init, or, where that is a reaper, to all others. False when nobody
-/// would notice, and waiting would be in vain.
+/// Sends a signal to the guest's init, or, where that is a reaper, to all others. False when no process
+/// would notice, so that waiting would be in vain.
 fn signal_guest(context: u32, init: Process, signal: i32, others: bool) -> bool {
     let mut is_noticed = false;
     if !others {
@@ -133,12 +133,12 @@ fn would_notice(pid: i32, signal: i32, is_init: bool) -> bool {
 const LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// What a process would do with a signal.
+/// Whether a process would notice a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Yes,
     No,
-    /// It keeps it from being delivered, maybe to read it.
+    /// It blocks the signal, maybe to read it.
     Blocked,
 }
 

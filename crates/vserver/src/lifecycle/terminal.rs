@@ -13,7 +13,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
-/// Both ends, and what has not been passed on yet.
+/// The monitor's end of the guest's terminal, and keys that the guest has not taken yet.
 pub struct Terminal {
     guest: OwnedFd,
     before: Option<Termios>,
@@ -54,20 +54,20 @@ impl Terminal {
         Ok(())
     }
 
-    /// Adds what this waits for.
+    /// Adds the descriptors to wait for.
     pub fn wait_for<'a>(&'a self, waited: &mut Vec<PollFd<'a>>) {
         let mut of_guest = PollFlags::IN;
         if !self.typed.is_empty() {
             of_guest |= PollFlags::OUT;
         }
         waited.push(PollFd::new(&self.guest, of_guest));
-        // What is typed ahead waits until the guest takes it.
+        // No more keys are read until the guest has taken the last.
         if self.has_input && self.typed.is_empty() {
             waited.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
         }
     }
 
-    /// Passes on what there is, and at the end all of it.
+    /// Copies one buffer in each direction, and at the end everything that the guest wrote.
     pub fn relay(&mut self, has_ended: bool) -> io::Result<()> {
         let mut buffer = [0; 4096];
         if self.has_input && self.typed.is_empty() && is_ready() && !has_ended {
@@ -79,7 +79,7 @@ impl Terminal {
             }
         }
         if !self.typed.is_empty() {
-            // What the guest does not take now, it is offered again.
+            // The rest is written again later.
             if let Ok(count) = rustix::io::write(&self.guest, &self.typed) {
                 self.typed.drain(..count);
             }

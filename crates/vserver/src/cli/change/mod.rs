@@ -76,7 +76,7 @@ fn limit(text: &str) -> Result<Value, NotLimit> {
 
 /// Why a command ends without having done its work.
 enum Failure {
-    /// What was typed means nothing.
+    /// The arguments mean nothing.
     Usage(String),
     /// It cannot be done.
     Impossible(String),
@@ -89,7 +89,7 @@ impl<E: Into<LifecycleError>> From<E> for Failure {
     }
 }
 
-/// Does what `name` with the arguments says.
+/// Runs the command `name`.
 pub fn run(name: OsString, arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let typed = [OsString::from("vserver"), name];
     let command = Arguments::parse_from(typed.into_iter().chain(arguments)).command;

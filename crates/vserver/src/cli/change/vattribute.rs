@@ -1,4 +1,4 @@
-//! `vattribute`: what a guest may, which nobody can change while it runs.
+//! `vattribute`: the capabilities of a guest, which the kernel lets nobody change while it runs.
 
 use clap::Args;
 use vhashify_config::capabilities;

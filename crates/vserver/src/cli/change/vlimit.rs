@@ -1,4 +1,4 @@
-//! `vlimit`: memory, processes, disks and what each process may have.
+//! `vlimit`: memory, processes and disks of a guest, and the resource limits of each process.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::context::cgroup;
 use crate::context::limits::{IoRate, Limit};
 use crate::lifecycle::limits::{Part, ProcessLimit, RESOURCES, change, find, of_process};
 
-/// Bytes of what `--rss` counts.
+/// Bytes of a page, which `--rss` counts.
 const PAGE: u64 = 4096;
 
 pub const EXAMPLES: &str = "\
@@ -166,7 +166,7 @@ pub fn vlimit(typed: &Vlimit) -> Result<(), Failure> {
 }
 
 impl Vlimit {
-    /// What was typed, as limits.
+    /// The limits that the arguments ask for.
     fn wanted(&self) -> Result<(Vec<Limit>, Vec<ProcessLimit>), Failure> {
         for (name, is_there) in self.impossible.given() {
             if is_there {
@@ -241,7 +241,7 @@ impl Vlimit {
         Ok((limits, of_processes))
     }
 
-    /// Whether all that was typed is one limit, of which several parts are changed.
+    /// Whether memory is the only limit in the arguments, so that several parts of it may be changed.
     fn memory_is_alone(&self) -> bool {
         let memory = self.of_guest.rss.is_some() || self.of_guest.memory.is_some();
         let others = self.of_guest.nproc.is_some()

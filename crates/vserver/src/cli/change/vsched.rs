@@ -158,7 +158,7 @@ impl Bucket {
         ]
     }
 
-    /// What was typed, else what the directory says, else what the guest had. As with the old tool,
+    /// Each value from the arguments, else from the directory, else from the guest's last bucket. As with the old tool,
     /// each change says anew whether idle time is free.
     fn over(&self, from_directory: Option<TokenBucket>, state: &StateDirectory) -> TokenBucket {
         let last = last_bucket(state).unwrap_or_default();

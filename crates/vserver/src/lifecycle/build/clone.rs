@@ -1,10 +1,10 @@
-//! Copies a guest's root directory: what is unified is linked, the rest gets inodes of its own.
+//! Copies a guest's root directory: unified files are linked, all others get inodes of their own.
 //!
 //! A name of the source whose inode is an object of the store becomes one more link of that object; so
 //! the clone shares it exactly as the source does, and in the clone two names are one file if and only
 //! if they are in the source. Every other file is copied, by shared extents where the filesystem can,
-//! under a lease, so that no copy is half of one state and half of another. Inode flags (`chattr`) of
-//! what is copied are given to the copies last, since some of them keep everything else from being done.
+//! under a lease, so that no copy is half of one state and half of another. The copies get their inode flags
+//! (`chattr`) last, since some of these refuse every other change.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -107,7 +107,7 @@ struct Copy {
     objects: HashSet<u64>,
     /// Where the first name of each link group of copied files is.
     groups: HashMap<u64, (OwnedFd, Vec<u8>)>,
-    /// Copies that are to have inode flags of their own, and what they are copies of.
+    /// Copies that get inode flags at the end, and the paths of their originals.
     flagged: Vec<(OwnedFd, Own, PathBuf)>,
     device: u64,
     /// Where it is now, for messages.
@@ -139,7 +139,7 @@ impl Copy {
             FileType::Directory => {
                 mkdirat(to, name, Mode::RWXU).doing("mkdir", &self.place)?;
                 let inner_from = resolve::open_directory(from, bytes);
-                // What is mounted in a guest is not the guest's.
+                // A filesystem that is mounted in a guest is not part of it.
                 if matches!(inner_from, Err(Errno::XDEV)) {
                     return Ok(());
                 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::LifecycleError;
 use super::super::error::Doing;
 
-/// What `build` was told about the guest, each as it is written.
+/// The options of `build` that become settings, each as it is written.
 #[derive(Debug, Default, Clone)]
 pub struct Options {
     /// `--hostname`.

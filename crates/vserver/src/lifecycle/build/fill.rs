@@ -26,7 +26,7 @@ pub enum Method {
         suite: String,
         /// The mirror, else debootstrap's own.
         mirror: Option<String>,
-        /// What else debootstrap is told.
+        /// Further arguments of debootstrap.
         arguments: Vec<OsString>,
     },
     /// One or more tar archives, compressed or not, one over the other.
@@ -200,16 +200,16 @@ fn unpack(
     super::oci::unpack(source, reference, vdir, &go_on).map_err(|error| failed(error.into()))
 }
 
-/// Signals that end a build, which then removes what it made.
+/// Signals that end a build. It removes its files then.
 const WATCHED: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-/// Runs a program that fills a guest. Its words are shown when it fails. A signal for this process
-/// ends it and all that it started, so that what it made can be removed.
+/// Runs a program that fills a guest, and shows its last line when it fails. A signal for this process
+/// kills the program and everything that it started, so that its files can be removed.
 fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
     run_logged(name, command).map(drop)
 }
 
-/// The same. Gives what it said.
+/// The same. Gives its output.
 fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |reason: String| LifecycleError::Build {
@@ -274,7 +274,7 @@ fn tempfile() -> std::io::Result<fs::File> {
     Ok(rustix::fs::memfd_create("log", flags)?.into())
 }
 
-/// What a program said last, for a message of one line.
+/// The last line of a program's output, for a message of one line.
 fn last_line(mut log: fs::File) -> String {
     let mut bytes = Vec::new();
     let read = log.rewind().and_then(|()| log.read_to_end(&mut bytes));

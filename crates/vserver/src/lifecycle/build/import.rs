@@ -11,7 +11,7 @@ use super::super::{LifecycleError, StateDirectory};
 use super::configuration::{self, Options};
 use super::remove;
 
-/// What is imported.
+/// A configuration to be imported.
 #[derive(Debug, Default)]
 pub struct Import {
     /// The file; else `NAME.conf` at the top of the tree.
@@ -25,7 +25,7 @@ pub struct Import {
 /// Imports the guest. The file stays as it is.
 ///
 /// # Errors
-/// The guest is configured already, has no root directory, or the file holds what is refused. Then
+/// The guest is configured already or has no root directory, or a line of the file is refused. Then
 /// nothing is written.
 pub fn import(
     tree: &ConfigTree,
@@ -47,7 +47,7 @@ pub fn import(
     }
     let beside = |suffix: &str| tree.top().join(format!("{name}{suffix}"));
     let file = order.file.clone().unwrap_or_else(|| beside(".conf"));
-    let told = OldStyle::read(&file, order.profile.as_deref())?;
+    let old = OldStyle::read(&file, order.profile.as_deref())?;
     let vdir = match &order.root_dir {
         Some(base) => std::path::absolute(base).doing("look at", base)?.join(name),
         None => tree.default_vdir(name.as_ref())?,
@@ -58,7 +58,7 @@ pub fn import(
             Shown::path(&vdir)
         )));
     }
-    for warning in &told.warnings {
+    for warning in &old.warnings {
         tracing::warn!("{}: {warning}", Shown::path(&file));
     }
     let script = beside(".sh");
@@ -70,7 +70,7 @@ pub fn import(
     }
     let hidden = directory.with_file_name(format!(".{name}.importing"));
     remove::tree(&hidden)?;
-    let written = write(&hidden, name, &vdir, &told)
+    let written = write(&hidden, name, &vdir, &old)
         .and_then(|()| fs::rename(&hidden, &directory).doing("rename", &directory));
     if written.is_err() {
         remove::tree(&hidden)?;
@@ -78,9 +78,9 @@ pub fn import(
     written
 }
 
-fn write(at: &Path, name: &str, vdir: &Path, told: &OldStyle) -> Result<(), LifecycleError> {
+fn write(at: &Path, name: &str, vdir: &Path, old: &OldStyle) -> Result<(), LifecycleError> {
     configuration::write(at, name, vdir, &Options::default())?;
-    for (setting, value) in &told.settings {
+    for (setting, value) in &old.settings {
         let path = at.join(setting);
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).doing("mkdir", directory)?;

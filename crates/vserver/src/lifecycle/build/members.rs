@@ -1,4 +1,4 @@
-//! Looks at the names in a tar archive before it is unpacked over what another one left.
+//! Checks the names in a tar archive before it is unpacked over the files of an earlier one.
 //!
 //! tar(1) sees to it that no link of an archive leads its own members elsewhere, but follows links that
 //! are there already: an earlier archive could lead a later one onto the host's files.
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 use vhashify_sys::shown::Shown;
 
-/// What makes tar list members so that [`check`] can read them.
+/// Options by which tar lists members so that [`check`] can parse them.
 pub const OPTIONS: [&str; 4] = [
     "--list",
     "--verbose",
@@ -58,7 +58,7 @@ pub fn check(listing: &[u8], vdir: &OwnedFd) -> Result<(), OutsideGuest> {
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
             let path = OsStr::from_bytes(&above);
             match openat2(vdir, path, flags, Mode::empty(), resolve) {
-                // What is not there yet, tar makes.
+                // Tar makes a missing directory.
                 Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(_) => {
                     return Err(OutsideGuest { name, above });
@@ -93,7 +93,7 @@ fn quoted(line: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-/// What stands behind a backslash, and how long it is.
+/// The byte that an escape after a backslash means, and its length.
 fn escaped(rest: &[u8]) -> (u8, usize) {
     let digits = rest
         .iter()

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Hidden names are no guests. So a build that fails, is interrupted or killed never leaves half a
-//! guest; what a killed one left is removed by the next build of that name.
+//! guest; the next build of that name removes the remains of a killed one.
 
 mod clone;
 mod configuration;
@@ -28,18 +28,18 @@ use super::error::Doing;
 use super::{LifecycleError, StateDirectory};
 use vhashify_config::ConfigTree;
 
-/// What is built, where.
+/// A guest to be built.
 #[derive(Debug)]
 pub struct Plan {
     /// How the vdir is filled.
     pub method: Method,
     /// Where it goes: a directory of this one; by default the tree's `vdirbase`.
     pub root_dir: Option<PathBuf>,
-    /// What is written into the configuration.
+    /// Options that become settings.
     pub options: Options,
     /// Move a guest of that name out of the way instead of refusing.
     pub force: bool,
-    /// Leave what a failed build made, for a look at it.
+    /// Keep the files of a failed build, for a look at them.
     pub keep: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Removes guests, and what failed builds left, without a step onto another filesystem.
+//! Removes guests and the remains of failed builds, and never a file of another filesystem.
 
 use std::fs;
 use std::io;
@@ -94,7 +94,7 @@ pub fn tree(directory: &Path) -> Result<(), LifecycleError> {
     Err(io::Error::other(first)).doing("removal", directory)
 }
 
-/// Unmounts what is mounted below a directory, the innermost first.
+/// Unmounts every mount below a directory, the innermost first.
 pub fn unmount_below(directory: &Path) -> Result<(), LifecycleError> {
     for mount in mounts_below(directory)?.into_iter().rev() {
         let detach = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
@@ -103,7 +103,7 @@ pub fn unmount_below(directory: &Path) -> Result<(), LifecycleError> {
     Ok(())
 }
 
-/// What is mounted below a directory, in the order in which it was.
+/// The mount points below a directory, in the order in which they were mounted.
 fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>, LifecycleError> {
     let mounts = procfs::mounts("self").doing("read", &procfs::path("self", "mountinfo"))?;
     let found = mounts.iter().map(procfs::Mount::path);

@@ -29,14 +29,14 @@ use super::terminal::Terminal;
 use super::{LifecycleError, StateDirectory, broker, sealed};
 use crate::context::cgroup;
 
-/// What is run in a guest.
+/// A command that runs in a guest.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The program and its arguments; none for the guest's shell.
     pub command: Vec<OsString>,
     /// A user of the guest, by name or number, in place of its root.
     pub user: Option<String>,
-    /// What `shell` of the configuration says.
+    /// The value of `shell` in the configuration.
     pub shell: Option<String>,
 }
 
@@ -68,7 +68,7 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
         .map_err(|error| failed("its namespaces", &error))?;
     drop(handle);
     if has_own_users {
-        // The host's root is nobody there; what begins here is the guest's.
+        // The host's root has no number there; from here on this process is the guest's root.
         become_root().map_err(|error| failed("its root", &error))?;
     }
     let account = entry
@@ -167,7 +167,7 @@ fn command(spec: &Spec, entry: &Entry, account: &Account) -> Command {
     command
 }
 
-/// Says why the program did not run, and with what status a shell would exit.
+/// The error for a program that could not be executed, with the status that a shell would exit with.
 fn not_run(state: &StateDirectory, command: &Command, error: &io::Error) -> LifecycleError {
     let (reason, status) = match error.kind() {
         io::ErrorKind::NotFound => ("there is no such program in the guest".to_owned(), 127),

@@ -1,4 +1,4 @@
-//! Waits for the command: passes signals on, and what is typed and shown if it has a terminal.
+//! Waits for the command: passes signals on, and keys and output if it has a terminal.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;

@@ -12,9 +12,9 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | [`create`](mod@create) | init, from the order |
-//! | [`mounts`] | root and terminal of the guest, in this process's mounts |
-//! | [`watch`](mod@watch) | what happens until init ends, and then |
+//! | `create` | init, from the order |
+//! | `mounts` | root and terminal of the guest, in this process's mounts |
+//! | `watch` | what happens until init ends, and then |
 
 mod create;
 pub(super) mod mounts;

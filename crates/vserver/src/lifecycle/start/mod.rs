@@ -2,8 +2,8 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | [`checks`] | what the settings mean on this host, and whether that can be had |
-//! | [`launch`](mod@launch) | writes what the monitor reads, runs it, waits for its answer |
+//! | `checks` | what the settings mean on this host, and whether that can be had |
+//! | `launch` | writes what the monitor reads, runs it, waits for its answer |
 
 pub(super) mod checks;
 mod launch;

@@ -1,9 +1,8 @@
 //! Puts the layers of an image over one another.
 //!
 //! A layer is a tar archive that others wrote. Every name in it is resolved below the guest's root
-//! directory, links in it too (`openat2` with `RESOLVE_IN_ROOT`), and what is made is made by its last
-//! name alone, in a directory that is open. So nothing is written elsewhere, whatever links an earlier
-//! layer made. A name with `..` is refused; one that begins with `/` begins at the guest's root.
+//! directory, links in it too (`openat2` with `RESOLVE_IN_ROOT`), and each file is made by its last name
+//! alone, in a directory that is open. So nothing is written elsewhere, whatever links an earlier layer made. A name with `..` is refused; one that begins with `/` begins at the guest's root.
 //!
 //! Device nodes are not made: they would work on the host, and a guest has those of its own `/dev`.
 
@@ -33,13 +32,13 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 pub struct Unpack<'a> {
     root: OwnedFd,
     go_on: &'a dyn Fn() -> io::Result<()>,
-    /// What this layer has made or entered: the inode of the directory, and a name in it.
+    /// The names that this layer has made or entered: the inode of the directory, and a name in it.
     made: HashSet<(u64, Vec<u8>)>,
     /// Directories, whose times are set when nothing more comes into them.
     times: Vec<(Vec<u8>, Timespec)>,
 }
 
-/// What an inode carries besides its content.
+/// The metadata of an inode.
 struct Metadata {
     mode: Mode,
     owner: Uid,
@@ -59,7 +58,7 @@ impl<'a> Unpack<'a> {
         })
     }
 
-    /// Puts a layer over what is there.
+    /// Unpacks a layer over those before it.
     pub fn layer(&mut self, archive: impl Read) -> io::Result<()> {
         self.made.clear();
         let mut archive = tar::Archive::new(archive);
@@ -147,7 +146,7 @@ impl<'a> Unpack<'a> {
         }
     }
 
-    /// The directory of an entry, through links that stay below the root; what is missing is made.
+    /// The directory of an entry, through links that stay below the root. Makes missing directories.
     fn directory(&mut self, parts: &[&[u8]]) -> io::Result<OwnedFd> {
         let mut directory = self.resolve(b".")?;
         for end in 1..=parts.len() {
@@ -197,7 +196,7 @@ impl<'a> Unpack<'a> {
             .map_err(|error| missing(error.into()))
     }
 
-    /// Removes what the layers below have: one name, or all in the directory.
+    /// Removes files of the layers below: one name, or all in the directory.
     fn whiteout(&self, name: &[u8], above: &[u8]) -> io::Result<()> {
         let hidden = &name[WHITEOUT.len()..];
         if [&b""[..], b".", b".."].contains(&hidden) {
@@ -214,14 +213,14 @@ impl<'a> Unpack<'a> {
             let readable = openat(&directory, ".", directory_flags(), Mode::empty())?;
             return self.clear(readable.as_fd());
         }
-        // What other tools keep there for themselves, and what this layer has itself.
+        // Names that other tools keep there for themselves, and names of this layer.
         if hidden.starts_with(WHITEOUT) || self.made.contains(&key(&directory, hidden)?) {
             return Ok(());
         }
         remove(directory.as_fd(), hidden)
     }
 
-    /// Removes what this layer has not made, below what it has made, too.
+    /// Removes everything that this layer has not made, also below directories that it has made.
     fn clear(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
         for name in resolve::names(directory)? {
             if !self.made.contains(&key(&directory, &name)?) {
@@ -372,7 +371,7 @@ fn parts(path: &[u8]) -> io::Result<Vec<&[u8]>> {
     Ok(parts)
 }
 
-/// A new file, which nobody else opens meanwhile.
+/// A new file, which no other process can have open.
 fn create(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())

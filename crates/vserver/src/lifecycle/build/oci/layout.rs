@@ -187,7 +187,7 @@ impl Read for Blob {
 }
 
 impl Blob {
-    /// Reads what is left and compares size and digest.
+    /// Reads the rest, and compares size and digest.
     pub fn verify(mut self) -> Result<(), BlobError> {
         io::copy(&mut self, &mut io::sink()).map_err(BlobError::Read)?;
         if self.read != self.size {

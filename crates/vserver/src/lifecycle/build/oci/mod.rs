@@ -3,8 +3,8 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | [`layout`] | finds blobs, and reads each with its size and digest in view |
-//! | [`stream`] | what a layer is compressed with |
-//! | [`layer`] | puts a layer over what is there, never outside of the guest's root directory |
+//! | [`stream`] | the compression of a layer |
+//! | [`layer`] | unpacks a layer over those before it, never outside of the guest's root directory |
 //!
 //! A layer is unpacked while it is read. That its digest is right is known at its end, and a build that
 //! fails there leaves nothing of it, so that no byte is used that was not verified.

@@ -1,4 +1,4 @@
-//! What a layer is compressed with, told by its first bytes.
+//! The compression of a layer, recognised by its first bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
 
