@@ -1,48 +1,25 @@
 //! The reverse of unification: a guest, or paths of it, get their own copies back.
 //!
-//! Link groups stay groups: all names of one object in the guest are replaced by one copy, in the
-//! same way and with the same care as a file is replaced by an object ([`crate::relink::exchange`]).
-//!
-//! How many of an object's names are this guest's cannot be told from its link count. So the scan
-//! is believed only where the object's ctime says that no name was added, moved or removed since
-//! it began; otherwise a name that the scan did not see would be parted from its group.
+//! `private_copies` does it; this file says for which files.
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::rc::Rc;
 
-use rustix::io::Errno;
 use serde::Serialize;
-use vhashify_sys::call_error::FailedCall;
-use vhashify_sys::lease::{LeasedFile, ignore_break_signal};
-use vhashify_sys::resolve;
-use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
+use vhashify_sys::lease::ignore_break_signal;
+use vhashify_sys::stamp::{Timestamp, wait_for_next_tick};
 
 use super::group::inodes;
 use super::path_filter::PathFilter;
+use super::private_copies::Deunifier;
 use super::recover::recover;
 use super::source::Source;
 use super::target::lock;
-use super::transaction::GRACE;
 use crate::error::Error;
-use crate::guest::{Guest, StoreLocation};
-use crate::identity::{Leased, Unproven};
+use crate::guest::StoreLocation;
 use crate::outcome::{FileError, Progress};
-use crate::relink::copy_mark;
-use crate::relink::directory_times::DirectoryTimes;
-use crate::relink::exchange::{ExchangeError, Exchanged, UndoError};
-use crate::relink::private_copy::private_copy;
-use crate::relink::stray_links::StrayLinks;
-use crate::relink::temporary::Purpose;
-use crate::relink::undo::{self, Pair};
 use crate::scan::{FileRecord, Request, Scan, scan};
-use crate::store::{Listed, Store, Wait};
-
-/// Copies that are made before the filesystem is synchronised and they are put in place.
-const BATCH: usize = 256;
-
-const CHANGED: &str = "its names changed meanwhile; run it again";
+use crate::store::{Announced, Listed, Store, Wait};
 
 /// How it is to be done.
 #[derive(Debug, Clone, Copy)]
@@ -82,34 +59,16 @@ pub fn deunify(
     let wanted = PathFilter::new(guest, paths)?;
     let mut store = Store::open(location)?;
     let lock = lock(&store, options.wait, progress)?;
-    // Brokers need not look where no name is replaced.
+    // Brokers need not look where no name is replaced. Without this nothing below writes.
     let announced = (!options.dry_run).then(|| lock.announce());
     let (listed, _) = store.list()?;
-    let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
 
     progress.stage("scan", None);
-    let walk = || {
-        let rules = &source.rules;
-        scan(&[Request { guest, rules }], 0, None, progress)
-    };
-    let mut began = wait_for_next_tick();
-    let mut found = walk();
     let mut report = DeunifyReport {
         dry_run: options.dry_run,
         ..DeunifyReport::default()
     };
-    if let Some(announced) = &announced
-        && !found.leftovers.is_empty()
-    {
-        let all = listed.iter().map(|object| (object.inode, object.name));
-        report.errors = recover(announced, &[guest], &found, all);
-        began = wait_for_next_tick();
-        found = walk();
-    }
-    found.files.retain(|file| objects.contains(&file.inode()));
-    found
-        .files
-        .sort_unstable_by_key(|file| (file.inode(), file.directory));
+    let (began, mut found) = walk(source, &listed, announced.as_ref(), &mut report, progress);
     if !found.errors.is_empty() {
         // In a directory that cannot be read there may be names of any of the files: a link group
         // would be split if it were replaced without them.
@@ -119,309 +78,44 @@ pub fn deunify(
     let groups: Vec<&[FileRecord]> = inodes(&found.files)
         .filter(|names| names.iter().any(|file| wanted.holds(&found.path_of(file))))
         .collect();
-    if options.dry_run {
+    let bytes: u64 = groups.iter().map(|names| names[0].size()).sum();
+    let Some(announced) = &announced else {
         report.files_deunified = groups.iter().map(|names| names.len() as u64).sum();
-        report.bytes_copied = groups.iter().map(|names| names[0].size()).sum();
+        report.bytes_copied = bytes;
         return Ok(report);
-    }
-
-    progress.stage(
-        "deunify",
-        Some(groups.iter().map(|names| names[0].size()).sum()),
-    );
-    let mut work = Deunifier {
-        guest,
-        scan: &found,
-        began,
-        report: &mut report,
-        directories: HashMap::new(),
-        times: DirectoryTimes::new(),
-        parted: Vec::new(),
     };
-    for batch in groups.chunks(BATCH) {
-        let copies: Vec<_> = batch.iter().filter_map(|names| work.copy(names)).collect();
-        store.synchronise()?;
-        let placed: Vec<_> = copies
-            .into_iter()
-            .filter_map(|copy| work.put_in_place(copy))
-            .collect();
-        std::thread::sleep(GRACE);
-        work.lead_late();
-        for placed in placed {
-            progress.advance(placed.copy.names[0].size());
-            work.finish(placed);
-        }
-        work.times.take_events();
-        if work.times.is_full() {
-            work.restore_times();
-        }
-    }
-    if !work.parted.is_empty() {
-        std::thread::sleep(GRACE);
-        work.lead_late();
-    }
-    work.restore_times();
+
+    progress.stage("deunify", Some(bytes));
+    let deunifier = Deunifier::new(announced, guest, &found, began, &mut report);
+    deunifier.give_copies(&store, &groups, progress)?;
     Ok(report)
 }
 
-/// A copy that has no name yet.
-struct PendingCopy<'a> {
-    names: &'a [FileRecord],
-    object: LeasedFile,
-    private: LeasedFile,
-    inode: u64,
-    /// The object's link count and ctime, which our own changes move on.
-    as_left: (u32, Timestamp),
-}
-
-impl PendingCopy<'_> {
-    /// Whether somebody changed a name of the object. Another guest's change counts, too: it cannot
-    /// be told apart.
-    fn is_touched(&self) -> bool {
-        is_touched(Stamp::of(self.object.as_fd()), self.as_left)
+/// Walks the guest for the files that are objects, sorted by inode, and says when the walk began. What an interrupted
+/// run has left there is recovered before.
+fn walk(
+    source: &Source,
+    listed: &[Listed],
+    announced: Option<&Announced<'_>>,
+    report: &mut DeunifyReport,
+    progress: &dyn Progress,
+) -> (Timestamp, Scan) {
+    let Source { guest, rules } = source;
+    let walk = || scan(&[Request { guest, rules }], 0, None, progress);
+    let mut began = wait_for_next_tick();
+    let mut found = walk();
+    if let Some(announced) = announced
+        && !found.leftovers.is_empty()
+    {
+        let all = listed.iter().map(|object| (object.inode, object.name));
+        report.errors = recover(announced, &[guest], &found, all);
+        began = wait_for_next_tick();
+        found = walk();
     }
-
-    /// After a change of our own, which took `names` of the object. The count stays as we reckon it: a name
-    /// that somebody made since the last look would be taken for part of our change.
-    fn look_again(&mut self, names: u32) {
-        if let Ok(stamp) = Stamp::of(self.object.as_fd()) {
-            self.as_left = (self.as_left.0.saturating_sub(names), stamp.ctime);
-        }
-    }
-}
-
-/// Whether an object has another link count or ctime by now than it was left with.
-fn is_touched(now: Result<Stamp, Errno>, as_left: (u32, Timestamp)) -> bool {
-    now.map(|stamp| (stamp.link_count, stamp.ctime)) != Ok(as_left)
-}
-
-/// A copy that is in place, not final yet.
-struct PlacedCopy<'a> {
-    copy: PendingCopy<'a>,
-    exchanged: Vec<Exchanged>,
-}
-
-/// An object that was given up.
-struct GivenUp<'a> {
-    file: &'a FileRecord,
-    /// As of the [`PendingCopy`].
-    as_left: (u32, Timestamp),
-    late: StrayLinks<'a>,
-}
-
-struct Deunifier<'a> {
-    guest: &'a Guest,
-    scan: &'a Scan,
-    /// When the scan began.
-    began: Timestamp,
-    report: &'a mut DeunifyReport,
-    directories: HashMap<u32, Rc<OwnedFd>>,
-    times: DirectoryTimes,
-    /// Objects of which the guest has no name any more, or should have none.
-    parted: Vec<GivenUp<'a>>,
-}
-
-impl<'a> Deunifier<'a> {
-    fn copy(&mut self, names: &'a [FileRecord]) -> Option<PendingCopy<'a>> {
-        match self.try_copy(names) {
-            Ok(copy) => Some(copy),
-            Err(error) => {
-                self.report.errors.push(error);
-                None
-            }
-        }
-    }
-
-    fn try_copy(&mut self, names: &'a [FileRecord]) -> Result<PendingCopy<'a>, FileError> {
-        let file = &names[0];
-        let path = self.host_path(file);
-        let called = |call, errno: Errno| FileError::call(call, path.clone(), &errno.into());
-        let directory = self
-            .directory(file.directory)
-            .map_err(|errno| called("openat2", errno))?;
-        let opened = resolve::open_file(directory.as_fd(), self.scan.name_of(file))
-            .map_err(|errno| called("openat2", errno))?;
-        let leased = Leased::new(opened).map_err(|unproven| match unproven {
-            Unproven::Skipped(skip) => FileError {
-                path: path.clone(),
-                reason: format!("skipped: {}", skip.name()),
-            },
-            Unproven::Failed(call, error) => FileError::call(call, path.clone(), &error),
-        })?;
-        if leased.stamp.inode != file.inode() || leased.stamp.ctime > self.began {
-            let reason = CHANGED.to_owned();
-            return Err(FileError { path, reason });
-        }
-        let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd())
-            .map_err(|FailedCall { call, errno }| called(call, errno))?;
-        copy_mark::mark(&copy, leased.stamp.inode).map_err(|errno| called("fsetxattr", errno))?;
-        let inode = Stamp::of(copy.as_fd())
-            .map_err(|errno| called("statx", errno))?
-            .inode;
-        Ok(PendingCopy {
-            names,
-            object: leased.file,
-            private: copy,
-            inode,
-            as_left: (leased.stamp.link_count, leased.stamp.ctime),
-        })
-    }
-
-    /// Exchanges every name of the object for one of its copy.
-    fn put_in_place(&mut self, mut copy: PendingCopy<'a>) -> Option<PlacedCopy<'a>> {
-        let mut exchanged = Vec::with_capacity(copy.names.len());
-        for file in copy.names {
-            let done = self
-                .directory(file.directory)
-                .ok()
-                .filter(|_| !copy.is_touched())
-                .ok_or(ExchangeError::Changed)
-                .and_then(|directory| {
-                    let name = self.scan.name_of(file);
-                    self.times.begin(file.directory, directory.as_fd());
-                    let new = copy.private.as_fd();
-                    Exchanged::new(directory, name, Purpose::Own, new, copy.inode)
-                });
-            let refused = match done {
-                Ok(done) => {
-                    let is_meant = done.displaced_inode() == file.inode();
-                    exchanged.push(done);
-                    copy.look_again(0);
-                    if is_meant {
-                        continue;
-                    }
-                    ExchangeError::Changed
-                }
-                Err(refused) => refused,
-            };
-            let path = self.host_path(file);
-            self.report.errors.push(match refused {
-                ExchangeError::Failed(FailedCall { call, errno }) => {
-                    FileError::call(call, path, &errno.into())
-                }
-                _ => FileError {
-                    path,
-                    reason: CHANGED.to_owned(),
-                },
-            });
-            self.undo(&copy, exchanged);
-            return None;
-        }
-        Some(PlacedCopy { copy, exchanged })
-    }
-
-    /// Makes it final, or takes it back where a process waits to write to the object: it had
-    /// resolved the name before the exchange. One that waits to write to the copy has come since,
-    /// and what it writes must be found there.
-    fn finish(
-        &mut self,
-        PlacedCopy {
-            mut copy,
-            exchanged,
-        }: PlacedCopy<'a>,
-    ) {
-        let objection = if !copy.object.has_no_writer() && copy.private.is_unbroken() {
-            Some("a process writes to this shared file; run it again")
-        } else {
-            copy.is_touched().then_some(CHANGED)
-        };
-        if let Some(reason) = objection {
-            self.undo(&copy, exchanged);
-            let path = self.host_path(&copy.names[0]);
-            let reason = reason.to_owned();
-            self.report.errors.push(FileError { path, reason });
-            return;
-        }
-        if let Err(errno) = copy_mark::unmark(&copy.private) {
-            // As if interrupted: the next run tries again.
-            let path = self.host_path(&copy.names[0]);
-            let error = FileError::call("fremovexattr", path, &errno.into());
-            return self.report.errors.push(error);
-        }
-        self.report.files_deunified += copy.names.len() as u64;
-        self.report.bytes_copied += copy.names[0].size();
-        for (done, file) in exchanged.into_iter().zip(copy.names) {
-            if let Err(errno) = done.finish() {
-                let error = FileError::call("unlinkat", self.host_path(file), &errno.into());
-                self.report.errors.push(error);
-            }
-        }
-        copy.look_again(u32::try_from(copy.names.len()).unwrap_or(0));
-        self.part(&copy);
-    }
-
-    /// The guest has the copy and not the object any more.
-    fn part(&mut self, copy: &PendingCopy<'a>) {
-        let (object, private) = (copy.object.as_fd(), copy.private.as_fd());
-        let late = StrayLinks::new(object, private, vec![self.guest], Purpose::Own);
-        let file = &copy.names[0];
-        let led = late.map_err(UndoError::from).and_then(|late| {
-            if copy.is_touched() {
-                late.relink()?;
-            }
-            self.parted.push(GivenUp {
-                file,
-                as_left: copy.as_left,
-                late,
-            });
-            Ok(())
-        });
-        if let Err(stuck) = led {
-            self.report.errors.push(stuck.at(self.host_path(file)));
-        }
-    }
-
-    /// Leads names to the copies that calls gave the objects which were under way when these were given up.
-    fn lead_late(&mut self) {
-        let mut parted = std::mem::take(&mut self.parted);
-        parted.retain(|one| is_touched(one.late.abandoned(), one.as_left));
-        let late: Vec<&StrayLinks<'_>> = parted.iter().map(|one| &one.late).collect();
-        for (which, stuck) in StrayLinks::relink_all(&late) {
-            let path = self.host_path(parted[which].file);
-            self.report.errors.push(stuck.at(path));
-        }
-    }
-
-    fn undo(&mut self, copy: &PendingCopy<'_>, exchanged: Vec<Exchanged>) {
-        let pair = Pair {
-            old: copy.object.as_fd(),
-            new: copy.private.as_fd(),
-            links_without: 0,
-            guests: vec![self.guest],
-            purpose: Purpose::Own,
-        };
-        if let Err(stuck) = undo::undo(exchanged, pair) {
-            let error = stuck.at(self.host_path(&copy.names[0]));
-            self.report.errors.push(error);
-        }
-    }
-
-    fn host_path(&self, file: &FileRecord) -> PathBuf {
-        self.guest.path_of(&self.scan.path_of(file))
-    }
-
-    fn open(&self, directory: u32) -> Result<OwnedFd, Errno> {
-        let path = self.scan.directory_path(directory);
-        resolve::open_directory(self.guest.root.as_fd(), &path)
-    }
-
-    fn restore_times(&mut self) {
-        let times = std::mem::take(&mut self.times);
-        let unwatched = times.restore(|directory| self.open(directory));
-        if unwatched > 0 {
-            tracing::warn!("{unwatched} directories have a new mtime: they could not be watched");
-        }
-    }
-
-    fn directory(&mut self, directory: u32) -> Result<Rc<OwnedFd>, Errno> {
-        if let Some(open) = self.directories.get(&directory) {
-            return Ok(Rc::clone(open));
-        }
-        let open = Rc::new(self.open(directory)?);
-        if self.directories.len() >= BATCH {
-            self.directories.clear();
-        }
-        self.directories.insert(directory, Rc::clone(&open));
-        Ok(open)
-    }
+    let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
+    found.files.retain(|file| objects.contains(&file.inode()));
+    found
+        .files
+        .sort_unstable_by_key(|file| (file.inode(), file.directory));
+    (began, found)
 }

@@ -14,10 +14,12 @@
 //!  │  │     ├ object   opens an object, proven and marked
 //!  │  │     └ transaction  can undo it until it is certain
 //!  │  ├ extents        one group, as shared extents of inodes of their own
+//!  │  │  └ extent_class  the files of one identity in it
 //!  │  ├ reader         opens and reads files of guests
 //!  │  └ worker_stats   what one worker did
 //!  └ finish            the account, the index (index_update), the times of directories
 //! deunify              the reverse, for a guest or for paths of it
+//!  └ private_copies    a copy for all names of an object in the guest
 //! ```
 //!
 //! What stands under all of these:
@@ -27,12 +29,13 @@
 //! | `target` | who may change something; a dry run has none |
 //! | `view` | what the workers look at: the question, what is known, the effort |
 //! | `objects`, `hidden_links` | what is known of objects, and of links to them where the walk does not look |
-//! | [`Scope`], `path_filter` | to which files a command is confined |
+//! | [`Scope`], `same_path`, `path_filter` | to which files a command is confined |
 //! | [`Source`] | a guest and what of it is left out |
 
 mod apply;
 pub mod by_reference;
 mod deunify;
+mod extent_class;
 mod extents;
 mod fd_budget;
 mod finish;
@@ -44,9 +47,11 @@ mod object;
 mod objects;
 mod path_filter;
 pub mod plan;
+mod private_copies;
 mod reader;
 mod recover;
 mod run;
+mod same_path;
 mod scope;
 mod share;
 mod source;

@@ -1,12 +1,12 @@
 //! Confines a run to files of the first guest and what the others have at the same paths: finds the
-//! names of a group's files, for the decisions of [`super::by_reference`].
+//! names of a group's files, for the decisions of [`super::same_path`] and [`super::by_reference`].
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use super::by_reference::{self, GUEST, GuestPath};
 use super::group::inodes;
 use super::path_filter::PathFilter;
+use super::same_path::{self, GUEST, GuestPath};
 use super::source::Source;
 use crate::error::Error;
 use crate::scan::{FileRecord, Scan};
@@ -73,7 +73,7 @@ impl ReferenceMatch {
         }
         let all: Vec<&[FileRecord]> = inodes(files).collect();
         let names = self.names(scan, all.iter().copied());
-        let found = by_reference::partners(&names).into_iter();
+        let found = same_path::partners(&names).into_iter();
         found
             .flat_map(|(file, partners)| std::iter::once(file).chain(partners))
             .map(|file| all[file][0].inode())
