@@ -211,7 +211,7 @@ impl Verifier<'_> {
         let identity = object.name.identity;
         if !self.check.deep && !self.check.repair {
             let found = identity::fingerprint(leased.file.as_fd(), &leased.stamp, identity.mtime)
-                .map_err(|(call, error)| ObjectFault::failed(call, error))?;
+                .map_err(|failed| ObjectFault::failed(failed.call, failed.errno))?;
             let mismatch = (found != identity.fingerprint).then_some(Mismatch::Metadata);
             return Ok((leased.file, mismatch));
         }
@@ -272,7 +272,7 @@ impl From<Unproven> for ObjectFault {
     fn from(unproven: Unproven) -> Self {
         match unproven {
             Unproven::Skipped(skip) => Self::Skipped(skip),
-            Unproven::Failed(call, error) => Self::failed(call, error),
+            Unproven::Failed(failed) => Self::failed(failed.call, failed.errno),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Digests the content of leased files, and each content that comes several times in a row once.
 //!
-//! Files with the same metadata are read one after the other, and most of them hold the same bytes:
-//! they are what is looked for. So the content that was digested last is kept. A file that holds
-//! these very bytes has that very digest; to compare costs a fifth of digesting.
+//! A run reads files with the same metadata one after the other, and most of them hold the same bytes.
+//! So a [`Digester`] keeps the content that it digested last. A file that holds these very bytes has
+//! that very digest, and comparing costs a fifth of digesting.
 
-use std::io;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+use thiserror::Error;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::mapping::LeasedMapping;
@@ -18,22 +19,25 @@ use super::Digest;
 /// last one is kept.
 const SMALLEST_MAPPED: u64 = 1 << 20;
 
-/// Bytes that are mapped at once. A lease break is looked for between two of them, so that a writer
-/// waits for milliseconds; and what is mapped counts as memory of this process.
+/// Bytes that are mapped at once. Between two windows the reader looks for a lease break, so that a
+/// writer waits for milliseconds; and a mapping counts as memory of this process.
 const WINDOW: usize = 512 << 10;
 
 /// Bytes that are read at once: they stay in the processor's cache until they are looked at.
 const CHUNK: usize = 256 << 10;
 
 /// Why a file's content could not be read to its end.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ReadError {
-    /// Somebody waits to write to it.
+    /// A process waits to write to it.
+    #[error("a process waits to write to it")]
     LeaseBroken,
     /// The file is shorter or longer than its inode said.
+    #[error("it is shorter or longer than its inode said")]
     SizeChanged,
     /// A system call failed.
-    Call(&'static str, io::Error),
+    #[error(transparent)]
+    Call(#[from] FailedCall),
 }
 
 /// What one thread needs to digest files.
@@ -56,8 +60,8 @@ impl Default for Digester {
 }
 
 impl Digester {
-    /// Reads all of a leased file of `size` bytes and digests it. The lease is what makes the digest
-    /// true for as long as `file` lives unbroken.
+    /// Reads all of a leased file of `size` bytes and digests it. The digest is true as long as the
+    /// lease of `file` is unbroken.
     ///
     /// # Errors
     /// [`ReadError`]; a broken lease ends the reading early.
@@ -148,7 +152,7 @@ impl Reading<'_> {
             match fault::at(Point::Read, read) {
                 Ok(count) => break count,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(ReadError::Call("pread", error.into())),
+                Err(errno) => return Err(ReadError::Call(FailedCall::of("pread")(errno))),
             }
         };
         self.offset += count as u64;

@@ -15,13 +15,15 @@
 //! ACLs, file capabilities and security labels are extended attributes (`xattr(7)`) and so are part
 //! of it. Inode flags are not: a file with flags of its own is never unified ([`Flags::Unusual`]).
 //!
+//! `prove` reads a file under a lease, so that its identity stays true. This room stands on `vhashify-sys` and, for the
+//! reasons to skip a file, on [`crate::outcome`]; it knows no store, no object and no run.
+//!
 //! [`Flags::Unusual`]: vhashify_sys::flags::Flags::Unusual
 
 mod digest;
 mod prove;
 
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
@@ -29,6 +31,7 @@ use rustix::io::Errno;
 pub use digest::{Digester, ReadError};
 pub use prove::{Change, Leased, Proven, Unproven, look_again};
 
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::stamp::Stamp;
 use vhashify_sys::xattr;
 
@@ -66,7 +69,7 @@ pub fn fingerprint(
     file: BorrowedFd<'_>,
     stamp: &Stamp,
     mtime: Mtime,
-) -> Result<Fingerprint, (&'static str, io::Error)> {
+) -> Result<Fingerprint, FailedCall> {
     Ok(fingerprint_of(stamp, &extended_attributes(file)?, mtime))
 }
 
@@ -100,22 +103,20 @@ pub type ExtendedAttributes = Vec<(OsString, Vec<u8>)>;
 ///
 /// # Errors
 /// What `flistxattr(2)` and `fgetxattr(2)` list, with the name of the call.
-pub fn extended_attributes(
-    file: BorrowedFd<'_>,
-) -> Result<ExtendedAttributes, (&'static str, io::Error)> {
+pub fn extended_attributes(file: BorrowedFd<'_>) -> Result<ExtendedAttributes, FailedCall> {
     let names = match xattr::list(&file) {
         Ok(names) => names,
         // A filesystem without extended attributes has files without them.
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Err(errno) => return Err(("flistxattr", errno.into())),
+        Err(errno) => return Err(FailedCall::of("flistxattr")(errno)),
     };
     let mut attributes = Vec::new();
     for name in names {
         match xattr::get(&file, &name) {
             Ok(Some(value)) => attributes.push((name, value)),
-            // Removed since it was listed; whoever needs certainty looks again later.
+            // Removed since it was listed. `look_again` finds out where that matters.
             Ok(None) => {}
-            Err(errno) => return Err(("fgetxattr", errno.into())),
+            Err(errno) => return Err(FailedCall::of("fgetxattr")(errno)),
         }
     }
     attributes.sort_unstable();

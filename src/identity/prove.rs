@@ -1,13 +1,25 @@
-//! Proves what a file is: opens it, takes a read lease, reads it, and keeps the lease.
+//! Proves what a file is: leases it, reads it, and keeps the lease.
 //!
-//! A digest is true only while the lease under which it was read is held. So nothing here returns
-//! a digest without the leased file, and nothing is linked without one of these in hand.
+//! ```text
+//! open file ─▶ Leased ───────▶ Proven ───────────▶ look_again ─▶ Stamp: still what was proven
+//!              lease granted,  content and         │
+//!              inode looked at metadata read       └▶ Change: a writer waits, or metadata changed
+//! ```
+//!
+//! The kernel grants a read lease (`fcntl(2)`, `F_SETLEASE`) only while no process has the file open for
+//! writing. It makes every later writer wait until the lease is given back, and tells the holder. So the
+//! content that was read stays the content of the file while the lease is unbroken. A lease does not hold
+//! back changes of metadata (`chmod(2)`, `setxattr(2)`, `link(2)`); [`look_again`] reads these once more.
+//!
+//! A digest is therefore never returned without the leased file, and no caller links a file of which it
+//! does not hold a [`Proven`] or, for an object, a [`Leased`] with the stamp of an earlier proof.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+use thiserror::Error;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::lease::{LeasedFile, NoLease};
 use vhashify_sys::stamp::Stamp;
@@ -15,7 +27,8 @@ use vhashify_sys::stamp::Stamp;
 use crate::identity::{self, Digester, Identity, Mtime, ReadError};
 use crate::outcome::Skip;
 
-/// A file under a lease that may be shared as far as its inode shows.
+/// A file under a read lease, whose inode says nothing against sharing it: it is regular, has no holes and no
+/// inode flags of its own. The content is not read yet.
 #[derive(Debug)]
 pub struct Leased {
     /// The open file.
@@ -26,48 +39,45 @@ pub struct Leased {
     pub is_marked: bool,
 }
 
-/// A leased file whose content and metadata were read.
+/// A leased file whose content and metadata were read: the proof of what it is.
 #[derive(Debug)]
 pub struct Proven {
-    /// The file; what was read stays true while its lease is unbroken.
+    /// The file. What was read of its content stays true while its lease is unbroken.
     pub leased: Leased,
     /// What was read.
     pub identity: Identity,
 }
 
-/// Why a file is not to be touched.
-#[derive(Debug)]
+/// Why there is no proof of what a file is. It is left alone then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unproven {
     /// For a reason that is no error.
+    #[error("skipped: {}", .0.name())]
     Skipped(Skip),
     /// A system call failed.
-    Failed(&'static str, io::Error),
-}
-
-impl Unproven {
-    fn failed(call: &'static str) -> impl FnOnce(Errno) -> Self {
-        move |errno| Self::Failed(call, errno.into())
-    }
+    #[error(transparent)]
+    Failed(#[from] FailedCall),
 }
 
 impl Leased {
-    /// Takes the lease and looks at the inode.
+    /// Takes the lease and looks at the inode. The lease comes first, so that nobody writes between the look and
+    /// the reading.
     ///
     /// # Errors
     /// A reason to leave the file alone.
     pub fn new(file: OwnedFd) -> Result<Self, Unproven> {
         let file = LeasedFile::acquire(file).map_err(unleased)?;
-        let stamp = Stamp::of(file.as_fd()).map_err(Unproven::failed("statx"))?;
-        // A lease on a device would not mean anything.
+        let stamp = Stamp::of(file.as_fd()).map_err(FailedCall::of("statx"))?;
+        // On a device a lease means nothing.
         if !stamp.is_regular() {
             return Err(Unproven::Skipped(Skip::Changed));
         }
-        let is_marked = match flags::read(file.as_fd()).map_err(Unproven::failed("ioctl"))? {
+        let is_marked = match flags::read(file.as_fd()).map_err(FailedCall::of("ioctl"))? {
             Flags::Plain => false,
             Flags::Marked => true,
             Flags::Unusual => return Err(Unproven::Skipped(Skip::UnusualFlags)),
         };
-        if has_holes(&file, &stamp).map_err(Unproven::failed("lseek"))? {
+        if has_holes(&file, &stamp).map_err(FailedCall::of("lseek"))? {
             return Err(Unproven::Skipped(Skip::Sparse));
         }
         Ok(Self {
@@ -87,10 +97,9 @@ impl Leased {
             .map_err(|error| match error {
                 ReadError::LeaseBroken => Unproven::Skipped(Skip::OpenForWriting),
                 ReadError::SizeChanged => Unproven::Skipped(Skip::Changed),
-                ReadError::Call(call, error) => Unproven::Failed(call, error),
+                ReadError::Call(failed) => Unproven::Failed(failed),
             })?;
-        let fingerprint = identity::fingerprint(self.file.as_fd(), &self.stamp, mtime)
-            .map_err(|(call, error)| Unproven::Failed(call, error))?;
+        let fingerprint = identity::fingerprint(self.file.as_fd(), &self.stamp, mtime)?;
         Ok(Proven {
             leased: self,
             identity: Identity {
@@ -105,34 +114,34 @@ impl Leased {
 /// Why a file without a lease is not to be touched.
 fn unleased(NoLease { file, errno }: NoLease) -> Unproven {
     match (errno, Stamp::of(file.as_fd())) {
-        // A FIFO or a device took the file's place.
+        // A FIFO or a device has taken the file's place.
         (_, Ok(stamp)) if !stamp.is_regular() => Unproven::Skipped(Skip::Changed),
         (Errno::AGAIN, _) => Unproven::Skipped(Skip::OpenForWriting),
-        _ => Unproven::Failed("fcntl(F_SETLEASE)", errno.into()),
+        _ => FailedCall::of("fcntl(F_SETLEASE)")(errno).into(),
     }
 }
 
-/// What became of a file since it was proven.
+/// What happened to a file since it was proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Somebody waits to write to it.
+    /// A process waits to write to it, and may write as soon as the lease is given back.
     WriterWaits,
-    /// Its metadata changed, which no lease prevents.
+    /// Its metadata changed, which no lease prevents, or could not be read.
     MetadataChanged,
 }
 
-/// Looks whether a file is still what was proven: content by its lease, metadata by another look,
-/// which is returned.
+/// Checks that a file still is what was proven: its content by the lease, its metadata by reading them again.
+/// Returns its inode as it is now.
 ///
-/// Link count and ctime may have moved: names were added and taken away meanwhile.
+/// Link count and ctime may differ from the proof's: the run itself adds and removes names meanwhile.
 ///
 /// # Errors
-/// What changed, or may have.
+/// [`Change`]: what changed, or may have.
 pub fn look_again(file: &LeasedFile, identity: &Identity) -> Result<Stamp, Change> {
     if !file.has_no_writer() {
         return Err(Change::WriterWaits);
     }
-    // The inode last, so that little stands between this look and the next step of the caller.
+    // The inode last, so that little time passes between this look and the next step of the caller.
     let attributes = identity::extended_attributes(file.as_fd());
     let attributes = attributes.map_err(|_| Change::MetadataChanged)?;
     let stamp = Stamp::of(file.as_fd()).map_err(|_| Change::MetadataChanged)?;

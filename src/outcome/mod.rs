@@ -1,4 +1,4 @@
-//! What a command has done, and what it says of it on the way.
+//! What a command has done, and what it says of it on the way. It stands on `vhashify-sys` alone, below all other rooms.
 //!
 //! | file | what it is about |
 //! | --- | --- |
@@ -16,6 +16,7 @@ use std::io;
 use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::shown::Shown;
 
 pub use counts::Counts;
@@ -42,6 +43,12 @@ impl FileError {
             vhashify_sys::call_error::advice(error)
         );
         Self { path, reason }
+    }
+
+    /// The same of a call that was named where it failed.
+    #[must_use]
+    pub fn failed(FailedCall { call, errno }: FailedCall, path: PathBuf) -> Self {
+        Self::call(call, path, &errno.into())
     }
 }
 

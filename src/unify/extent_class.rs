@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::dedupe::{self, Outcome};
 use vhashify_sys::extent_map::ExtentMap;
 use vhashify_sys::overlap::{Span, bytes_held};
@@ -262,7 +263,7 @@ impl Class<'_, '_, '_, '_> {
                 .and_then(|file| match Stamp::of(file.as_fd()) {
                     Ok(now) if now.is_unchanged_since(&seen) => Ok(file),
                     Ok(_) => Err(Unproven::Skipped(Skip::Changed)),
-                    Err(errno) => Err(Unproven::Failed("statx", errno.into())),
+                    Err(errno) => Err(FailedCall::of("statx")(errno).into()),
                 });
         match opened {
             Ok(file) => candidate.file = Some(file),

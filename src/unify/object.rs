@@ -74,7 +74,7 @@ pub fn open(
             path: path(),
             reason: format!("the object cannot be used: {}", skip.name()),
         }),
-        Unproven::Failed(call, error) => Some(FileError::call(call, path(), &error)),
+        Unproven::Failed(failed) => Some(FileError::failed(failed, path())),
     };
     let opened = store.open_object(name).map_err(|errno| match errno {
         Errno::NOENT => None,

@@ -167,34 +167,37 @@ impl<'a> Deunifier<'a> {
     fn try_copy(&mut self, names: &'a [FileRecord]) -> Result<PendingCopy<'a>, FileError> {
         let file = &names[0];
         let path = self.host_path(file);
-        let called = |call, errno: Errno| FileError::call(call, path.clone(), &errno.into());
+        let failed = |failed| FileError::failed(failed, path.clone());
         let directory = self
             .directory(file.directory)
-            .map_err(|errno| called("openat2", errno))?;
+            .map_err(FailedCall::of("openat2"))
+            .map_err(failed)?;
         let opened = resolve::open_file(directory.as_fd(), self.scan.name_of(file))
-            .map_err(|errno| called("openat2", errno))?;
+            .map_err(FailedCall::of("openat2"))
+            .map_err(failed)?;
         let leased = Leased::new(opened).map_err(|unproven| match unproven {
-            Unproven::Skipped(skip) => FileError {
+            Unproven::Skipped(_) => FileError {
                 path: path.clone(),
-                reason: format!("skipped: {}", skip.name()),
+                reason: unproven.to_string(),
             },
-            Unproven::Failed(call, error) => FileError::call(call, path.clone(), &error),
+            Unproven::Failed(call) => failed(call),
         })?;
         if leased.stamp.inode != file.inode() || leased.stamp.ctime > self.began {
             let reason = CHANGED.to_owned();
             return Err(FileError { path, reason });
         }
-        let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd())
-            .map_err(|FailedCall { call, errno }| called(call, errno))?;
-        copy_mark::mark(&copy, leased.stamp.inode).map_err(|errno| called("fsetxattr", errno))?;
-        let inode = Stamp::of(copy.as_fd())
-            .map_err(|errno| called("statx", errno))?
-            .inode;
+        let copy = private_copy(&leased.file, &leased.stamp, directory.as_fd()).map_err(failed)?;
+        copy_mark::mark(&copy, leased.stamp.inode)
+            .map_err(FailedCall::of("fsetxattr"))
+            .map_err(failed)?;
+        let stamp = Stamp::of(copy.as_fd())
+            .map_err(FailedCall::of("statx"))
+            .map_err(failed)?;
         Ok(PendingCopy {
             names,
             object: leased.file,
             private: copy,
-            inode,
+            inode: stamp.inode,
             as_left: (leased.stamp.link_count, leased.stamp.ctime),
         })
     }
@@ -228,9 +231,7 @@ impl<'a> Deunifier<'a> {
             };
             let path = self.host_path(file);
             self.report.errors.push(match refused {
-                ExchangeError::Failed(FailedCall { call, errno }) => {
-                    FileError::call(call, path, &errno.into())
-                }
+                ExchangeError::Failed(failed) => FileError::failed(failed, path),
                 _ => FileError {
                     path,
                     reason: CHANGED.to_owned(),

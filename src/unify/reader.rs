@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::resolve;
 
 use super::view::View;
@@ -38,11 +39,9 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// A reason to leave the file alone.
     pub fn open(&mut self, file: &FileRecord) -> Result<OwnedFd, Unproven> {
-        let directory = self
-            .directory(file.directory)
-            .map_err(|errno| unopened("openat2", errno))?;
+        let directory = self.directory(file.directory).map_err(unopened)?;
         let name = self.view.known.scan.name_of(file);
-        resolve::open_file(directory.as_fd(), name).map_err(|errno| unopened("openat2", errno))
+        resolve::open_file(directory.as_fd(), name).map_err(unopened)
     }
 
     /// Opens, leases and reads a file that the walk found, if it is still the same.
@@ -97,12 +96,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn unopened(call: &'static str, errno: Errno) -> Unproven {
+fn unopened(errno: Errno) -> Unproven {
     match errno {
         // Gone, or something else took the place: a symbolic link, a mount.
         Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NOTDIR => {
             Unproven::Skipped(Skip::Changed)
         }
-        _ => Unproven::Failed(call, errno.into()),
+        _ => FailedCall::of("openat2")(errno).into(),
     }
 }

@@ -27,6 +27,7 @@ use std::rc::Rc;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use thiserror::Error;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
@@ -100,9 +101,13 @@ struct OpenLeftover {
 }
 
 /// Why a step was not done.
-enum Undone {
-    Failed(&'static str, Errno),
-    Stuck(UndoError),
+#[derive(Debug, Error)]
+enum RecoverError {
+    #[error(transparent)]
+    Failed(#[from] FailedCall),
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+    #[error("a process writes to this file of an interrupted run; run again later")]
     WriterWaits,
 }
 
@@ -166,13 +171,13 @@ impl Recovery<'_> {
             }
             match self.is_same_as_object(leftover) {
                 Ok(same) => is_same = same,
-                Err(undone) => return self.failed(leftover, undone),
+                Err(error) => return self.failed(leftover, error),
             }
         }
         let has_place = |leftover: &OpenLeftover| leftover.shared_name(&self.objects).is_some();
         if is_whole && !is_same && !leftovers.iter().any(has_place) {
             let stuck = preserve(&leftovers[0].directory, &leftovers[0].name);
-            self.failed(&leftovers[0], Undone::Stuck(stuck));
+            self.failed(&leftovers[0], stuck.into());
             // All names of one file: the others may go now.
             leftovers[1..].iter().for_each(|name| self.unlink(name));
             return;
@@ -188,19 +193,16 @@ impl Recovery<'_> {
 
     /// Whether a file still is what the object that took its place is; or any object, where the guest
     /// has replaced or removed that name itself, so that there is nothing to put back.
-    fn is_same_as_object(&mut self, leftover: &OpenLeftover) -> Result<bool, Undone> {
+    fn is_same_as_object(&mut self, leftover: &OpenLeftover) -> Result<bool, RecoverError> {
         let digester = &mut self.digester;
         let mut read = |name: &[u8], mtime| {
             let file = resolve::open_file(leftover.directory.as_fd(), name)
-                .map_err(|errno| Unproven::Failed("openat2", errno.into()))?;
+                .map_err(FailedCall::of("openat2"))?;
             Leased::new(file)?.prove(mtime, digester)
         };
-        let undone = |unproven| match unproven {
-            Unproven::Skipped(Skip::OpenForWriting) => Some(Undone::WriterWaits),
-            Unproven::Failed(call, error) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                Some(Undone::Failed(call, errno))
-            }
+        let failure = |unproven| match unproven {
+            Unproven::Skipped(Skip::OpenForWriting) => Some(RecoverError::WriterWaits),
+            Unproven::Failed(failed) => Some(failed.into()),
             // What the old file is now, no object can be.
             Unproven::Skipped(_) => None,
         };
@@ -209,18 +211,18 @@ impl Recovery<'_> {
                 match read(&leftover.name, mtime) {
                     Ok(found) if self.identities.contains(&found.identity) => return Ok(true),
                     Ok(_) => {}
-                    Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
+                    Err(unproven) => return failure(unproven).map_or(Ok(false), Err),
                 }
             }
             return Ok(false);
         };
         let object = match read(served, Mtime::Kept) {
             Ok(object) => object,
-            Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
+            Err(unproven) => return failure(unproven).map_or(Ok(false), Err),
         };
         let old = match read(&leftover.name, Mtime::Kept) {
             Ok(old) => old,
-            Err(unproven) => return undone(unproven).map_or(Ok(false), Err),
+            Err(unproven) => return failure(unproven).map_or(Ok(false), Err),
         };
         Ok(old.identity == object.identity && look_again(&old.leased.file, &old.identity).is_ok())
     }
@@ -232,24 +234,23 @@ impl Recovery<'_> {
             Ok(true) => self.unlink(leftover),
             Ok(false) => {
                 let stuck = preserve(&leftover.directory, &leftover.name);
-                self.failed(leftover, Undone::Stuck(stuck));
+                self.failed(leftover, stuck.into());
             }
-            Err(undone) => self.failed(leftover, undone),
+            Err(error) => self.failed(leftover, error),
         }
     }
 
     /// Whether what has the temporary name now may go: a copy, and not a file of the guest or a copy that
     /// it has written to.
-    fn try_undo_copying(&self, leftover: &OpenLeftover) -> Result<bool, Undone> {
+    fn try_undo_copying(&self, leftover: &OpenLeftover) -> Result<bool, RecoverError> {
         let directory = &leftover.directory;
-        let is_copy = |name: &[u8]| Ok(copy_behind(directory, name)?.is_some());
+        let is_copy = |name: &[u8]| copy_behind(directory, name).map(|copy| copy.is_some());
         if let Some((served, _)) = &leftover.served
             && !is_copy(&leftover.name)?
             && is_copy(served)?
         {
             let back = || exchange(directory, &leftover.name, directory, served);
-            fault::at(Point::RecoverExchange, back)
-                .map_err(|errno| Undone::Failed("renameat2", errno))?;
+            fault::at(Point::RecoverExchange, back).map_err(FailedCall::of("renameat2"))?;
         }
         let copy = copy_behind(directory, &leftover.name)?;
         Ok(copy.is_some_and(|(file, object)| self.is_unchanged(&file, object)))
@@ -270,8 +271,8 @@ impl Recovery<'_> {
     fn finish_copying(&mut self, guest: GuestId, object: u64, leftovers: &[OpenLeftover]) {
         for leftover in leftovers {
             let done = self.try_finish_copying(guest, object, leftover);
-            if let Err(undone) = done {
-                return self.failed(leftover, undone);
+            if let Err(error) = done {
+                return self.failed(leftover, error);
             }
         }
         for leftover in leftovers {
@@ -286,14 +287,14 @@ impl Recovery<'_> {
         guest: GuestId,
         object: u64,
         leftover: &OpenLeftover,
-    ) -> Result<(), Undone> {
+    ) -> Result<(), RecoverError> {
         let Some((served, inode)) = &leftover.served else {
             return Ok(());
         };
         match copy_behind(&leftover.directory, served)? {
             Some((file, origin)) if origin == object => {
                 self.spread(guest, object, &file, *inode)?;
-                copy_mark::unmark(&file).map_err(|errno| Undone::Failed("fremovexattr", errno))
+                Ok(copy_mark::unmark(&file).map_err(FailedCall::of("fremovexattr"))?)
             }
             _ => Ok(()),
         }
@@ -306,7 +307,7 @@ impl Recovery<'_> {
         object: u64,
         copy: &OwnedFd,
         inode: u64,
-    ) -> Result<(), Undone> {
+    ) -> Result<(), RecoverError> {
         let rest =
             self.scan.files.iter().filter(|file| {
                 file.inode() == object && self.scan.guest_of(file.directory) == guest
@@ -315,26 +316,24 @@ impl Recovery<'_> {
             let path = self.scan.directory_path(record.directory);
             let guest = self.guests[usize::from(guest)];
             let directory = resolve::open_directory(guest.root.as_fd(), &path)
-                .map_err(|errno| Undone::Failed("openat2", errno))?;
+                .map_err(FailedCall::of("openat2"))?;
             let name = self.scan.name_of(record);
             let directory = Rc::new(directory);
             match Exchanged::new(directory, name, Purpose::Own, copy.as_fd(), inode) {
                 Ok(exchanged) if exchanged.displaced_inode() == object => {
                     let finished = exchanged.finish();
-                    finished.map_err(|errno| Undone::Failed("unlinkat", errno))?;
+                    finished.map_err(FailedCall::of("unlinkat"))?;
                 }
                 Ok(exchanged) => {
-                    if let Some(moved) = exchanged.undo().map_err(Undone::Stuck)? {
-                        return Err(Undone::Stuck(moved.preserve()));
+                    if let Some(moved) = exchanged.undo()? {
+                        return Err(moved.preserve().into());
                     }
                 }
                 // The guest has removed or replaced this name since it was scanned.
                 Err(ExchangeError::Changed) => {}
-                Err(ExchangeError::Failed(FailedCall { call, errno })) => {
-                    return Err(Undone::Failed(call, errno));
-                }
+                Err(ExchangeError::Failed(failed)) => return Err(failed.into()),
                 Err(ExchangeError::NameTaken | ExchangeError::SourceGone) => {
-                    return Err(Undone::Failed("linkat", Errno::EXIST));
+                    return Err(FailedCall::of("linkat")(Errno::EXIST).into());
                 }
             }
         }
@@ -348,7 +347,7 @@ impl Recovery<'_> {
                 exchange(directory, &leftover.name, directory, served)
             });
             if let Err(errno) = exchanged {
-                return self.failed(leftover, Undone::Failed("renameat2", errno));
+                return self.failed(leftover, FailedCall::of("renameat2")(errno).into());
             }
         }
         self.unlink(leftover);
@@ -359,19 +358,18 @@ impl Recovery<'_> {
         let unlink = || rustix::fs::unlinkat(&*leftover.directory, name, AtFlags::empty());
         match fault::at(Point::RecoverUnlink, unlink) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => self.failed(leftover, Undone::Failed("unlinkat", errno)),
+            Err(errno) => self.failed(leftover, FailedCall::of("unlinkat")(errno).into()),
         }
     }
 
-    fn failed(&mut self, leftover: &OpenLeftover, undone: Undone) {
+    fn failed(&mut self, leftover: &OpenLeftover, error: RecoverError) {
         let path = leftover.path.clone();
-        self.errors.push(match undone {
-            Undone::Failed(call, errno) => FileError::call(call, path, &errno.into()),
-            Undone::Stuck(stuck) => stuck.at(path),
-            Undone::WriterWaits => FileError {
+        self.errors.push(match error {
+            RecoverError::Failed(failed) => FileError::failed(failed, path),
+            RecoverError::Undo(error) => error.at(path),
+            RecoverError::WriterWaits => FileError {
                 path,
-                reason: "a process writes to this file of an interrupted run; run again later"
-                    .to_owned(),
+                reason: error.to_string(),
             },
         });
     }
@@ -387,13 +385,13 @@ impl OpenLeftover {
 
 /// The file behind a name, and the object that it is a copy of, if it is the copy of an interrupted
 /// break.
-fn copy_behind(directory: &OwnedFd, name: &[u8]) -> Result<Option<(OwnedFd, u64)>, Undone> {
+fn copy_behind(directory: &OwnedFd, name: &[u8]) -> Result<Option<(OwnedFd, u64)>, RecoverError> {
     let file = match resolve::open_file(directory.as_fd(), name) {
         Ok(file) => file,
         // Gone, or something that is no regular file.
         Err(Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NXIO) => return Ok(None),
-        Err(errno) => return Err(Undone::Failed("openat2", errno)),
+        Err(errno) => return Err(FailedCall::of("openat2")(errno).into()),
     };
-    let object = copy_mark::of(file.as_fd()).map_err(|e| Undone::Failed("fgetxattr", e))?;
+    let object = copy_mark::of(file.as_fd()).map_err(FailedCall::of("fgetxattr"))?;
     Ok(object.map(|object| (file, object)))
 }

@@ -58,7 +58,7 @@ impl WorkerStats {
     pub fn unproven(&mut self, why: Unproven, path: PathBuf, files: u64, bytes: u64) {
         match why {
             Unproven::Skipped(skip) => self.skip(skip, files, bytes),
-            Unproven::Failed(call, error) => self.errors.push(FileError::call(call, path, &error)),
+            Unproven::Failed(failed) => self.errors.push(FileError::failed(failed, path)),
         }
     }
 
