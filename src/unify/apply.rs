@@ -1,4 +1,4 @@
-//! Carries a plan out, so that it can be taken back until it is proven right.
+//! Carries a plan out, so that it can be undone until it is proven right.
 //!
 //! All steps for one identity are one [`Transaction`], which is not final when [`Applier::apply`]
 //! returns: the worker goes on with other files, and finishes it a little later.
@@ -50,8 +50,8 @@ pub struct Applier<'a> {
     /// Directories whose times this worker has asked to be kept.
     begun: HashSet<u32>,
     waiting: VecDeque<(Instant, Transaction)>,
-    /// What was taken back, to be looked at once more.
-    taken_back: Vec<(FileRecord, StrayLinks<'a>)>,
+    /// Files whose replacement was undone, for which stray links are looked for once more.
+    undone: Vec<(FileRecord, StrayLinks<'a>)>,
     held: usize,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Applier<'a> {
             times,
             begun: HashSet::new(),
             waiting: VecDeque::new(),
-            taken_back: Vec::new(),
+            undone: Vec::new(),
             held: 0,
         }
     }
@@ -150,7 +150,7 @@ impl<'a> Applier<'a> {
         while let Some((begun, transaction)) = self.waiting.pop_front() {
             self.finish(begun, transaction, stats);
         }
-        self.lead_late(stats);
+        self.relink_strays(stats);
     }
 
     fn finish_due(&mut self, stats: &mut WorkerStats) {
@@ -169,24 +169,24 @@ impl<'a> Applier<'a> {
             std::thread::sleep(rest);
         }
         self.held -= transaction.descriptors();
-        self.taken_back
+        self.undone
             .extend(transaction.finish(self.view.known, self.target, stats));
-        if self.taken_back.len() >= self.view.effort.workers.budget.taken_back {
-            self.lead_late(stats);
+        if self.undone.len() >= self.view.effort.workers.budget.undone {
+            self.relink_strays(stats);
         }
     }
 
-    /// Looks once more at what was taken back, a little later.
-    fn lead_late(&mut self, stats: &mut WorkerStats) {
-        if self.taken_back.is_empty() {
+    /// Looks once more for stray links to what was undone, a little later: a call of a guest may have been under way.
+    fn relink_strays(&mut self, stats: &mut WorkerStats) {
+        if self.undone.is_empty() {
             return;
         }
         std::thread::sleep(GRACE);
         let known = self.view.known;
-        let all = std::mem::take(&mut self.taken_back);
+        let all = std::mem::take(&mut self.undone);
         let names: Vec<&StrayLinks<'_>> = all.iter().map(|(_, names)| names).collect();
-        for (which, stuck) in StrayLinks::relink_all(&names) {
-            stats.errors.push(stuck.at(known.host_path(&all[which].0)));
+        for (which, error) in StrayLinks::relink_all(&names) {
+            stats.errors.push(error.at(known.host_path(&all[which].0)));
         }
     }
 
@@ -377,12 +377,12 @@ impl<'a> Applier<'a> {
         }
         if let Some((reason, file)) = refused {
             // A link group is replaced whole or not at all.
-            let back = new.take_back(names, &leased.file, &participant.guests, self.view.known);
+            let back = new.undo_names(names, &leased.file, &participant.guests, self.view.known);
             match back {
-                Ok(late) => self.taken_back.extend(late.map(|names| (*file, names))),
-                Err(stuck) => {
-                    transaction.objects[object].stuck(
-                        stuck,
+                Ok(strays) => self.undone.extend(strays.map(|names| (*file, names))),
+                Err(error) => {
+                    transaction.objects[object].undo_failed(
+                        error,
                         self.view.known.host_path(file),
                         stats,
                     );

@@ -1,8 +1,8 @@
 //! How many workers a run has, and how many descriptors each of them may keep open.
 //!
-//! A worker waits for the disk most of the time where the page cache is cold: two of them leave a disk that
-//! answers several requests at once idle. So there are more workers than processors, and what they keep open
-//! is measured out, that all of it stays below the limit of open files.
+//! With a cold page cache a worker mostly waits for the disk, and two workers leave a disk idle that answers
+//! several requests at once. So a run has more workers than processors, and gives each a budget of
+//! descriptors, so that all of them together stay below the limit of open files (`RLIMIT_NOFILE`).
 
 /// Workers for each processor. Eight on two processors read a cold disk in three quarters of the time that
 /// two take, sixteen no faster; from a warm cache it makes no difference.
@@ -11,8 +11,8 @@ const PER_PROCESSOR: usize = 4;
 /// More workers than this are only for hosts with more processors.
 const MOST: usize = 32;
 
-/// Descriptors of the limit that are not measured out, as a part of it: those of guests, of the index, and of
-/// groups that are linked at once and however many they are.
+/// The part of the limit that no worker gets: for descriptors of guests, of the index, and of groups that are
+/// linked at once however many they are.
 const RESERVED_PART: u64 = 4;
 
 /// What one worker may keep open at once.
@@ -25,8 +25,8 @@ pub struct FdBudget {
     pub group: usize,
     /// Directories, for the next file in them.
     pub directories: usize,
-    /// Files that were taken back, before their guests are walked once more. Each holds two descriptors.
-    pub taken_back: usize,
+    /// Files whose replacement was undone, before their guests are walked once more. Each holds two descriptors.
+    pub undone: usize,
 }
 
 impl FdBudget {
@@ -35,13 +35,13 @@ impl FdBudget {
         waiting: 2000,
         group: 256,
         directories: 512,
-        taken_back: 128,
+        undone: 128,
     };
 
     /// Descriptors in all.
     #[must_use]
     pub const fn descriptors(&self) -> usize {
-        self.waiting + self.group + self.directories + 2 * self.taken_back
+        self.waiting + self.group + self.directories + 2 * self.undone
     }
 
     /// The part of the full budget that `descriptors` suffice for; a few are the least of each.
@@ -53,7 +53,7 @@ impl FdBudget {
             waiting: part(Self::FULL.waiting),
             group: part(Self::FULL.group),
             directories: part(Self::FULL.directories),
-            taken_back: part(Self::FULL.taken_back),
+            undone: part(Self::FULL.undone),
         }
     }
 }

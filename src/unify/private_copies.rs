@@ -50,8 +50,8 @@ struct PendingCopy<'a> {
 }
 
 impl PendingCopy<'_> {
-    /// Whether somebody changed a name of the object. Another guest's change counts, too: it cannot
-    /// be told apart.
+    /// Whether anybody changed a name of the object. Another guest's change counts, too: the inode does not
+    /// tell whose it was.
     fn is_touched(&self) -> bool {
         is_touched(Stamp::of(self.object.as_fd()), self.as_left)
     }
@@ -76,12 +76,12 @@ struct PlacedCopy<'a> {
     exchanged: Vec<Exchanged>,
 }
 
-/// An object that was given up.
-struct GivenUp<'a> {
+/// An object of which the guest should have no name any more.
+struct Abandoned<'a> {
     file: &'a FileRecord,
     /// As of the [`PendingCopy`].
     as_left: (u32, Timestamp),
-    late: StrayLinks<'a>,
+    strays: StrayLinks<'a>,
 }
 
 /// Gives copies to one guest.
@@ -94,7 +94,7 @@ pub struct Deunifier<'a> {
     directories: HashMap<u32, Rc<OwnedFd>>,
     times: DirectoryTimes,
     /// Objects of which the guest has no name any more, or should have none.
-    parted: Vec<GivenUp<'a>>,
+    abandoned: Vec<Abandoned<'a>>,
 }
 
 impl<'a> Deunifier<'a> {
@@ -114,7 +114,7 @@ impl<'a> Deunifier<'a> {
             report,
             directories: HashMap::new(),
             times: DirectoryTimes::new(),
-            parted: Vec::new(),
+            abandoned: Vec::new(),
         }
     }
 
@@ -136,7 +136,7 @@ impl<'a> Deunifier<'a> {
                 .filter_map(|copy| self.put_in_place(copy))
                 .collect();
             std::thread::sleep(GRACE);
-            self.lead_late();
+            self.relink_strays();
             for placed in placed {
                 progress.advance(placed.copy.names[0].size());
                 self.finish(placed);
@@ -146,9 +146,9 @@ impl<'a> Deunifier<'a> {
                 self.restore_times();
             }
         }
-        if !self.parted.is_empty() {
+        if !self.abandoned.is_empty() {
             std::thread::sleep(GRACE);
-            self.lead_late();
+            self.relink_strays();
         }
         self.restore_times();
         Ok(())
@@ -243,9 +243,9 @@ impl<'a> Deunifier<'a> {
         Some(PlacedCopy { copy, exchanged })
     }
 
-    /// Makes it final, or takes it back where a process waits to write to the object: it had
-    /// resolved the name before the exchange. One that waits to write to the copy has come since,
-    /// and what it writes must be found there.
+    /// Makes it final, or undoes it where a process waits to write to the object: it resolved the name
+    /// before the exchange. A process that waits to write to the copy resolved it afterwards, and what it
+    /// writes must be found there.
     fn finish(
         &mut self,
         PlacedCopy {
@@ -280,38 +280,38 @@ impl<'a> Deunifier<'a> {
             }
         }
         copy.look_again(u32::try_from(copy.names.len()).unwrap_or(0));
-        self.part(&copy);
+        self.abandon(&copy);
     }
 
-    /// The guest has the copy and not the object any more.
-    fn part(&mut self, copy: &PendingCopy<'a>) {
+    /// Abandons the object: the guest has the copy now.
+    fn abandon(&mut self, copy: &PendingCopy<'a>) {
         let (object, private) = (copy.object.as_fd(), copy.private.as_fd());
-        let late = StrayLinks::new(object, private, vec![self.guest], Purpose::Own);
+        let strays = StrayLinks::new(object, private, vec![self.guest], Purpose::Own);
         let file = &copy.names[0];
-        let led = late.map_err(UndoError::from).and_then(|late| {
+        let relinked = strays.map_err(UndoError::from).and_then(|strays| {
             if copy.is_touched() {
-                late.relink()?;
+                strays.relink()?;
             }
-            self.parted.push(GivenUp {
+            self.abandoned.push(Abandoned {
                 file,
                 as_left: copy.as_left,
-                late,
+                strays,
             });
             Ok(())
         });
-        if let Err(stuck) = led {
-            self.report.errors.push(stuck.at(self.host_path(file)));
+        if let Err(error) = relinked {
+            self.report.errors.push(error.at(self.host_path(file)));
         }
     }
 
-    /// Leads names to the copies that calls gave the objects which were under way when these were given up.
-    fn lead_late(&mut self) {
-        let mut parted = std::mem::take(&mut self.parted);
-        parted.retain(|one| is_touched(one.late.abandoned(), one.as_left));
-        let late: Vec<&StrayLinks<'_>> = parted.iter().map(|one| &one.late).collect();
-        for (which, stuck) in StrayLinks::relink_all(&late) {
-            let path = self.host_path(parted[which].file);
-            self.report.errors.push(stuck.at(path));
+    /// Relinks names of abandoned objects: calls that were under way have made them.
+    fn relink_strays(&mut self) {
+        let mut abandoned = std::mem::take(&mut self.abandoned);
+        abandoned.retain(|one| is_touched(one.strays.abandoned(), one.as_left));
+        let strays: Vec<&StrayLinks<'_>> = abandoned.iter().map(|one| &one.strays).collect();
+        for (which, error) in StrayLinks::relink_all(&strays) {
+            let path = self.host_path(abandoned[which].file);
+            self.report.errors.push(error.at(path));
         }
     }
 
@@ -323,8 +323,8 @@ impl<'a> Deunifier<'a> {
             guests: vec![self.guest],
             purpose: Purpose::Own,
         };
-        if let Err(stuck) = undo::undo(exchanged, pair) {
-            let error = stuck.at(self.host_path(&copy.names[0]));
+        if let Err(error) = undo::undo(exchanged, pair) {
+            let error = error.at(self.host_path(&copy.names[0]));
             self.report.errors.push(error);
         }
     }

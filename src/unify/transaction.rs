@@ -1,16 +1,16 @@
 //! The replacements of one plan, from the exchange of their names until they are final.
 //!
-//! A transaction holds the lease of every file that it touched, from before the last look until a
-//! little after the last rename:
+//! A transaction holds the lease of every file that it touches, from before the last check until a
+//! little after the last exchange:
 //!
 //! ```text
 //! lease ─ read ─ link ─ exchange ─ … ─ at least GRACE ─ look again ─┬─ all is as proven: finish
 //!                                                                   └─ a writer waits: undo
 //! ```
 //!
-//! The pause is there for a process that had resolved a name to the old inode when it was
-//! exchanged, and had not come far enough in its `open` to count as a writer. It costs no time:
-//! a worker goes on with other files meanwhile.
+//! The pause is for a process that resolved a name to the old inode before the exchange and had not come
+//! far enough in its `open(2)` to count as a writer. It costs no time: the worker goes on with other files
+//! meanwhile.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -33,8 +33,8 @@ use crate::relink::undo::{self, Pair};
 use crate::scan::{FileRecord, GuestId};
 use crate::store::{ObjectName, Store};
 
-/// How long a replaced inode can still be put back. Far longer than the kernel takes from
-/// resolving a name to counting as a writer, far shorter than anybody waits for an `open`.
+/// How long a replacement can be undone. The kernel takes far less time from resolving a name to counting a
+/// writer, and no process waits that long for an `open(2)` in practice.
 pub const GRACE: Duration = Duration::from_millis(20);
 
 /// The replacements of one plan, not final yet.
@@ -107,23 +107,23 @@ impl Transaction {
         self.objects.len() + names
     }
 
-    /// Looks at everything once more, and makes it final or takes it back.
+    /// Checks everything once more, and makes each replacement final or undoes it.
     ///
-    /// A replacement is taken back when somebody waits to write to the old file: that process had
-    /// resolved the name before it was replaced. Somebody who waits to write to the *object*, or
-    /// has changed its metadata, is another matter. Where protection is enforced, such a process
-    /// came before the object was protected, so by a name that it had before: the object is
-    /// withdrawn. Where nothing is enforced, it may just as well have come by a name that leads to
-    /// the object since the exchange, and what it writes must be found there: the links stand.
+    /// A replacement is undone when a process waits to write to the old file: it resolved the name before the
+    /// exchange. A process that waits to write to the *object*, or has changed its metadata, is another matter.
+    /// Where protection is enforced, it opened the object before that was protected, so by a name that led
+    /// there before: the object is withdrawn. Where nothing is enforced, it may as well have opened it by a
+    /// name that leads to the object since the exchange, and what it writes must be found there: the links
+    /// stay.
     ///
-    /// What was taken back comes with a name of each file: to be looked at once more, a little later.
+    /// Returns what was undone, each with a name of the file: to look for stray links once more, a little later.
     pub fn finish<'a>(
         mut self,
         known: &'a Known<'a>,
         target: &Target<'_>,
         stats: &mut WorkerStats,
     ) -> Vec<(FileRecord, StrayLinks<'a>)> {
-        let mut late = Vec::new();
+        let mut strays = Vec::new();
         let withdrawn: Vec<bool> = self
             .objects
             .iter()
@@ -150,10 +150,10 @@ impl Transaction {
                 let object = &mut self.objects[replacement.object];
                 let Replacement { names, old, .. } = replacement;
                 object.links -= u32::try_from(names.len()).unwrap_or(0);
-                match object.take_back(names, &old, &replacement.guests, known) {
-                    Ok(names) => late.extend(names.map(|names| (replacement.file, names))),
-                    Err(stuck) => {
-                        object.stuck(stuck, known.host_path(&replacement.file), stats);
+                match object.undo_names(names, &old, &replacement.guests, known) {
+                    Ok(names) => strays.extend(names.map(|names| (replacement.file, names))),
+                    Err(error) => {
+                        object.undo_failed(error, known.host_path(&replacement.file), stats);
                     }
                 }
                 stats.skip(skip, files, replacement.file.size());
@@ -169,9 +169,9 @@ impl Transaction {
             }
             if is_finished {
                 let object = &mut self.objects[replacement.object];
-                let led = object.lead_late(&replacement.old, &replacement.guests, known);
-                if let Err(stuck) = led {
-                    object.stuck(stuck, path(), stats);
+                let relinked = object.relink_strays(&replacement.old, &replacement.guests, known);
+                if let Err(error) = relinked {
+                    object.undo_failed(error, path(), stats);
                 }
             }
             // A file that gave way to its own copy saved nothing.
@@ -195,16 +195,16 @@ impl Transaction {
                 object.keep(links, known.store, stats);
             }
         }
-        late
+        strays
     }
 }
 
 impl Replacement {
-    /// Why it must be taken back, if it must.
+    /// Why it must be undone, if it must.
     fn objection(&self) -> Option<Skip> {
         match look_again(&self.old, &self.identity) {
-            // The old file has its temporary names and no other. One that the guest gave it since it
-            // was scanned would stay with it, and part from those that lead to the object now.
+            // The old file must have its temporary names and no other. A name that the guest gave it since
+            // the walk would still lead to it, and the others to the object.
             Ok(stamp) => (stamp.link_count as usize > self.names.len()).then_some(Skip::Changed),
             Err(Change::WriterWaits) => Some(Skip::OpenForWriting),
             Err(Change::MetadataChanged) => Some(Skip::Changed),
@@ -213,11 +213,11 @@ impl Replacement {
 }
 
 impl OpenObject {
-    /// Leads names that were exchanged for this object to `old` again, the file of `guests`.
+    /// Lets names that were exchanged for this object lead to `old` again, the file of `guests`.
     ///
     /// # Errors
     /// [`UndoError`].
-    pub fn take_back<'a>(
+    pub fn undo_names<'a>(
         &self,
         names: Vec<Exchanged>,
         old: &LeasedFile,
@@ -234,12 +234,12 @@ impl OpenObject {
         undo::undo(names, pair)
     }
 
-    /// Leads names that `guests` still gave `old`, the file that this object has replaced, to the object. An
-    /// inode without a name cannot get one any more (`vfs_link`, fs/namei.c), so that this ends.
+    /// Relinks names that `guests` gave `old`, which this object has replaced, during the exchange. The kernel
+    /// gives an inode without a name none again (`vfs_link`, fs/namei.c), so this ends.
     ///
     /// # Errors
     /// [`UndoError`].
-    fn lead_late(
+    fn relink_strays(
         &self,
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
@@ -257,17 +257,17 @@ impl OpenObject {
         Err(UndoError::KeepsMoving)
     }
 
-    /// Says that a replacement by it could not be taken back.
-    pub fn stuck(&mut self, stuck: UndoError, path: PathBuf, stats: &mut WorkerStats) {
+    /// Reports that a replacement by it could not be undone. It stays an object, so that the next run can do it.
+    pub fn undo_failed(&mut self, error: UndoError, path: PathBuf, stats: &mut WorkerStats) {
         self.must_stay = true;
-        match stuck {
-            UndoError::Failed(errno) => stats.failed(stuck.at(path), errno),
-            UndoError::KeepsMoving | UndoError::Displaced(_) => stats.errors.push(stuck.at(path)),
+        match error {
+            UndoError::Failed(errno) => stats.failed(error.at(path), errno),
+            UndoError::KeepsMoving | UndoError::Displaced(_) => stats.errors.push(error.at(path)),
         }
     }
 
-    /// Tells the index what is linked now, unless a process writes to it: then its content is not
-    /// proven any more.
+    /// Records for the index what is linked now, unless a process writes to it: then nothing proves its content
+    /// any more.
     fn keep(self, guests: Vec<(GuestId, u32)>, store: &Store, stats: &mut WorkerStats) {
         if let Ok(stamp) = look_again(&self.file, &self.name.identity) {
             stats.objects.push(Linked {
@@ -285,7 +285,7 @@ impl OpenObject {
         }
     }
 
-    /// A process came to write to it before it was protected: nothing may link it from now on.
+    /// A process opened it for writing before it was protected: nothing may link it from now on.
     fn withdraw(self, store: &Store, target: &Target<'_>, stats: &mut WorkerStats) {
         if self.is_new && !self.must_stay {
             stats.skipped.add(Skip::OpenForWriting, 1);
