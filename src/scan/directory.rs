@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
+use super::findings::Findings;
 use super::record::Permissions;
-use super::walk::Findings;
 use super::{FileRecord, KnownInodes, LeftoverName, join};
 use crate::exclude::{Rules, Verdict};
 use crate::guest::Guest;

@@ -15,6 +15,7 @@
 //! ```
 
 mod directory;
+mod findings;
 mod names;
 mod record;
 mod walk;

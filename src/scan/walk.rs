@@ -8,10 +8,11 @@ use rayon::Scope;
 use rustix::io::Errno;
 
 use super::directory::DirectoryReader;
+use super::findings::Findings;
 use super::names::Names;
-use super::record::{DirectoryRecord, PermissionsTable};
-use super::{FileRecord, GuestId, KnownInodes, LeftoverName, Request, Scan, join, narrow};
-use crate::outcome::{FileError, Progress, Skip, Skipped};
+use super::record::DirectoryRecord;
+use super::{GuestId, KnownInodes, Request, Scan, join, narrow};
+use crate::outcome::{FileError, Progress, Skip};
 
 /// Bytes asked of `getdents64(2)` at once: a thousand names or so.
 const DIRECTORY_BUFFER: usize = 32 << 10;
@@ -158,34 +159,6 @@ impl<'a> Walk<'a> {
             scan.bytes_seen += found.bytes_seen;
         }
         scan
-    }
-}
-
-/// What one thread found.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) files: Vec<FileRecord>,
-    pub(super) names: Names,
-    pub(super) permissions: PermissionsTable,
-    pub(super) leftovers: Vec<LeftoverName>,
-    pub(super) skipped: Skipped,
-    pub(super) errors: Vec<FileError>,
-    pub(super) files_seen: u64,
-    pub(super) bytes_seen: u64,
-}
-
-impl Findings {
-    /// Reserves addresses, not memory, for the files of a middling host. The allocator maps a piece of this
-    /// size by itself, and grows it by moving pages. A vector that grows from nothing is copied from one piece of
-    /// the heap to the next, and the pieces left behind count as memory of this process: half as much again.
-    fn with_room() -> Self {
-        const FILES: usize = 1 << 19;
-        const NAMES: usize = 48 << 20;
-        Self {
-            files: Vec::with_capacity(FILES),
-            names: Names::with_room(NAMES),
-            ..Self::default()
-        }
     }
 }
 
