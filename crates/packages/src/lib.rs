@@ -1,6 +1,6 @@
 //! The configuration files of a guest's packages, read from the package managers' databases.
 //!
-//! [`configuration_files`] reads those of a guest's root directory. A manager's database is a list of patterns where it
+//! [`configuration_files()`] reads those of a guest's root directory. A manager's database is a list of patterns where it
 //! lists protected paths, as apk's does: [`pattern`] is one of them, and the crate `vhashify` uses it for its own lists,
 //! too.
 //!
