@@ -64,8 +64,8 @@ const INODE_LOCKS: usize = 64;
 /// Copies that are remembered for descriptors that still lead to their objects.
 const MOST_REMEMBERED: usize = 4096;
 
-/// Links of an object up to which a guest may add further ones. An inode has 65,000 at most on ext4: one guest could use
-/// them up, and the others could not link a file that they take for theirs alone.
+/// Links of an object up to which a guest may add further ones. An inode has 65,000 at most on ext4: one guest could
+/// use them up, and the others could not link a file that they take for theirs alone.
 const MOST_LINKS: u32 = 1000;
 
 /// Breaks the links of one guest.
@@ -380,7 +380,8 @@ impl Breaker {
 }
 
 impl PrivateCopy {
-    /// Copies the object, whose number is `inode`, marks the copy and brings its bytes to the disk. `None` where it must begin again.
+    /// Copies the object, whose number is `inode`, marks the copy and brings its bytes to the disk. `None` where the
+    /// break must begin again.
     fn make(
         object: &LeasedFile,
         stamp: &Stamp,
@@ -406,8 +407,8 @@ impl PrivateCopy {
         }))
     }
 
-    /// Exchanges the names of `object` at all `places` for names of the copy, whose number is `inode`, and collects
-    /// what it has exchanged.
+    /// Exchanges the names of `object` at all `places` for names of the copy, whose number is `inode`, and adds each
+    /// exchange to `exchanged`.
     fn exchange_all(
         &self,
         inode: u64,

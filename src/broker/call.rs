@@ -1,6 +1,6 @@
 //! Decodes which file a waiting system call is about to change. Pure.
 //!
-//! The table has names of calls. Whoever makes a broker gives a [`Resolver`], which knows their numbers on each
+//! The table has names of calls. The program that makes a broker gives a [`Resolver`], which knows their numbers on each
 //! architecture. A call that the filter hands over and the table lacks fails with `ENOSYS`, as if the kernel did not
 //! have it: these are the calls of the x32 convention, which stock kernels refuse anyhow.
 

@@ -183,8 +183,8 @@ impl Caller<'_> {
     }
 
     /// Whether it can write through one of its descriptors: the mode of `/proc/T/fd/N` says how the file is
-    /// open (`proc_pid_fd(5)`). Such a file is no object: a run shares no file that is open for writing, and an open for
-    /// writing breaks the link.
+    /// open (`proc_pid_fd(5)`). Such a file is no object: a run shares no file that is open for writing, and an open
+    /// for writing breaks the link.
     #[must_use]
     pub fn can_write_through(&self, number: i32) -> bool {
         let path = procfs::path(self.notification.thread, &format!("fd/{number}"));

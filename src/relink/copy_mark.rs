@@ -1,8 +1,8 @@
 //! Marks a private copy as one, from before its first exchange until all names lead to it.
 //!
-//! An interrupted break or `deunify` leaves names of the object behind. Whoever goes on has to tell the copy, which
-//! the guest may have written to since, from a file that the guest has put there itself: the copy belongs under all
-//! names of the object, the guest's file under none of them. So the copy carries the inode number of its object in an
+//! An interrupted break or `deunify` leaves names of the object behind. The run or break that goes on must distinguish
+//! the copy, which the guest may have written to since, from a file that the guest has put there itself: the copy
+//! belongs under all names of the object, the guest's file under none of them. So the copy carries the inode number of its object in an
 //! extended attribute that a guest can neither see nor set without `CAP_SYS_ADMIN` on the host.
 
 use std::os::fd::{AsFd, BorrowedFd};

@@ -206,8 +206,8 @@ impl Exchanged {
         Err(self.preserve())
     }
 
-    /// Gives the displaced inode a lasting name in the place of its temporary one, because nobody knows where it belongs.
-    /// Returns what is to be reported.
+    /// Gives the displaced inode a lasting name in the place of its temporary one, because its place is unknown.
+    /// Returns the error to report.
     #[must_use]
     pub fn preserve(self) -> UndoError {
         preserve(&self.directory, &self.temporary)
@@ -239,7 +239,7 @@ impl Exchanged {
     }
 }
 
-/// Renames the temporary name to one that no run removes. Returns what is to be reported.
+/// Renames the temporary name to one that no run removes. Returns the error to report.
 #[must_use]
 pub fn preserve(directory: &OwnedFd, temporary: &[u8]) -> UndoError {
     let lasting = temporary::lasting(temporary);

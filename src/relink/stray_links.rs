@@ -9,8 +9,8 @@
 //! run:                           exchange: N ─▶ other                     M and N are two files now
 //! ```
 //!
-//! So whoever replaces an inode looks afterwards for names that still lead to it, and relinks them. The inode's link
-//! count is no proof where other guests share it: one of them may have removed a name meanwhile.
+//! So a run or break that has replaced an inode looks for names that still lead to it, and relinks them. The inode's
+//! link count is no proof where other guests share it: one of them may have removed a name meanwhile.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -142,8 +142,8 @@ fn put_in_place(
             }
             _ => return Err(name.preserve()),
         }
-        // The walk missed it because the guest moves it all the time; or the guest has removed it, and so what it
-        // took for its own file.
+        // The walk missed our link because the guest moves it all the time; or the guest has removed it, and so the
+        // file that it took it for.
         std::thread::sleep(Duration::from_millis(1));
     }
     name.discard();

@@ -1,9 +1,9 @@
 //! Serves a container of LXC before its init is executed. LXC announces it by `lxc.hook.pre-start`.
 //!
 //! Before LXC executes a container's init it opens `/dev/null` for writing under the filter, and its monitor waits for
-//! that call: the monitor asks the proxy only afterwards, so that with the proxy alone such a container never starts. So
-//! the broker takes the listener from the process that loads the filter, as soon as it exists (`pidfd_getfd(2)`), and
-//! answers calls until init is executed.
+//! that call: the monitor asks the proxy only afterwards, so that with the proxy alone such a container never starts.
+//! So the broker takes the listener from the process that loads the filter, as soon as it exists (`pidfd_getfd(2)`),
+//! and answers calls until init is executed.
 //!
 //! ```text
 //! monitor       pre-start ───────▶ makes a process ──── waits for it ────────────────── asks the proxy
@@ -53,7 +53,7 @@ const CALL_TIMEOUT: Timespec = Timespec {
     tv_nsec: 1_000_000,
 };
 
-/// Why the broker cannot be told of a container.
+/// Why the hook could not announce a container to the broker.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HookError {
@@ -75,7 +75,7 @@ pub enum HookError {
     System(#[from] CallError),
 }
 
-/// Tells the broker at `socket` that the monitor which has called this program starts the container `name`.
+/// Announces to the broker at `socket` that the monitor which has called this program starts the container `name`.
 ///
 /// # Errors
 /// [`HookError`].
