@@ -3,8 +3,6 @@
 //! `torture`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -12,12 +10,11 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
-
-use support::bait::{FILES, content, outside, tempting};
-use support::filesystem::{Filesystem, Kind, command, on_each};
-use support::program::Host;
-use support::snapshot::Snapshot;
-use support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::bait::{FILES, content, outside, tempting};
+use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each};
+use vhashify_testkit::program::Host;
+use vhashify_testkit::snapshot::Snapshot;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 #[test]
 fn inv1_temporary_names_that_are_taken_beforehand_cost_a_skip_and_nothing_else() {

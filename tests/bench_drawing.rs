@@ -8,16 +8,15 @@ mod page;
 mod plots;
 #[path = "../benches/drawing/results.rs"]
 mod results;
-mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use results::{FORMAT, Results};
 use serde_json::{Value, json};
-
-use support::browser::{Browser, Screen};
-use support::{html, skip};
+use vhashify_testkit::browser::{Browser, Screen};
+use vhashify_testkit::built;
+use vhashify_testkit::{html, skip};
 
 fn sample() -> Value {
     serde_json::from_str(include_str!("../fixtures/bench/results.json")).unwrap()
@@ -31,7 +30,7 @@ fn read(value: Value) -> Results {
 
 /// A file for the browser, and for whoever wants to see what the test saw.
 fn place(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}"))
+    built::scratch().join(format!("bench-{name}"))
 }
 
 #[test]

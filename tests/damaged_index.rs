@@ -11,11 +11,8 @@ use vhashify::index::{GuestLinks, GuestRow, Index, Update};
 use vhashify::store::{ObjectName, Store};
 use vhashify_sys::stamp::Stamp;
 
-#[path = "support/numbers.rs"]
-#[allow(dead_code)] // Other tests need other numbers.
-mod numbers;
-
-use numbers::Numbers;
+use vhashify_testkit::built;
+use vhashify_testkit::numbers::Numbers;
 
 /// Enough for tables of more than one page.
 const OBJECTS: u64 = 150;
@@ -101,7 +98,7 @@ fn wrong(state: &Path, store: &Store, update: &Update) -> u64 {
 
 #[test]
 fn inv7_a_run_after_any_bit_was_turned_the_index_says_what_is_on_the_disk() {
-    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let place = tempfile::tempdir_in(built::scratch()).unwrap();
     let (store, state) = (place.path().join("store"), place.path().join("state"));
     fs::create_dir(&store).unwrap();
     let store = Store::open(&StoreLocation::open(&store).unwrap()).unwrap();

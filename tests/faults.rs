@@ -5,20 +5,17 @@
 //! `VHASHIFY_TORTURE=long` tries every hit of every point on every filesystem; without it, some.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vhashify_sys::fault::Point;
-
-use support::disturb::{Case, Scenario, VARIABLE, disturb, is_killed, place_in};
-use support::filesystem::{Filesystem, Kind, on_each, on_each_of};
-use support::moments::{equal_guests, snapshots};
-use support::program::{Host, output};
-use support::snapshot::check_store;
-use support::tree::{Content, PLAIN, make_file};
+use vhashify::sys::fault::Point;
+use vhashify_testkit::disturb::{Case, Scenario, VARIABLE, disturb, is_killed, place_in};
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each, on_each_of};
+use vhashify_testkit::moments::{equal_guests, snapshots};
+use vhashify_testkit::program::{Host, output};
+use vhashify_testkit::snapshot::check_store;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 fn is_long() -> bool {
     std::env::var("VHASHIFY_TORTURE").is_ok_and(|value| value == "long")

@@ -2,19 +2,17 @@
 //! on real filesystems.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use support::everything::check_everything;
-use support::filesystem::{Filesystem, Kind, on_each};
-use support::moments::{assert_same, snapshots};
-use support::program::Host;
-use support::snapshot::{Snapshot, check_store};
-use support::tree::{
+use vhashify_testkit::everything::check_everything;
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
+use vhashify_testkit::moments::{assert_same, snapshots};
+use vhashify_testkit::program::Host;
+use vhashify_testkit::snapshot::{Snapshot, check_store};
+use vhashify_testkit::tree::{
     self, At, Attribute, Content, Metadata, PLAIN, SIZE_WITH_HOLE, inode, make_file,
 };
 

@@ -3,21 +3,18 @@
 //! guest's `link(2)`, which had found its source before (`src/unify/late_names.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-
-use support::disturb::{VARIABLE, with_moves};
-use support::filesystem::{Filesystem, Kind, on_each};
-use support::moments::is_reserved;
-use support::program::{Host, spawn};
-use support::snapshot::{check_store, paths};
-use support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::disturb::{VARIABLE, with_moves};
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
+use vhashify_testkit::moments::is_reserved;
+use vhashify_testkit::program::{Host, spawn};
+use vhashify_testkit::snapshot::{check_store, paths};
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 const SHARED: Content = Content {
     size: 5000,

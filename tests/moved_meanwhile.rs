@@ -3,21 +3,18 @@
 //! stood in the place of the name in between is the guest's, and must be where the guest put it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-
-use support::disturb::{VARIABLE, is_killed, with_moves};
-use support::filesystem::{Filesystem, Kind, on_each};
-use support::moments::is_reserved;
-use support::program::{Host, output, spawn};
-use support::snapshot::{check_store, paths};
-use support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::disturb::{VARIABLE, is_killed, with_moves};
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
+use vhashify_testkit::moments::is_reserved;
+use vhashify_testkit::program::{Host, output, spawn};
+use vhashify_testkit::snapshot::{check_store, paths};
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 const SHARED: Content = Content {
     size: 5000,

@@ -4,18 +4,15 @@
 //! `VHASHIFY_TORTURE=long` cuts it some thousand times.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs::File;
 
 use rustix::fs::IFlags;
-
-use support::filesystem::{Kind, on_each};
-use support::moments::equal_guests;
-use support::numbers::Numbers;
-use support::power::{Counts, Fresh, cut_power, cuts_that_lose};
-use support::program::Host;
-use support::snapshot::{check_store, is_marked};
+use vhashify_testkit::filesystem::{Kind, on_each};
+use vhashify_testkit::moments::equal_guests;
+use vhashify_testkit::numbers::Numbers;
+use vhashify_testkit::power::{Counts, Fresh, cut_power, cuts_that_lose};
+use vhashify_testkit::program::Host;
+use vhashify_testkit::snapshot::{check_store, is_marked};
 
 fn numbers() -> Numbers {
     Numbers::new(0x2545_F491_4F6C_DD1D)

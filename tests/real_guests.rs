@@ -2,16 +2,14 @@
 //! them is shared, and their own package manager goes on working.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::filesystem::{Filesystem, Kind, command};
-use support::guests;
-use support::program::{Host, json, vhashify};
-use support::snapshot::{Snapshot, check_store};
+use vhashify_testkit::filesystem::{Filesystem, Kind, command};
+use vhashify_testkit::guests;
+use vhashify_testkit::program::{Host, json, vhashify};
+use vhashify_testkit::snapshot::{Snapshot, check_store};
 
 /// Two guests and what both were before anything was done.
 fn two_guests(filesystem: &Filesystem) -> (Host, [Snapshot; 2]) {
@@ -115,7 +113,7 @@ fn inv2_with_the_built_in_list_a_guests_own_files_stay_its_own() {
     beta.assert_same(&Snapshot::of(&host.guests[1]), "beta after the run");
     let objects = check_store(&host.store());
     let is_shared = |path: &str| {
-        let inode = support::tree::inode(&host.guests[0].join(path));
+        let inode = vhashify_testkit::tree::inode(&host.guests[0].join(path));
         objects.contains_key(&inode)
     };
     assert!(is_shared("usr/bin/dpkg"));

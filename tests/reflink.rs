@@ -2,8 +2,6 @@
 //! Btrfs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -13,11 +11,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use support::filesystem::{Filesystem, Kind, command, on_each_of};
-use support::moments::{equal_guests, snapshots};
-use support::program::{Host, json, output, spawn};
-use support::snapshot::{Content as Found, Snapshot, check_store, paths};
-use support::tree::{self, Content, Item, Metadata, PLAIN, SIZE_WITH_HOLE, inode, make_file};
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each_of};
+use vhashify_testkit::moments::{equal_guests, snapshots};
+use vhashify_testkit::program::{Host, json, output, spawn};
+use vhashify_testkit::snapshot::{Content as Found, Snapshot, check_store, paths};
+use vhashify_testkit::tree::{
+    self, Content, Item, Metadata, PLAIN, SIZE_WITH_HOLE, inode, make_file,
+};
 
 /// Larger than what Btrfs keeps among its metadata (`max_inline`, 2,048 bytes).
 const LARGE: Content = Content {
@@ -197,7 +198,7 @@ fn path_by_path_only_files_at_the_same_path_lie_in_one_place() {
         rustix::fs::syncfs(File::open(place).unwrap()).unwrap();
         let inodes = files.each_ref().map(|file| inode(file));
 
-        let mut run = Command::new(support::program::vserver_path());
+        let mut run = Command::new(built::vserver());
         run.arg("--config-dir").arg(at("conf"));
         run.args(["web", "unify", "--protect", "reflink", "--state-dir"]);
         run.arg(at("state"));

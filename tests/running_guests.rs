@@ -2,19 +2,17 @@
 //! that the guest changes has the times of that change. `torture` has the races.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use support::disturb::with_moves;
-use support::filesystem::on_each;
-use support::held_open::{APPENDED, HeldWriter};
-use support::moments::{equal_guests, is_reserved};
-use support::program::Host;
-use support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::disturb::with_moves;
+use vhashify_testkit::filesystem::on_each;
+use vhashify_testkit::held_open::{APPENDED, HeldWriter};
+use vhashify_testkit::moments::{equal_guests, is_reserved};
+use vhashify_testkit::program::Host;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 #[test]
 fn inv5_a_file_that_is_open_for_writing_is_left_alone_and_counted() {

@@ -1,21 +1,18 @@
 //! `--protect verity`: run by `make test-vm` in machines whose kernels have fs-verity, as root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-
-use support::disturb::{VARIABLE, is_killed};
-use support::filesystem::{Filesystem, Kind, on_each_of};
-use support::moments::{after_recovery, assert_same, equal_guests, snapshots};
-use support::program::{Host, output};
-use support::snapshot::check_store;
-use support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::disturb::{VARIABLE, is_killed};
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each_of};
+use vhashify_testkit::moments::{after_recovery, assert_same, equal_guests, snapshots};
+use vhashify_testkit::program::{Host, output};
+use vhashify_testkit::snapshot::check_store;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 fn on_each(test: impl Fn(&Filesystem)) {
     on_each_of(&[Kind::Ext4, Kind::Btrfs], test);
@@ -61,6 +58,7 @@ fn assert_all_held(host: &Host) {
 }
 
 #[test]
+#[ignore = "needs fs-verity: run in machines by make test-vm"]
 fn inv4_nobody_writes_to_what_is_shared() {
     on_each(|filesystem| {
         let host = unified(filesystem.path(), "verity");
@@ -91,6 +89,7 @@ fn inv4_nobody_writes_to_what_is_shared() {
 }
 
 #[test]
+#[ignore = "needs fs-verity: run in machines by make test-vm"]
 fn inv4_what_an_earlier_run_shared_without_it_is_not_shared_further() {
     on_each(|filesystem| {
         let mut host = unified(filesystem.path(), "none");
@@ -125,6 +124,7 @@ fn inv4_what_an_earlier_run_shared_without_it_is_not_shared_further() {
 }
 
 #[test]
+#[ignore = "needs fs-verity: run in machines by make test-vm"]
 fn inv6_killed_while_an_object_is_made() {
     on_each(|filesystem| {
         for (number, stop) in [
@@ -153,6 +153,7 @@ fn inv6_killed_while_an_object_is_made() {
 }
 
 #[test]
+#[ignore = "needs fs-verity: run in machines by make test-vm"]
 fn inv1_a_private_copy_can_be_written_to_again() {
     on_each(|filesystem| {
         let host = unified(filesystem.path(), "verity");
@@ -174,6 +175,7 @@ fn inv1_a_private_copy_can_be_written_to_again() {
 }
 
 #[test]
+#[ignore = "needs fs-verity: run in machines by make test-vm"]
 fn a_filesystem_without_it_is_refused() {
     let filesystem = Filesystem::new(Kind::Xfs);
     let host = Host::new(filesystem.path(), 2).protected_by("verity");

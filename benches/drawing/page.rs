@@ -3,8 +3,8 @@
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::plots;
-use crate::results::{Figure, Goal, Results, Role, Row};
+use super::plots;
+use super::results::{Figure, Goal, Results, Role, Row};
 
 /// The look of the report's page, and what plots need besides.
 const STYLES: [&str; 3] = [

@@ -9,7 +9,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::results::{Figure, Growth, Results, Role, Row};
+use super::results::{Figure, Growth, Results, Role, Row};
 
 /// What each colour of a drawing looks like.
 pub const STYLE: &str = include_str!("plots.css");

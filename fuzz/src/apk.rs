@@ -2,16 +2,18 @@
 //! and which files are protected agrees with the plainest reading of the rules.
 //!
 //! The input is a list of protected paths, a NUL, and the packages; a second NUL cuts these in two.
-#![no_main]
 
 use std::collections::BTreeSet;
 
-use libfuzzer_sys::fuzz_target;
-use vhashify_fuzz::{assert_parts_add_up, configuration_files, split_at_nul};
-use vhashify_packages::Content;
-use vhashify_packages::pattern::Pattern;
+use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
+use vhashify::exclude::packages::Content;
+use vhashify::exclude::pattern::Pattern;
 
-fuzz_target!(|input: &[u8]| {
+/// Tries one input.
+///
+/// # Panics
+/// The parser does not do what is said above.
+pub fn check(input: &[u8]) {
     let (protected_paths, installed) = split_at_nul(input);
     let content = |installed| Content::Apk {
         installed,
@@ -27,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
     let (first, second) = split_at_nul(installed);
     let whole = [first, b"\n\n", second].concat();
     assert_parts_add_up([content(first), content(second)], content(&whole));
-});
+}
 
 fn names(path: &[u8]) -> Vec<&[u8]> {
     let names = path.split(|byte| *byte == b'/');

@@ -1,4 +1,4 @@
-//! What the targets in `fuzz_targets/` share: how an input is divided, and what is true of every
+//! What the targets share: how an input is divided, and what is true of every
 //! answer of a parser of package databases.
 
 use std::collections::BTreeSet;

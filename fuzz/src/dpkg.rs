@@ -1,13 +1,15 @@
 //! dpkg's status file: stanzas are independent, and paths stand in the file as they are found.
 //!
 //! The input is a status file; a NUL in it is where it is cut in two.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use vhashify_fuzz::{assert_parts_add_up, configuration_files, split_at_nul};
-use vhashify_packages::Content;
+use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
+use vhashify::exclude::packages::Content;
 
-fuzz_target!(|input: &[u8]| {
+/// Tries one input.
+///
+/// # Panics
+/// The parser does not do what is said above.
+pub fn check(input: &[u8]) {
     let files = configuration_files(Content::Dpkg(input)).expect("small");
     for file in files {
         // A field's continuation begins with a blank, and a path is not the last word of its line.
@@ -22,4 +24,4 @@ fuzz_target!(|input: &[u8]| {
         [Content::Dpkg(first), Content::Dpkg(second)],
         Content::Dpkg(&whole),
     );
-});
+}

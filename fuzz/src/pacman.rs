@@ -1,15 +1,17 @@
 //! pacman's list of a package's files: sections are independent, and only `%BACKUP%` counts.
 //!
 //! The input is a file; a NUL in it is where it is cut in two.
-#![no_main]
 
 use std::collections::BTreeSet;
 
-use libfuzzer_sys::fuzz_target;
-use vhashify_fuzz::{assert_parts_add_up, configuration_files, split_at_nul};
-use vhashify_packages::Content;
+use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
+use vhashify::exclude::packages::Content;
 
-fuzz_target!(|input: &[u8]| {
+/// Tries one input.
+///
+/// # Panics
+/// The parser does not do what is said above.
+pub fn check(input: &[u8]) {
     let files = configuration_files(Content::Pacman(input)).expect("small");
     assert_eq!(files, plainly(input));
     let (first, second) = split_at_nul(input);
@@ -18,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
         [Content::Pacman(first), Content::Pacman(second)],
         Content::Pacman(&whole),
     );
-});
+}
 
 /// The format, read in the plainest way.
 fn plainly(input: &[u8]) -> BTreeSet<Vec<u8>> {

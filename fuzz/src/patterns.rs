@@ -1,15 +1,17 @@
 //! One pattern against one text: the C library's `fnmatch(3)` is the judge.
 //!
 //! The input is a pattern, a NUL, and a text.
-#![no_main]
 
 use std::ffi::{CStr, CString};
 
-use libfuzzer_sys::fuzz_target;
-use vhashify_fuzz::split_at_nul;
-use vhashify_packages::pattern::{BadPattern, Pattern};
+use super::common::split_at_nul;
+use vhashify::exclude::pattern::{BadPattern, Pattern};
 
-fuzz_target!(|input: &[u8]| {
+/// Tries one input.
+///
+/// # Panics
+/// The parser does not do what is said above.
+pub fn check(input: &[u8]) {
     let (source, text) = split_at_nul(input);
     let pattern = match Pattern::compile(source) {
         Ok(pattern) => pattern,
@@ -38,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(exactly.matches(text));
     assert_eq!(exactly.matches(source), source == text);
     assert!(Pattern::anything().matches(text));
-});
+}
 
 fn fnmatch(pattern: &CStr, text: &CStr) -> bool {
     // SAFETY: both pointers are to NUL-terminated strings that outlive the call, and nothing in

@@ -1,14 +1,16 @@
 //! One package's header: whatever kind of database holds it, the same files come out.
 //!
 //! The input is a header, which is put into a database of each kind.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
+use super::common::configuration_files;
 use rusqlite::{Connection, MAIN_DB};
-use vhashify_fuzz::configuration_files;
-use vhashify_packages::Content;
+use vhashify::exclude::packages::Content;
 
-fuzz_target!(|header: &[u8]| {
+/// Tries one input.
+///
+/// # Panics
+/// The parser does not do what is said above.
+pub fn check(header: &[u8]) {
     let from_ndb = configuration_files(Content::RpmNdb(&ndb(header)));
     let little = bdb(header, u32::to_le_bytes, u16::to_le_bytes);
     assert_eq!(configuration_files(Content::RpmBdb(&little)), from_ndb);
@@ -18,7 +20,7 @@ fuzz_target!(|header: &[u8]| {
     let log = &[];
     let content = Content::RpmSqlite { file: &file, log };
     assert_eq!(configuration_files(content), from_ndb);
-});
+}
 
 fn words(words: &[usize]) -> Vec<u8> {
     let word = |word: &usize| u32::try_from(*word).expect("small").to_le_bytes();

@@ -3,22 +3,24 @@
 //! The input is a log for the database of `fixtures/packages/rpm-wal`. Its checksums and salts are
 //! made right first, or hardly any input would get past them; frames whose first salt begins with
 //! 0xff are left as they are.
-#![no_main]
 
 use std::fs;
 use std::path::Path;
 
-use libfuzzer_sys::fuzz_target;
+use super::common::configuration_files;
 use rusqlite::Connection;
-use vhashify_fuzz::configuration_files;
-use vhashify_packages::Content;
+use vhashify::exclude::packages::Content;
 
 static DATABASE: &[u8] = include_bytes!("../../fixtures/packages/rpm-wal/var/lib/rpm/rpmdb.sqlite");
 
 const LOG_HEAD: usize = 32;
 const FRAME_HEAD: usize = 24;
 
-fuzz_target!(|input: &[u8]| {
+/// Tries one input.
+///
+/// # Panics
+/// The parser does not do what is said above.
+pub fn check(input: &[u8]) {
     let log = sealed(input);
     let file = DATABASE;
     let files = configuration_files(Content::RpmSqlite { file, log: &log });
@@ -29,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
         };
         assert_eq!(configuration_files(content), files);
     }
-});
+}
 
 /// What `SQLite` makes of the database and the log.
 fn applied(log: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {

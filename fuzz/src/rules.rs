@@ -1,14 +1,12 @@
 //! A list of patterns: the hash table, the buckets and the filters decide as trying line by line.
 //!
 //! The input is a list, a NUL, and lines: paths to decide on.
-#![no_main]
 
 use std::path::Path;
 
-use libfuzzer_sys::fuzz_target;
+use super::common::split_at_nul;
+use vhashify::exclude::pattern::Pattern;
 use vhashify::exclude::{ExcludeError, Rules, Verdict};
-use vhashify_fuzz::split_at_nul;
-use vhashify_packages::pattern::Pattern;
 
 /// One line as the head of `src/exclude/rules.rs` describes it.
 struct Line {
@@ -17,7 +15,11 @@ struct Line {
     directories_only: bool,
 }
 
-fuzz_target!(|input: &[u8]| {
+/// Tries one input.
+///
+/// # Panics
+/// The parser does not do what is said above.
+pub fn check(input: &[u8]) {
     let (list, paths) = split_at_nul(input);
     let parsed = Rules::parse(Path::new("list"), list);
     let lines: Result<Vec<_>, usize> = list
@@ -53,7 +55,7 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(with_files.decide(path, is_directory), expected);
         }
     }
-});
+}
 
 /// `None` for a line that says nothing.
 fn read_line(line: &[u8]) -> Option<Result<Line, ()>> {

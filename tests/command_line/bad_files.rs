@@ -9,10 +9,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::support::program::{Host, output, vhashify};
-use crate::support::snapshot::{Snapshot, check_store};
-use crate::tree::{files, is_shared, write};
+use super::tree::{files, is_shared, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind, command};
+use vhashify_testkit::program::{Host, output, vhashify};
+use vhashify_testkit::snapshot::{Snapshot, check_store};
 
 fn two_guests(filesystem: &Filesystem) -> Host {
     let host = Host::new(filesystem.path(), 2);

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use crate::still::refused_untouched;
-use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::support::program::{Host, output, spawn};
-use crate::support::snapshot::{Snapshot, check_store};
-use crate::tree::{files, is_shared, write};
+use super::still::refused_untouched;
+use super::tree::{files, is_shared, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind, command};
+use vhashify_testkit::program::{Host, output, spawn};
+use vhashify_testkit::snapshot::{Snapshot, check_store};
 
 /// A host whose guests are unified, and its index.
 fn indexed(filesystem: &Filesystem) -> (Host, PathBuf) {
@@ -306,7 +306,7 @@ fn a_full_disk_under_the_index_costs_the_index_and_nothing_else() {
     let before: Vec<Snapshot> = before.collect();
     let state = small.path().join("state");
     fs::create_dir(&state).unwrap();
-    crate::bad_files::fill(small.path());
+    super::bad_files::fill(small.path());
 
     let mut command = host.run_command(&[]);
     command.arg("--state-dir").arg(&state);

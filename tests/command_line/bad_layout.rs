@@ -5,10 +5,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::still::refused_untouched;
-use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::support::program::vhashify;
-use crate::tree::{Tree, is_shared, write};
+use super::still::refused_untouched;
+use super::tree::{Tree, is_shared, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind, command};
+use vhashify_testkit::program::vhashify;
 
 /// A place with a store `hash` and guests `web` and `mail`.
 struct Place(PathBuf);

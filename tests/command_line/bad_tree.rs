@@ -8,10 +8,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use crate::still::{Still, refused_untouched};
-use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::support::program::{output, vhashify};
-use crate::tree::{Tree, is_shared, write};
+use super::still::{Still, refused_untouched};
+use super::tree::{Tree, is_shared, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind, command};
+use vhashify_testkit::program::{output, vhashify};
 
 /// A tree whose guests `mail` and `web` are well.
 fn well(filesystem: &Filesystem) -> Tree {

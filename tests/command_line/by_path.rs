@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::still::{Still, refused_untouched};
-use crate::support::filesystem::{Filesystem, Kind, on_each};
-use crate::support::program::{json as run_json, output};
-use crate::support::snapshot::{Content, Snapshot, check_store};
-use crate::support::tree::{Item, SIZE_WITH_HOLE, check_random, inode, make_guests};
-use crate::tree::{Tree, files, is_shared, write};
+use super::still::{Still, refused_untouched};
+use super::tree::{Tree, files, is_shared, write};
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
+use vhashify_testkit::program::{json as run_json, output};
+use vhashify_testkit::snapshot::{Content, Snapshot, check_store};
+use vhashify_testkit::tree::{Item, SIZE_WITH_HOLE, check_random, inode, make_guests};
 
 /// `vserver … NAME unify --state-dir STATE ARGUMENTS…`.
 fn unify<I: AsRef<OsStr>>(
@@ -23,7 +24,7 @@ fn unify<I: AsRef<OsStr>>(
     name: &str,
     arguments: impl IntoIterator<Item = I>,
 ) -> Command {
-    let mut command = Command::new(crate::support::program::vserver_path());
+    let mut command = Command::new(built::vserver());
     command
         .env_remove("VSERVER_CONFDIR")
         .arg("--config-dir")

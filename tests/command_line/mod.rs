@@ -16,9 +16,6 @@
 //! | [`still`] | proof that nothing was changed |
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in their helpers
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bad_files;
 mod bad_index;
 mod bad_layout;
@@ -28,5 +25,5 @@ mod configuration;
 mod output;
 mod status;
 mod still;
-mod tree;
+pub mod tree;
 mod usage;

@@ -7,9 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::filesystem::{Filesystem, Kind};
-use crate::support::program::{Host, output};
-use crate::tree::{Tree, write};
+use super::tree::{Tree, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::program::{Host, output};
 
 /// Two guests whose every number is known.
 fn known(filesystem: &Filesystem) -> Host {

@@ -6,11 +6,11 @@ use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::still::{Still, refused_untouched};
-use crate::support::filesystem::{Filesystem, Kind};
-use crate::support::program::{Host, json, output, spawn};
-use crate::support::snapshot::{Snapshot, check_store};
-use crate::tree::{is_shared, write};
+use super::still::{Still, refused_untouched};
+use super::tree::{is_shared, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::program::{Host, json, output, spawn};
+use vhashify_testkit::snapshot::{Snapshot, check_store};
 
 fn two_guests(filesystem: &Filesystem) -> Host {
     let host = Host::new(filesystem.path(), 2);

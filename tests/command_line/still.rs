@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::program::refused;
-use crate::support::snapshot::{Snapshot, paths};
+use vhashify_testkit::program::refused;
+use vhashify_testkit::snapshot::{Snapshot, paths};
 
 /// All below a directory, as it was.
 pub struct Still {

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::support::program::{json, vhashify};
-use crate::support::snapshot::{Content, Snapshot};
+use vhashify_testkit::program::{json, vhashify};
+use vhashify_testkit::snapshot::{Content, Snapshot};
 
 /// ```text
 /// PLACE/conf      the configuration tree

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::still::{Still, refused_untouched};
-use crate::support::filesystem::{Filesystem, Kind};
-use crate::support::program::{Host, output, vhashify};
-use crate::tree::{Tree, write};
+use super::still::{Still, refused_untouched};
+use super::tree::{Tree, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::program::{Host, output, vhashify};
 
 #[test]
 fn what_does_not_go_together_is_refused_in_one_line() {

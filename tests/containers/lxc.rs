@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
-use crate::sharing::{Run, both_write_to_files_of_their_own};
-use crate::support::filesystem::{Kind, command};
-use crate::support::program::output;
+use super::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
+use super::sharing::{Run, both_write_to_files_of_their_own};
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::{Kind, command};
+use vhashify_testkit::program::output;
 
 /// Who runs a script in a container.
 #[derive(Clone, Copy)]
@@ -73,7 +74,7 @@ impl<'a> Container<'a> {
             format!("lxc.seccomp.notify.proxy = unix:{}", broker.lxc.display()),
             format!(
                 "lxc.hook.pre-start = {} broker --socket {} --lxc-hook",
-                crate::support::program::vserver_path(),
+                built::vserver().display(),
                 broker.oci.display()
             ),
         ];

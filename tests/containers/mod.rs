@@ -13,9 +13,6 @@
 //! Protection is `none`: what is shown is the broker's work.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod lxc;
 mod messages;
 mod oci;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::disturb::place_in;
-use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::support::program::Host;
-use crate::support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::built;
+use vhashify_testkit::disturb::place_in;
+use vhashify_testkit::filesystem::{Filesystem, Kind, command};
+use vhashify_testkit::program::Host;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 /// What the shell of a container runs.
 const APPLETS: [&str; 12] = [
@@ -85,7 +86,7 @@ impl Place {
 
 /// `vserver` without the environment's configuration.
 pub fn vserver() -> Command {
-    let mut command = Command::new(crate::support::program::vserver_path());
+    let mut command = Command::new(built::vserver());
     command.env_remove("VSERVER_CONFDIR").stdin(Stdio::null());
     command
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::place::{Broker, Place, wait_until};
-use crate::support::snapshot::{Snapshot, check_store};
+use super::place::{Broker, Place, wait_until};
+use vhashify_testkit::snapshot::{Snapshot, check_store};
 
 /// Every way of changing a file by a path, by a descriptor for writing and by one for reading.
 const CHANGES: &str = "set -e

@@ -9,7 +9,7 @@ use std::process::Output;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::place::{Broker, vserver};
+use super::place::{Broker, vserver};
 
 /// A directory with a store. Nothing is shared here.
 fn place() -> TempDir {

@@ -24,13 +24,13 @@ use vserver::context::call_numbers::call_table;
 use vserver::context::filter::load_filter;
 use vserver::context::notify;
 
-use crate::engine::{breaker, ino, place_in, shared_guests};
-use crate::quota;
-use crate::support::filesystem::{Filesystem, Kind};
-use crate::support::moments::snapshots;
-use crate::support::program::{Host, is_guarded, output};
-use crate::support::snapshot::check_store;
-use crate::support::tree::{Content, PLAIN, make_file};
+use super::engine::{breaker, ino, place_in, shared_guests};
+use super::quota;
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::moments::snapshots;
+use vhashify_testkit::program::{Host, is_guarded, output};
+use vhashify_testkit::snapshot::check_store;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 /// Says to this test program which filesystem it is to test, in a process of its own: libseccomp makes
 /// one listener for each process.
@@ -48,7 +48,7 @@ fn alone(test: &str, kinds: &[Kind], body: impl Fn(&Filesystem)) {
         child
             .args([
                 "--exact",
-                &format!("broker::{test}"),
+                &format!("cow::broker::{test}"),
                 "--include-ignored",
                 "--nocapture",
             ])
@@ -115,7 +115,7 @@ fn others(host: &Host, work: impl FnOnce()) {
     let before = snapshots(host);
     work();
     for (number, before) in before.iter().enumerate().skip(1) {
-        let after = crate::support::snapshot::Snapshot::of(&host.guests[number]);
+        let after = vhashify_testkit::snapshot::Snapshot::of(&host.guests[number]);
         before.assert_same(&after, &format!("guest {number}"));
     }
     check_store(&host.store());

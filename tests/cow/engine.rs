@@ -14,12 +14,12 @@ use vhashify::guest::{Guest, StoreLocation};
 use vhashify_sys::fault::Point;
 use vhashify_sys::lease::ignore_break_signal;
 
-use crate::support::disturb::{VARIABLE, is_killed};
-use crate::support::filesystem::{Filesystem, Kind, command, on_each};
-use crate::support::moments::{after_recovery, assert_same, at_any_moment, snapshots};
-use crate::support::program::{Host, output};
-use crate::support::snapshot::{Snapshot, check_store};
-use crate::support::tree::{Content, Metadata, PLAIN, make_file};
+use vhashify_testkit::disturb::{VARIABLE, is_killed};
+use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each};
+use vhashify_testkit::moments::{after_recovery, assert_same, at_any_moment, snapshots};
+use vhashify_testkit::program::{Host, output};
+use vhashify_testkit::snapshot::{Snapshot, check_store};
+use vhashify_testkit::tree::{Content, Metadata, PLAIN, make_file};
 
 /// Guest, path in it, store: what the test program breaks when it runs itself.
 const BREAK: &str = "VHASHIFY_TEST_BREAK";
@@ -118,7 +118,7 @@ pub fn ino(host: &Host, guest: usize, name: &str) -> u64 {
 }
 
 pub fn place_in(filesystem: &Filesystem) -> PathBuf {
-    crate::support::disturb::place_in(filesystem)
+    vhashify_testkit::disturb::place_in(filesystem)
 }
 
 /// Breaks in a process of its own, with these faults.
@@ -128,7 +128,7 @@ fn break_with(host: &Host, path: &str, faults: &str) -> Output {
     child
         .args([
             "--exact",
-            "engine::a_break_as_told",
+            "cow::engine::a_break_as_told",
             "--ignored",
             "--nocapture",
         ])
@@ -309,7 +309,7 @@ fn inv6_killed_before_and_after_every_call_of_a_break() {
 /// A link of the copy that was not exchanged is the next run's to remove.
 fn without_unused_leftovers(snapshot: &Snapshot) -> Snapshot {
     let mut entries = snapshot.0.clone();
-    entries.retain(|path, _| !crate::support::moments::is_reserved(path));
+    entries.retain(|path, _| !vhashify_testkit::moments::is_reserved(path));
     Snapshot(entries)
 }
 

@@ -7,9 +7,6 @@
 //! | [`engine`] | one break: content, metadata, link groups, crashes, full disks, runs beside it |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod broker;
 mod engine;
 mod quota;

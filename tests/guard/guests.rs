@@ -7,15 +7,16 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::adversary::Adversary;
-use crate::support::disturb::with_moves;
-use crate::support::filesystem::{Filesystem, Kind, command, on_each};
-use crate::support::held_open::{APPENDED, HeldWriter};
-use crate::support::moments::{assert_same, equal_guests, snapshots};
-use crate::support::program::{Host, output, refused, vhashify};
-use crate::support::snapshot::{Snapshot, check_store};
-use crate::support::tree::{Content, PLAIN, make_file};
-use crate::{ADVERSARY, Guard, Running, Who, child, guard};
+use super::{ADVERSARY, Guard, Running, Who, child, guard};
+use vhashify_testkit::adversary::Adversary;
+use vhashify_testkit::built;
+use vhashify_testkit::disturb::with_moves;
+use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each};
+use vhashify_testkit::held_open::{APPENDED, HeldWriter};
+use vhashify_testkit::moments::{assert_same, equal_guests, snapshots};
+use vhashify_testkit::program::{Host, output, refused, vhashify};
+use vhashify_testkit::snapshot::{Snapshot, check_store};
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 /// A host whose guests share all that they have. The guard goes when the second value does.
 fn unified(place: &Path, guests: usize) -> (Host, Guard) {
@@ -30,6 +31,7 @@ fn unified(place: &Path, guests: usize) -> (Host, Guard) {
 
 /// The adversary makes no command fail either: see `inode_permission` in `guard.bpf.c`.
 #[test]
+#[ignore = "needs the guard: run in machines by make test-vm"]
 fn inv4_guests_stay_apart_and_can_be_served_while_one_of_them_attacks() {
     on_each(|filesystem| {
         let (host, _loaded) = unified(filesystem.path(), 3);
@@ -53,6 +55,7 @@ fn inv4_guests_stay_apart_and_can_be_served_while_one_of_them_attacks() {
 
 /// While somebody counts as a writer of a program, nobody can run it.
 #[test]
+#[ignore = "needs the guard: run in machines by make test-vm"]
 fn inv4_a_guest_that_tries_to_write_to_a_program_keeps_no_other_guest_from_running_it() {
     let filesystem = Filesystem::new(Kind::Ext4);
     let host = Host::new(filesystem.path(), 2).protected_by("lsm");
@@ -109,6 +112,7 @@ impl Drop for Over<'_> {
 
 /// The guard let it pass while the file was its guest's alone.
 #[test]
+#[ignore = "needs the guard: run in machines by make test-vm"]
 fn inv4_a_process_that_is_held_while_it_opens_a_file_that_becomes_shared_writes_to_its_own() {
     on_each(|filesystem| {
         for number in 0..2 {
@@ -138,6 +142,7 @@ fn inv4_a_process_that_is_held_while_it_opens_a_file_that_becomes_shared_writes_
 }
 
 #[test]
+#[ignore = "needs the guard: run in machines by make test-vm"]
 fn the_guard_stays_while_a_guest_with_shared_files_runs_unless_forced() {
     on_each(|filesystem| {
         let (host, _loaded) = unified(filesystem.path(), 2);
@@ -169,6 +174,7 @@ fn the_guard_stays_while_a_guest_with_shared_files_runs_unless_forced() {
 
 /// A guest that is being started has no process yet by which it could be found.
 #[test]
+#[ignore = "needs the guard: run in machines by make test-vm"]
 fn the_guard_stays_while_vserver_starts_a_guest() {
     on_each(|filesystem| {
         let (host, _loaded) = unified(filesystem.path(), 2);
@@ -247,9 +253,10 @@ fn in_guest(root: &Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
+#[ignore = "needs the guard: run in machines by make test-vm"]
 fn inv4_dpkg_upgrades_a_package_of_a_unified_guest_and_no_other_feels_it() {
     // On the machine's large disk.
-    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let place = tempfile::tempdir_in(built::scratch()).unwrap();
     let host = Host::new(place.path(), 2).protected_by("lsm");
     let [one, other]: [PathBuf; 2] = host.guests.clone().try_into().unwrap();
     command(

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::attempts::mark;
-use crate::support::filesystem::{Filesystem, Kind, command};
-use crate::{Guard, guard};
+use super::{Guard, guard};
+use vhashify_testkit::attempts::mark;
+use vhashify_testkit::filesystem::{Filesystem, Kind, command};
 
 /// With and without the guard in turn, so that a host that gets busier slows both.
 const ROUNDS: usize = 5;

@@ -9,12 +9,7 @@
 //! | [`page`] | the page: escaped, well-formed, alone, readable on any screen |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod memory;
 mod numbers;
 mod old_copies;
 mod page;
-#[path = "../command_line/tree.rs"]
-mod tree;

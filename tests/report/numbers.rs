@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::support::filesystem::{Filesystem, Kind};
-use crate::support::program::{Host, json as report_of, output};
-use crate::tree::{Tree, write};
+use crate::command_line::tree::{Tree, write};
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::program::{Host, json as report_of, output};
 
 const BLOCK: u64 = 4096;
 

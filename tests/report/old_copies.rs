@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use memmap2::Mmap;
 use serde_json::Value;
 
-use crate::support::filesystem::{Filesystem, Kind, command, on_each};
-use crate::support::program::{Host, output};
-use crate::tree::write;
+use crate::command_line::tree::write;
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each};
+use vhashify_testkit::program::{Host, output};
 
 const LENGTH: usize = 1_000_000;
 
@@ -284,7 +285,7 @@ struct Bound(PathBuf);
 impl Bound {
     fn new(directory: &Path) -> Self {
         let name = format!("bound-{}", std::process::id());
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let place = built::scratch().join(name);
         fs::create_dir_all(&place).unwrap();
         command(
             Command::new("mount")

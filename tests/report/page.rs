@@ -2,14 +2,15 @@
 //! in light and dark and on a phone.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::support::browser::{Browser, Screen};
-use crate::support::filesystem::{Filesystem, Kind};
-use crate::support::html;
-use crate::support::program::{Host, output};
-use crate::support::skip;
-use crate::tree::write;
+use crate::command_line::tree::write;
+use vhashify_testkit::browser::{Browser, Screen};
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::html;
+use vhashify_testkit::program::{Host, output};
+use vhashify_testkit::skip;
 
 /// What would be markup if it were not escaped. A name holds no slash.
 const MARKUP: &str = r#"<img src=x onerror=document.title='ha'>"&amp;'<b>"#;
@@ -131,7 +132,7 @@ fn it_is_readable_in_light_and_dark_and_on_a_phone() {
             is_dark,
         };
         browser.open(&page, screen);
-        let picture = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}.png"));
+        let picture = built::scratch().join(format!("report-{name}.png"));
         pictures.push(browser.picture(&picture));
         let reach = browser.ask("document.documentElement.scrollWidth").as_u64();
         assert_eq!(

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::support::filesystem::Filesystem;
-use crate::support::numbers::Numbers;
-use crate::support::program::{Host, is_guarded};
+use vhashify_testkit::filesystem::Filesystem;
+use vhashify_testkit::numbers::Numbers;
+use vhashify_testkit::program::{Host, is_guarded};
 
 /// Something that is tried again and again, and panics as soon as an invariant does not hold.
 pub struct Attack {

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use crate::attack::{Attack, Field, scaled};
-use crate::support::moments::{assert_same, equal_guests, snapshots};
-use crate::support::program::output;
-use crate::support::snapshot::check_store;
+use vhashify_testkit::moments::{assert_same, equal_guests, snapshots};
+use vhashify_testkit::program::output;
+use vhashify_testkit::snapshot::check_store;
 
 pub const ATTACK: Attack = Attack {
     name: "inv7_crowd",

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::attack::{Attack, Field};
-use crate::support::moments::{assert_same, equal_guests, snapshots};
-use crate::support::numbers::Numbers;
-use crate::support::program::Host;
-use crate::support::snapshot::check_store;
-use crate::support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::moments::{assert_same, equal_guests, snapshots};
+use vhashify_testkit::numbers::Numbers;
+use vhashify_testkit::program::Host;
+use vhashify_testkit::snapshot::check_store;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 pub const ATTACK: Attack = Attack {
     name: "inv7_damage",

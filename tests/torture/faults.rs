@@ -3,7 +3,7 @@
 use vhashify_sys::fault::Point;
 
 use crate::attack::{Attack, Field};
-use crate::support::disturb::{Case, Scenario, disturb, is_killed};
+use vhashify_testkit::disturb::{Case, Scenario, disturb, is_killed};
 
 pub const ATTACK: Attack = Attack {
     name: "inv6_faults",

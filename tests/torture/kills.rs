@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::attack::{Attack, Field, scaled};
-use crate::support::moments::{
+use vhashify_testkit::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, snapshots,
 };
-use crate::support::program::{Host, spawn};
-use crate::support::snapshot::check_store;
+use vhashify_testkit::program::{Host, spawn};
+use vhashify_testkit::snapshot::check_store;
 
 pub const ATTACK: Attack = Attack {
     name: "inv6_kills",

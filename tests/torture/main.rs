@@ -21,9 +21,6 @@
 // The table is what this program is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod attack;
 mod crowd;
 mod damage;
@@ -43,11 +40,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use attack::{Attack, Field, Tried};
-
-use support::adversary::{self, Adversary};
-use support::filesystem::{Filesystem, Kind};
-use support::numbers::Numbers;
-use support::program::is_guarded;
+use vhashify_testkit::adversary::{self, Adversary};
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::numbers::Numbers;
+use vhashify_testkit::program::is_guarded;
 
 const ATTACKS: &[Attack] = &[
     writers::ATTACK,
@@ -61,6 +57,9 @@ const ATTACKS: &[Attack] = &[
     swaps::ATTACK,
     damage::ATTACK,
 ];
+
+/// The name of all attacks together, for cargo-nextest.
+const ALL: &str = "attacks";
 
 /// How long the short form takes.
 const SHORT: Duration = Duration::from_mins(2);
@@ -78,10 +77,18 @@ fn main() -> ExitCode {
         adversary::attack(Path::new(&place));
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // Those of the ordinary test harness, which `cargo test -- …` hands to every test program.
+    let is_given = |option: &str| arguments.iter().any(|argument| argument == option);
+    // As the ordinary test harness lists its tests: all attacks are one, since they share the time.
+    if is_given("--list") {
+        if !is_given("--ignored") {
+            println!("{ALL}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    // Options are those of this harness, which `cargo test -- …` hands to every test program.
     let parts: Vec<&String> = arguments
         .iter()
-        .filter(|argument| !argument.starts_with('-'))
+        .filter(|argument| !argument.starts_with('-') && *argument != ALL)
         .collect();
     // With their numbers among all, so that one that is done again alone gets the same seed.
     let chosen: Vec<(u64, &Attack)> = (0..)
@@ -90,12 +97,6 @@ fn main() -> ExitCode {
             parts.is_empty() || parts.iter().any(|part| attack.name.contains(*part))
         })
         .collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        for (_, attack) in chosen {
-            println!("{}: test", attack.name);
-        }
-        return ExitCode::SUCCESS;
-    }
     if chosen.is_empty() {
         return ExitCode::SUCCESS;
     }

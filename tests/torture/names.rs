@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::attack::{Attack, Ends, Field};
-use crate::support::numbers::Numbers;
-use crate::support::program::output;
-use crate::support::snapshot::check_store;
-use crate::support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::numbers::Numbers;
+use vhashify_testkit::program::output;
+use vhashify_testkit::snapshot::check_store;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 pub const ATTACK: Attack = Attack {
     name: "inv3_names",

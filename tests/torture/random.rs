@@ -6,8 +6,8 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::attack::{Attack, Field};
-use crate::support::everything::check_everything;
-use crate::support::tree;
+use vhashify_testkit::everything::check_everything;
+use vhashify_testkit::tree;
 
 pub const ATTACK: Attack = Attack {
     name: "inv1_inv2_inv3_random",

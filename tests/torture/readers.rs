@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::attack::{Attack, Ends, Field, scaled};
-use crate::support::moments::equal_guests;
-use crate::support::snapshot::paths;
+use vhashify_testkit::moments::equal_guests;
+use vhashify_testkit::snapshot::paths;
 
 pub const ATTACK: Attack = Attack {
     name: "inv1_inv6_readers",

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 
 use crate::attack::{Attack, Ends, Field};
-use crate::support::bait::{FILES, content, outside, tempting};
-use crate::support::program::{Host, output};
-use crate::support::snapshot::check_store;
+use vhashify_testkit::bait::{FILES, content, outside, tempting};
+use vhashify_testkit::program::{Host, output};
+use vhashify_testkit::snapshot::check_store;
 
 pub const ATTACK: Attack = Attack {
     name: "inv4_swaps",

@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::attack::{Attack, Ends, Field, scaled};
-use crate::support::disturb::VARIABLE;
-use crate::support::filesystem::Filesystem;
-use crate::support::mapping::Mapping;
-use crate::support::numbers::Numbers;
-use crate::support::program::{Host, is_guarded, output};
-use crate::support::snapshot::is_object;
-use crate::support::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::disturb::VARIABLE;
+use vhashify_testkit::filesystem::Filesystem;
+use vhashify_testkit::mapping::Mapping;
+use vhashify_testkit::numbers::Numbers;
+use vhashify_testkit::program::{Host, is_guarded, output};
+use vhashify_testkit::snapshot::is_object;
+use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 pub const ATTACK: Attack = Attack {
     name: "inv5_writers",

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::machine::{qemu, wait};
+use super::machine::{qemu, wait};
 
 const EMULATION: &str = "tcg,thread=multi";
 
@@ -18,6 +18,11 @@ const EMULATION: &str = "tcg,thread=multi";
 /// the memory showing that there was none any more. Nothing that is tested here sets breakpoints.
 pub fn has_failed(accelerator: &str, console: &str) -> bool {
     accelerator == EMULATION && console.contains("int3: 0000 [#1]")
+}
+
+/// Whether machines are emulated here.
+pub fn is_emulated() -> bool {
+    super::machine::accelerator() == EMULATION
 }
 
 /// The value of QEMU's `-accel`. `kernel` holds a `vmlinuz` and an `initrd` to try; what came out is

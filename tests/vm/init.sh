@@ -1,6 +1,6 @@
 #!/bin/bash
 # The first process of a machine once its root disk is there: mounts what a booted Debian has, runs
-# the command of /programs/command and powers off. See tests/vm/machine.rs.
+# the list of /programs/items and powers off. See tests/vm/machine.rs.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -20,35 +20,36 @@ ip link set lo up
 hostname machine
 modprobe --all virtio_console loop
 
-# Two ports to the host: what the command prints, and how it ended.
+# Two ports to the host: what each item prints after its mark, and how it ended.
 port() {
     local place
     for place in /sys/class/virtio-ports/*; do
         [ "$(cat "$place/name")" = "$1" ] && echo "/dev/${place##*/}"
     done
 }
-output=$(port output)
-status=$(port status)
+# Opened once: a port takes one opener at a time, and an item may leave a process behind that has it.
+exec 5>"$(port output)" 6>"$(port status)"
 
-# Cargo compiles absolute paths into tests: here they lead to the disks of this machine.
-# shellcheck source=/dev/null
-. /programs/paths
-mkdir -p "$CARGO_TARGET_TMPDIR" "${PROGRAM%/*}"
-if [ -e /programs/vserver ]; then
-    # This machine has the disk with guests.
-    ln -s /programs/vserver "${PROGRAM%/*}/vserver"
-else
-    mke2fs -q -t ext4 -F -E lazy_itable_init=1 /dev/vdd
-fi
-mount /dev/vdd "$CARGO_TARGET_TMPDIR"
-ln -s /programs/vhashify "$PROGRAM"
+# The root disk has no directories for these two.
+mkdir -p /scratch /guests
+mke2fs -q -t ext4 -F -E lazy_itable_init=1 /dev/vdd
+mount /dev/vdd /scratch
+mount /dev/vde /guests
 
-# What tests/support/filesystem.rs makes its ext4 with.
+export VHASHIFY=/programs/vhashify VSERVER=/programs/vserver VHASHIFY_TEST_SCRATCH=/scratch
+# What crates/testkit/src/filesystem.rs makes its ext4 with.
 export VHASHIFY_EXT4_FEATURES=verity,quota,project
 
-mapfile -d '' -t command </programs/command
-cd "$CARGO_TARGET_TMPDIR" || exit
-"${command[@]}" </dev/null >"$output" 2>&1
-echo "$?" >"$status"
+cd /scratch || exit
+number=0
+for item in /programs/items/*; do
+    mapfile -d '' -t command <"$item"
+    echo "vhashify-item $number begins" >/dev/kmsg
+    printf '\036%s\n' "$number" >&5
+    begun=$SECONDS
+    "${command[@]}" </dev/null >&5 2>&1 5>&- 6>&-
+    echo "$number $? $((SECONDS - begun))" >&6
+    number=$((number + 1))
+done
 echo o >/proc/sysrq-trigger
 sleep infinity

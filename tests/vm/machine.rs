@@ -1,14 +1,21 @@
-//! A machine that runs one command under a kernel of Debian's own, in QEMU.
+//! A machine that runs a list under a kernel of Debian's own, in QEMU, and says what became of each item.
 //!
 //! | disk | what it is |
 //! | --- | --- |
 //! | `vda` | the root disk: a minimal Debian of this host's release, which `fixtures/machines.sh` made |
 //! | `vdb` | `/lib/modules` of the kernel |
-//! | `vdc` | `/programs`: the built `vhashify`, the test programs, `init` and the command |
-//! | `vdd` | empty, ext4, mounted at the path that is `target/tmp` here; guests for the test `vserver` |
+//! | `vdc` | `/programs`: the built programs, the test programs, `init` and the list |
+//! | `vdd` | empty, ext4, `/scratch`: where tests write |
+//! | `vde` | guests, `/guests`: where tests write that start some |
 //!
-//! What a machine writes to its disks is forgotten when it stops. Its console, which is the kernel's
-//! log, is `target/tmp/vm-PID-NUMBER/console`; it stays until the next run where the machine failed.
+//! What a machine writes to its disks is forgotten when it stops. It tells three things, each in a file of
+//! `target/tmp/vm-PID-NUMBER`, which stays until the next run where the machine failed:
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `console` | the kernel's log, with a line before each item |
+//! | `output` | what the items print, each after a mark |
+//! | `status` | a line at the end of each item: number, status, seconds |
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -20,42 +27,139 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::support::filesystem::command;
-use crate::{accelerator, print, programs};
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::command;
 
-/// How often a machine is started whose emulator fails.
+use super::{accelerator, programs};
+
+/// How often a machine is started for one item whose emulator fails.
 const MOST_BOOTS: u32 = 3;
 
-/// A machine that has not been started.
+/// A kernel, and how long it is waited for.
 #[derive(Debug)]
 pub struct Machine {
     debian: u32,
     time_limit: Duration,
+    most_boots: u32,
 }
 
-/// What a command did in a machine.
+/// Something that a machine runs, as root, with the paths of the machine.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// As a reader of the results finds it.
+    pub name: String,
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+    /// Whether it is a test of this program, which says whether it has run.
+    is_test: bool,
+    /// Whether one wants to see what it prints where all is well, too.
+    is_shown: bool,
+}
+
+/// What became of an [`Item`].
 #[derive(Debug)]
-pub struct Output {
-    /// As a shell says it: 128 and the signal's number where a signal ended the command.
-    pub status: i32,
+pub struct Outcome {
+    /// That of the item.
+    pub name: String,
+    /// As a shell says it: 128 and the signal's number where a signal ended it. `None` where it did not end.
+    pub status: Option<i32>,
     /// Standard output and standard error.
     pub text: String,
-    /// The kernel's log.
-    pub kernel: String,
+    /// Why it is not believed: the kernel complained, or the machine stopped or was stopped. One line.
+    pub why: Option<String>,
+    /// How many machines were started for it.
+    pub boots: u32,
+    is_test: bool,
+    seconds: u64,
+    debian: u32,
+    /// The kernel's log meanwhile; of the first item in a machine, from its start on.
+    kernel: String,
 }
 
-/// Why there is no [`Output`].
-#[derive(Debug)]
-pub struct Failure {
-    /// One line.
-    pub why: String,
-    /// What the command had printed, and the end of the kernel's log.
-    details: String,
+impl Item {
+    /// The test of this program that has exactly this name.
+    pub fn test(name: &str) -> Self {
+        let runner = ["/programs/runner", "--include-ignored", "--exact", name];
+        Self {
+            name: name.to_owned(),
+            command: runner.map(OsString::from).to_vec(),
+            is_test: true,
+            is_shown: false,
+        }
+    }
+
+    /// A shell script.
+    pub fn script(name: &str, script: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            command: ["sh", "-c", script].map(OsString::from).to_vec(),
+            is_test: false,
+            is_shown: false,
+        }
+    }
+
+    /// These attacks of the torture.
+    pub fn torture(attacks: &[&str]) -> Self {
+        let mut command = vec![OsString::from("/programs/torture")];
+        command.extend(attacks.iter().map(OsString::from));
+        Self {
+            name: programs::TORTURE.to_owned(),
+            command,
+            is_test: false,
+            is_shown: true,
+        }
+    }
+
+    /// The same with this in its environment.
+    pub fn with(mut self, variable: &str, value: &str) -> Self {
+        let set = OsString::from(format!("{variable}={value}"));
+        self.command.splice(0..0, ["env".into(), set]);
+        self
+    }
+
+    /// The same where the disk with guests is.
+    pub fn on_the_disk_with_guests(self) -> Self {
+        self.with(built::SCRATCH, "/guests")
+    }
+
+    /// The same, and what it prints is shown.
+    pub fn shown(mut self) -> Self {
+        if self.is_test {
+            self.command.push("--nocapture".into());
+        }
+        self.is_shown = true;
+        self
+    }
 }
 
-impl fmt::Display for Failure {
+impl Outcome {
+    /// Whether it ended with 0 under a kernel that was content; a test has run besides.
+    pub fn is_well(&self) -> bool {
+        let has_run = self.text.contains("test result: ok. 1 passed;");
+        self.why.is_none() && self.status == Some(0) && (has_run || !self.is_test)
+    }
+
+    fn line(&self) -> String {
+        let Self { name, debian, .. } = self;
+        let ended = match (self.status, &self.why) {
+            (_, Some(why)) => why.clone(),
+            _ if self.is_well() => "ok".to_owned(),
+            (Some(0), _) => "no test has run".to_owned(),
+            (status, _) => format!("status {}", status.unwrap_or(-1)),
+        };
+        format!("Debian {debian}: {name}: {ended}, {} s", self.seconds)
+    }
+}
+
+impl fmt::Display for Outcome {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}\n{}", self.why, self.details)
+        let Self { text, kernel, .. } = self;
+        let kernel = end_of(kernel);
+        write!(
+            to,
+            "{}\n--- output\n{text}\n--- kernel\n{kernel}",
+            self.line()
+        )
     }
 }
 
@@ -65,100 +169,142 @@ impl Machine {
         Self {
             debian: release,
             time_limit: Duration::from_mins(20),
+            most_boots: MOST_BOOTS,
         }
     }
 
-    /// Another time limit than 20 minutes.
+    /// Another time limit for the start and for each item than 20 minutes.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
     }
 
-    /// Runs the tests of `tests/NAME.rs` with arguments of libtest; all must pass, and at least one
-    /// must have run.
-    pub fn passes(&self, test: &str, arguments: &[&str]) {
-        let program = format!("/programs/{}", programs::in_folder(test));
-        let mut command = vec![program.as_str()];
-        command.extend(arguments);
-        let output = self
-            .try_run(&[test], &command)
-            .unwrap_or_else(|failure| panic!("{failure}"));
-        assert_eq!(
-            output.status,
-            0,
-            "{test} failed:\n{}\n--- kernel\n{}",
-            output.text,
-            end_of(&output.kernel)
-        );
-        assert!(
-            output.text.contains("test result: ok.") && !output.text.contains(" 0 passed;"),
-            "no test of {test} ran:\n{}",
-            output.text
-        );
+    /// Another number of machines than three for an item whose emulator fails.
+    pub fn tries(mut self, most: u32) -> Self {
+        self.most_boots = most;
+        self
     }
 
-    /// Runs a command as root, with the paths of the machine. The kernel must be content.
-    pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
-        self.try_run(&[], arguments)
-            .unwrap_or_else(|failure| panic!("{failure}"))
+    /// Runs a list in one machine, and says a line for each. Where a machine stops early, what was left is
+    /// run in another one.
+    pub fn run(&self, items: &[Item]) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let mut boots = 0;
+        while outcomes.len() < items.len() {
+            let rest = &items[outcomes.len()..];
+            boots += 1;
+            for mut outcome in self.boot(rest) {
+                if boots < self.most_boots
+                    && accelerator::has_failed(accelerator(), &outcome.kernel)
+                {
+                    print(&format!(
+                        "Debian {}: the emulator failed; again",
+                        self.debian
+                    ));
+                    break;
+                }
+                outcome.boots = std::mem::take(&mut boots).max(1);
+                print(&outcome.line());
+                if items[outcomes.len()].is_shown {
+                    print(&outcome.text);
+                }
+                outcomes.push(outcome);
+            }
+        }
+        outcomes
     }
 
-    /// Runs a command in a machine that has the programs of `tests`, too.
-    pub fn try_run<S: AsRef<OsStr>>(
-        &self,
-        tests: &[&str],
-        arguments: &[S],
-    ) -> Result<Output, Failure> {
+    /// What became of the first items of a list in one machine: of one at least.
+    fn boot(&self, items: &[Item]) -> Vec<Outcome> {
         let place = Place::new();
         let programs = place.0.join("programs.img");
-        programs::disk(&programs, &place.0.join("programs"), tests, arguments);
+        programs::disk(&programs, &place.0.join("programs"), items);
         let scratch = File::create(place.0.join("scratch.img")).unwrap();
         scratch.set_len(16 << 30).unwrap();
+        let mut qemu = self.start(&place.0);
+        let has_ended = self.wait_for_all(&mut qemu, &place);
 
-        let has_guests = tests.contains(&programs::VSERVER);
-        let (has_ended, console) = self.boot(&place, has_guests);
-        let text = place.read("output");
-        let why = if let Some(line) = console.lines().find(|line| is_kernel_trouble(line)) {
-            format!("the kernel complained: {line}")
-        } else if !has_ended {
-            format!("still running after {:?}", self.time_limit)
-        } else if let Ok(status) = place.read("status").trim().parse() {
-            place.forget();
-            return Ok(Output {
-                status,
-                text,
-                kernel: console,
-            });
-        } else {
-            let said = place.read("qemu");
-            format!("it stopped before the command ended\n{said}")
+        let console = place.read("console");
+        let said = place.read("output");
+        let ends = place.read("status");
+        let kernels = parts(&console, items.len(), |number| {
+            format!("vhashify-item {number} begins")
+        });
+        let texts = parts(&said, items.len(), |number| format!("\u{1e}{number}\n"));
+        let end_of = |number: usize| -> Option<(i32, u64)> {
+            let words = ends.lines().nth(number)?.split(' ').collect::<Vec<_>>();
+            Some((words[1].parse().ok()?, words[2].parse().ok()?))
         };
-        Err(Failure {
-            why: format!("Debian {}: {why}", self.debian),
-            details: format!("--- output\n{text}\n--- kernel\n{}", end_of(&console)),
-        })
+        let mut outcomes = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            let end = end_of(number);
+            let kernel = kernels.get(number).copied().unwrap_or_default();
+            let complaint = kernel.lines().find(|line| is_kernel_trouble(line));
+            let why = match (complaint, end) {
+                (Some(line), _) => Some(format!("the kernel complained: {line}")),
+                (None, Some(_)) => None,
+                (None, None) if !has_ended => {
+                    Some(format!("still running after {:?}", self.time_limit))
+                }
+                (None, None) => {
+                    let said = place.read("qemu");
+                    Some(format!(
+                        "it stopped before the command ended {}",
+                        said.trim()
+                    ))
+                }
+            };
+            outcomes.push(Outcome {
+                name: item.name.clone(),
+                status: end.map(|(status, _)| status),
+                // What stands before the first mark is nobody's.
+                text: texts.get(number).map_or(String::new(), |text| {
+                    text.split_once('\n')
+                        .map_or("", |(_, text)| text)
+                        .to_owned()
+                }),
+                why,
+                boots: 0,
+                is_test: item.is_test,
+                seconds: end.map_or(0, |(_, seconds)| seconds),
+                debian: self.debian,
+                kernel: kernel.to_owned(),
+            });
+            if end.is_none() {
+                break;
+            }
+        }
+        if outcomes.iter().all(|outcome| outcome.why.is_none()) {
+            place.forget();
+        }
+        outcomes
     }
 
-    /// Whether it ended within its time, and its console. Where the emulator failed it is started again.
-    fn boot(&self, place: &Place, has_guests: bool) -> (bool, String) {
-        let mut boots = 1;
+    /// Whether it ended by itself; it is killed where too much time goes by between two items.
+    fn wait_for_all(&self, qemu: &mut Child, place: &Place) -> bool {
+        let mut ended = 0;
         loop {
-            let started = Instant::now();
-            let mut qemu = self.start(&place.0, has_guests);
-            let has_ended = wait(&mut qemu, started + self.time_limit);
-            let console = place.read("console");
-            if boots == MOST_BOOTS || !accelerator::has_failed(accelerator(), &console) {
-                return (has_ended, console);
+            let until = Instant::now() + self.time_limit;
+            loop {
+                if qemu.try_wait().unwrap().is_some() {
+                    return true;
+                }
+                let now = place.read("status").lines().count();
+                if now > ended {
+                    ended = now;
+                    break;
+                }
+                if Instant::now() >= until {
+                    qemu.kill().unwrap();
+                    qemu.wait().unwrap();
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(100));
             }
-            print(&format!(
-                "Debian {}: the emulator failed; again",
-                self.debian
-            ));
-            boots += 1;
         }
     }
 
-    fn start(&self, place: &Path, has_guests: bool) -> Child {
+    fn start(&self, place: &Path) -> Child {
         let made = made();
         let kernel = made.join(format!("debian-{}", self.debian));
         let log = File::create(place.join("qemu")).unwrap();
@@ -177,11 +323,8 @@ impl Machine {
             made.join("root.img"),
             kernel.join("modules.img"),
             place.join("programs.img"),
-            if has_guests {
-                made.join("guests.img")
-            } else {
-                place.join("scratch.img")
-            },
+            place.join("scratch.img"),
+            made.join("guests.img"),
         ];
         for (number, disk) in disks.iter().enumerate() {
             let mut drive = OsString::from(format!(
@@ -229,7 +372,8 @@ pub fn qemu(kernel: &Path, accelerator: &str, console: &Path, append: &str) -> C
     qemu
 }
 
-fn accelerator() -> &'static str {
+/// What the machines of this host run on.
+pub fn accelerator() -> &'static str {
     static ACCELERATOR: OnceLock<&str> = OnceLock::new();
     ACCELERATOR.get_or_init(|| accelerator::accelerator(&made().join("debian-13")))
 }
@@ -238,10 +382,7 @@ fn accelerator() -> &'static str {
 fn made() -> &'static Path {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .parent()
-            .unwrap()
-            .join("vm");
+        let place = built::scratch().parent().unwrap().join("vm");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/machines.sh");
         command(Command::new(script).arg(&place));
         place
@@ -259,6 +400,31 @@ pub fn wait(qemu: &mut Child, until: Instant) -> bool {
     qemu.kill().unwrap();
     qemu.wait().unwrap();
     false
+}
+
+/// Divides what a machine has told at the marks before its items: the first part begins where the text does.
+fn parts(text: &str, count: usize, mark: impl Fn(usize) -> String) -> Vec<&str> {
+    let mut starts = vec![0];
+    for number in 0..count {
+        let Some(at) = text.find(&mark(number)) else {
+            break;
+        };
+        if number > 0 {
+            starts.push(at);
+        }
+    }
+    let ends = starts[1..].iter().copied().chain([text.len()]);
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(start, end)| &text[*start..end])
+        .collect()
+}
+
+/// What a reader of the results sees.
+#[allow(clippy::print_stdout)]
+fn print(text: &str) {
+    println!("{text}");
 }
 
 /// As much of a log as one wants to read first.
@@ -291,7 +457,7 @@ impl Place {
         remove_those_of_earlier_runs();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("vm-{}-{number}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let path = built::scratch().join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -299,7 +465,8 @@ impl Place {
 
 impl Place {
     fn read(&self, name: &str) -> String {
-        String::from_utf8_lossy(&fs::read(self.0.join(name)).unwrap()).into_owned()
+        let bytes = fs::read(self.0.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// There is nothing in it that anybody wants to see.
@@ -320,7 +487,7 @@ impl Drop for Place {
 fn remove_those_of_earlier_runs() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let place = built::scratch();
         for entry in fs::read_dir(place).unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let process = name

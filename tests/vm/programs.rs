@@ -1,53 +1,52 @@
 //! The disk with what a machine runs.
 //!
 //! ```text
-//! /programs/vhashify    as built for this test
-//! /programs/vserver     the same, where the test is that of `vserver`
-//! /programs/NAME        the test program of tests/NAME.rs; `test-vserver` is that of tests/vserver
-//! /programs/init        tests/vm/init.sh
-//! /programs/command     the arguments of the command, each ended by a NUL
-//! /programs/paths       the paths that Cargo compiled into the programs, for the shell
+//! /programs/vhashify, vserver   as built for these tests
+//! /programs/runner              this test program
+//! /programs/torture             the other one, where the list asks for it
+//! /programs/init                tests/vm/init.sh
+//! /programs/items/000, …        the arguments of each item of the list, each ended by a NUL
 //! ```
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use serde_json::Value;
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::command;
 
-use crate::support::filesystem::command;
+use super::machine::Item;
 
-/// The test that starts guests.
-pub const VSERVER: &str = "vserver";
+/// The name of the other test program.
+pub const TORTURE: &str = "torture";
 
-/// Makes `image` with `tests` and a command. `folder` is for the moment.
-pub fn disk<S: AsRef<OsStr>>(image: &Path, folder: &Path, tests: &[&str], arguments: &[S]) {
+/// Makes `image` with a list. `folder` is for the moment.
+pub fn disk(image: &Path, folder: &Path, items: &[Item]) {
     fs::create_dir(folder).unwrap();
-    let mut size = put(
-        Path::new(env!("CARGO_BIN_EXE_vhashify")),
-        &folder.join("vhashify"),
-    );
-    if tests.contains(&VSERVER) {
-        size += put(
-            Path::new(crate::support::program::vserver_path()),
-            &folder.join("vserver"),
-        );
+    let runner = std::env::current_exe().unwrap();
+    let mut size = 0;
+    for (program, name) in [
+        (built::vhashify(), "vhashify"),
+        (built::vserver(), "vserver"),
+        (&runner, "runner"),
+    ] {
+        size += put(program, &folder.join(name));
     }
-    for test in tests {
-        size += put(&test_program(test), &folder.join(in_folder(test)));
+    if items.iter().any(|item| item.name == TORTURE) {
+        size += put(&torture(), &folder.join(TORTURE));
     }
-    let mut command_line = Vec::new();
-    for argument in arguments {
-        command_line.extend(argument.as_ref().as_bytes());
-        command_line.push(0);
+    fs::create_dir(folder.join("items")).unwrap();
+    for (number, item) in items.iter().enumerate() {
+        let mut arguments = Vec::new();
+        for argument in &item.command {
+            arguments.extend(argument.as_bytes());
+            arguments.push(0);
+        }
+        fs::write(folder.join(format!("items/{number:03}")), arguments).unwrap();
     }
-    fs::write(folder.join("command"), command_line).unwrap();
-    fs::write(folder.join("paths"), paths()).unwrap();
     let init = folder.join("init");
     fs::write(&init, include_bytes!("init.sh")).unwrap();
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
@@ -61,14 +60,6 @@ pub fn disk<S: AsRef<OsStr>>(image: &Path, folder: &Path, tests: &[&str], argume
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// A test program that has the name of a program is told from it.
-pub fn in_folder(test: &str) -> String {
-    match test {
-        VSERVER => "test-vserver".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
 fn put(program: &Path, to: &Path) -> u64 {
     fs::hard_link(program, to)
         .or_else(|_| fs::copy(program, to).map(drop))
@@ -76,39 +67,18 @@ fn put(program: &Path, to: &Path) -> u64 {
     fs::metadata(to).unwrap().len()
 }
 
-fn paths() -> String {
-    let quoted = |path: &str| format!("'{}'", path.replace('\'', r"'\''"));
-    format!(
-        "CARGO_TARGET_TMPDIR={}\nPROGRAM={}\n",
-        quoted(env!("CARGO_TARGET_TMPDIR")),
-        quoted(env!("CARGO_BIN_EXE_vhashify"))
-    )
-}
-
-/// Builds the test program of `tests/NAME.rs`, with the features of this one.
-fn test_program(name: &str) -> PathBuf {
-    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    let mut built = BUILT.lock().unwrap();
-    built
-        .entry(name.to_owned())
-        .or_insert_with(|| {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo
-                .current_dir(env!("CARGO_MANIFEST_DIR"))
-                .args(["test", "--locked", "--no-run", "--message-format=json"])
-                .args(["--test", name]);
-            if cfg!(feature = "fault-injection") {
-                cargo.args(["--features", "fault-injection"]);
-            }
-            let messages = command(&mut cargo);
-            messages
-                .lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .filter(|message| {
-                    message["target"]["name"] == name && message["profile"]["test"] == true
-                })
-                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-                .unwrap_or_else(|| panic!("Cargo named no program of the test {name}"))
-        })
-        .clone()
+/// Where Cargo has built, or now builds, the other test program with the features of this one.
+fn torture() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(built::repository())
+        .args(["test", "--locked", "--no-run", "--message-format=json"])
+        .args(["--features", "fault-injection", "--test", TORTURE]);
+    let messages = command(&mut cargo);
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == TORTURE)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("Cargo names the program")
 }

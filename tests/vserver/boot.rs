@@ -6,7 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::{Host, wait_at_most};
+use super::host::{Host, wait_at_most};
+use vhashify_testkit::built;
 
 /// Booting takes its time where every instruction is emulated.
 const BOOTING: Duration = Duration::from_mins(5);
@@ -190,7 +191,7 @@ fn a_host_without_cgroup_version_2_says_so() {
     let start = format!(
         "umount $(awk '/ - cgroup2 /{{ print $5 }}' /proc/self/mountinfo) && \
          exec {} --config-dir {} --state-dir {} web start",
-        crate::support::program::vserver_path(),
+        built::vserver().display(),
         host.at("conf").display(),
         host.at("state").display()
     );

@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::host::{Host, listing, template, wait_until};
-use crate::support::filesystem::command;
+use super::host::{Host, listing, template, wait_until};
+use vhashify_testkit::filesystem::command;
 
 /// The options that put a guest's vdir where the other vdirs of the test are.
 fn root(host: &Host) -> String {
@@ -87,7 +87,7 @@ fn a_skeleton_has_what_a_guest_must_have_and_the_options_are_written() {
 fn a_template_is_unpacked_as_it_was_packed_and_runs() {
     let host = Host::new();
     // Not the one that tests make links of, whose files change while they are read.
-    let pristine = crate::support::guests::pristine().join("alpha");
+    let pristine = vhashify_testkit::guests::pristine().join("alpha");
     for (archive, option) in [("plain.tar", "-c"), ("zipped.tar.gz", "-cz")] {
         let archive = host.at(archive);
         let what = if option == "-c" { "." } else { "./etc" };
@@ -295,7 +295,7 @@ fn a_running_guest_is_not_cloned() {
 #[test]
 fn debootstrap_builds_a_guest_that_starts() {
     let host = Host::new();
-    let cache = crate::support::guests::pristine().join(".debs");
+    let cache = vhashify_testkit::guests::pristine().join(".debs");
     let release = fs::read_to_string(template("alpha").join("etc/os-release")).unwrap();
     let suite = release
         .lines()

@@ -7,13 +7,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
-use vhashify::relink::temporary::{self, Purpose};
-
-use crate::host::{Host, template, wait_until};
-use crate::life::kill;
-use crate::support::filesystem::command;
-use crate::support::program::{output, vhashify};
-use crate::support::snapshot::Snapshot;
+use super::host::{Host, template, wait_until};
+use super::life::kill;
+use vhashify::unify::temporary::{self, Purpose};
+use vhashify_testkit::filesystem::command;
+use vhashify_testkit::program::{output, vhashify};
+use vhashify_testkit::snapshot::Snapshot;
 
 /// Guests with files of their own that are alike in all, a store, and brokers; not unified yet.
 fn host_of(names: &[&str]) -> Host {

@@ -7,7 +7,8 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::host::Host;
+use super::host::Host;
+use vhashify_testkit::built;
 
 /// A guest that runs, and a way to let its root run Perl, which every Debian has.
 fn guest(host: &Host) {
@@ -290,7 +291,7 @@ fn no_descriptor_of_the_host_leaks() {
     let leaking = format!(
         "exec 7<{} 8</; exec {} --config-dir {} --state-dir {} web",
         secret.display(),
-        crate::support::program::vserver_path(),
+        built::vserver().display(),
         host.at("conf").display(),
         host.at("state").display()
     );
@@ -343,7 +344,7 @@ fn the_program_that_enters_cannot_be_written() {
     let host = Host::new();
     // A copy, which a failure of this test may spoil.
     let program = host.at("vserver");
-    fs::copy(crate::support::program::vserver_path(), &program).unwrap();
+    fs::copy(built::vserver(), &program).unwrap();
     host.sleeper("web");
     host.set("web", "bcapabilities", "CAP_SYS_ADMIN\n");
     // The kernel takes the interpreter from the guest's /proc: it runs `vserver` in the guest.
@@ -375,8 +376,7 @@ fn the_program_that_enters_cannot_be_written() {
     let text = watcher.wait_with_output().unwrap().stdout;
     let text = String::from_utf8(text).unwrap();
     assert_eq!(text, "/\nInvalid argument\nInvalid argument\nrefused\n");
-    let is_same =
-        fs::read(&program).unwrap() == fs::read(crate::support::program::vserver_path()).unwrap();
+    let is_same = fs::read(&program).unwrap() == fs::read(built::vserver()).unwrap();
     assert!(is_same, "the host's program was written by the guest");
 }
 

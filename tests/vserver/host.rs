@@ -1,21 +1,22 @@
 //! A host for one test: a configuration tree, guests, and the state of those that run.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::support::filesystem::command;
-use crate::support::guests;
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::command;
+use vhashify_testkit::guests;
 
 /// Stops every guest and removes everything when it goes, also when a test panics.
 pub struct Host {
@@ -24,7 +25,7 @@ pub struct Host {
 
 impl Host {
     pub fn new() -> Self {
-        Self::below(Path::new(env!("CARGO_TARGET_TMPDIR")))
+        Self::below(built::scratch())
     }
 
     /// One whose guests and everything else are in a directory of `top`.
@@ -53,7 +54,7 @@ impl Host {
 
     /// A real Debian guest whose init is `arguments`, itself process 1.
     ///
-    /// Its files are links of those of the other guests of this test program, as if unified.
+    /// Its files are links of those of the other guests of these tests, as if unified.
     pub fn guest(&self, name: &str, arguments: &[&str]) {
         self.guest_like("alpha", name, arguments);
     }
@@ -71,13 +72,12 @@ impl Host {
         }
     }
 
-    /// A context number that no other guest of this test program has.
+    /// A context number that no other guest of these tests has.
     ///
     /// One from the free ones would be given to a guest of the next test as soon as this guest has
     /// stopped, and what is there under that number then looked as if it were left of this one.
     pub fn give_own_context(&self, name: &str) {
-        static NEXT: AtomicU32 = AtomicU32::new(2000);
-        let context = NEXT.fetch_add(1, Ordering::Relaxed);
+        let context = next_context();
         self.set(name, "context", &format!("{context}\n"));
     }
 
@@ -88,7 +88,7 @@ impl Host {
 
     /// `vserver --config-dir … --state-dir … ARGUMENTS`.
     pub fn vserver(&self, arguments: &[&str]) -> Command {
-        let mut vserver = Command::new(crate::support::program::vserver_path());
+        let mut vserver = Command::new(built::vserver());
         vserver
             .env_remove("VSERVER_CONFDIR")
             .stdin(Stdio::null())
@@ -201,13 +201,39 @@ impl Drop for Host {
     }
 }
 
+/// The next number of a sequence that all tests of this machine share, each in a process of its own or not.
+/// It begins anew long after the guest that had a number is gone.
+fn next_context() -> u32 {
+    const NUMBERS: std::ops::Range<u32> = 2000..49_000;
+    let place = built::scratch().join("vserver-contexts");
+    let mut options = fs::File::options();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(place).unwrap();
+    file.lock().unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    let next = text.parse().unwrap_or(NUMBERS.start);
+    let after = if NUMBERS.contains(&(next + 1)) {
+        next + 1
+    } else {
+        NUMBERS.start
+    };
+    file.set_len(0).unwrap();
+    file.rewind().unwrap();
+    file.write_all(after.to_string().as_bytes()).unwrap();
+    next
+}
+
 /// A private copy of a pristine guest, of whose files the guests of tests are links.
 pub fn template(name: &str) -> &'static Path {
     static TEMPLATES: OnceLock<std::sync::Mutex<BTreeMap<String, &'static Path>>> = OnceLock::new();
     let mut made = TEMPLATES.get_or_init(Default::default).lock().unwrap();
     made.entry(name.to_owned()).or_insert_with(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("vserver-of-{name}"));
+        let place = built::scratch().join(format!("vserver-of-{name}"));
         let marker = place.with_extension("complete");
+        // One test makes it, and the others wait.
+        let lock = fs::File::create(place.with_extension("lock")).unwrap();
+        lock.lock().unwrap();
         if !marker.exists() {
             command(Command::new("rm").arg("-rf").arg(&place));
             guests::copy(name, &place);

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::host::{Host, template};
-use crate::support::filesystem::command;
+use super::host::{Host, template};
+use vhashify_testkit::filesystem::command;
 
 /// Makes a root directory, without a configuration.
 fn root_of(host: &Host, name: &str) -> String {

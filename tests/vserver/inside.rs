@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::host::Host;
+use super::host::Host;
+use vhashify_testkit::built;
 
 #[test]
 fn exec_passes_output_input_and_exit_status() {
@@ -65,7 +66,7 @@ fn limits_hold_for_init_and_for_what_enters() {
     host.set("web", "umask", "027\n");
     host.set("web", "cgroup/pids.max", "12\n");
     host.ok(&["web", "start"]);
-    crate::host::wait_until("init says it", || host.console("web") == "66\n0027\n");
+    super::host::wait_until("init says it", || host.console("web") == "66\n0027\n");
     let (_, text) = host.script("web", "ulimit -n; ulimit -Hn; umask");
     assert_eq!(text, "66\n77\n0027\n");
     let (_, text) = host.script("web", "for i in $(seq 30); do sleep 9 & done; echo on");
@@ -111,7 +112,7 @@ fn enter_has_a_terminal_of_the_guests() {
     host.ok(&["web", "start"]);
     let enter = format!(
         "stty rows 33 cols 99; {} --config-dir {} --state-dir {} web enter",
-        crate::support::program::vserver_path(),
+        built::vserver().display(),
         host.at("conf").display(),
         host.at("state").display()
     );

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::{Host, listing, wait_until};
+use super::host::{Host, listing, wait_until};
 
 #[test]
 fn a_guest_starts_runs_and_stops_and_nothing_is_left() {

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::host::{Host, wait_until};
-use crate::support::filesystem::command;
+use super::host::{Host, wait_until};
+use vhashify_testkit::filesystem::command;
 
 /// A file of a guest's cgroup, under its name in version 1, or in version 2.
 fn cgroup(context: u64, names: [&str; 2]) -> PathBuf {

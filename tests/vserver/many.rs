@@ -4,7 +4,8 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::host::{Host, wait_until};
+use super::host::{Host, wait_until};
+use vhashify_testkit::built;
 
 #[test]
 fn vserver_stat_shows_each_running_guest() {
@@ -18,7 +19,7 @@ fn vserver_stat_shows_each_running_guest() {
     let state = host.at("state");
     let state = state.to_str().unwrap();
     // Under its own name, as a link would call it.
-    let mut stat = Command::new(crate::support::program::vserver_path());
+    let mut stat = Command::new(built::vserver());
     stat.arg0("/usr/sbin/vserver-stat")
         .args(["--state-dir", state]);
     let output = stat.output().unwrap();
@@ -33,7 +34,7 @@ fn vserver_stat_shows_each_running_guest() {
         lines[2].starts_with("1261      1 ") && lines[2].ends_with("  mail"),
         "{table}"
     );
-    let mut stat = Command::new(crate::support::program::vserver_path());
+    let mut stat = Command::new(built::vserver());
     stat.args(["vserver-stat", "--state-dir", state, "--format", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&stat.output().unwrap().stdout).unwrap();
     let web = &json["guests"][0];
@@ -53,7 +54,7 @@ fn vps_and_vkill_know_whose_a_process_is() {
     let state = host.at("state");
     let state = state.to_str().unwrap();
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(crate::support::program::vserver_path());
+        let mut command = Command::new(built::vserver());
         command.arg(arguments[0]).args(["--state-dir", state]);
         command.args(&arguments[1..]).output().unwrap()
     };
@@ -92,7 +93,7 @@ fn marked_guests_start_after_what_they_depend_on_and_stop_before_it() {
     let many = |command: &str| {
         let conf = host.at("conf");
         let state = host.at("state");
-        let mut run = Command::new(crate::support::program::vserver_path());
+        let mut run = Command::new(built::vserver());
         run.arg(command)
             .arg("--config-dir")
             .arg(conf)
@@ -124,7 +125,7 @@ fn marked_guests_start_after_what_they_depend_on_and_stop_before_it() {
     );
     assert!(!host.is_running("web"));
     let link = host.at("start-vservers");
-    symlink(crate::support::program::vserver_path(), &link).unwrap();
+    symlink(built::vserver(), &link).unwrap();
     assert!(
         Command::new(link)
             .arg("--help")

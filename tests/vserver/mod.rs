@@ -20,9 +20,6 @@
 //! | [`together`] | the README's third example, and `vhashify` beside guests that write |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod boot;
 mod build;
 mod copy_on_write;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::host::Host;
+use super::host::Host;
 
 #[test]
 fn a_name_is_one_visible_directory_of_the_tree() {

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::host::{Host, wait_until};
-use crate::support::filesystem::{Filesystem, Kind};
-use crate::support::guests;
+use super::host::{Host, wait_until};
+use vhashify_testkit::built;
+use vhashify_testkit::filesystem::{Filesystem, Kind};
+use vhashify_testkit::guests;
 
 const NAMES: [&str; 2] = ["web", "mail"];
 
@@ -99,7 +100,7 @@ fn two_unified_guests_start_are_entered_answer_and_leave_nothing() {
     for address in addresses {
         wait_until("nginx answers", || answers(address));
     }
-    let mut stat = Command::new(crate::support::program::vserver_path());
+    let mut stat = Command::new(built::vserver());
     stat.arg("vserver-stat")
         .arg("--state-dir")
         .arg(host.at("state"));
@@ -124,7 +125,7 @@ fn two_unified_guests_start_are_entered_answer_and_leave_nothing() {
 fn entered(host: &Host, name: &str) -> String {
     let enter = format!(
         "{} --config-dir {} --state-dir {} {name} enter",
-        crate::support::program::vserver_path(),
+        built::vserver().display(),
         host.at("conf").display(),
         host.at("state").display()
     );

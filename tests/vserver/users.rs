@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::host::{Host, wait_at_most};
-use crate::support::filesystem::command;
+use super::host::{Host, wait_at_most};
+use vhashify_testkit::filesystem::command;
 
 const CONTEXT: u32 = 1280;
 

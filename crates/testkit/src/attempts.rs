@@ -16,6 +16,7 @@ pub type Attempt = (&'static str, i32, fn(&Path) -> io::Result<()>);
 /// A request that the kernel or the filesystem does not have.
 const NOT_THERE: [i32; 4] = [libc::ENOSYS, libc::ENOTTY, libc::EOPNOTSUPP, libc::EINVAL];
 
+/// Every way: its name, the error by which the guard refuses it, and how it is tried on a path.
 pub const ATTEMPTS: &[Attempt] = &[
     ("access", libc::EPERM, |path| {
         Ok(rustix::fs::access(path, Access::WRITE_OK)?)

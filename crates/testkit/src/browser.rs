@@ -24,8 +24,11 @@ pub struct Browser {
 /// What a page is looked at with.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
+    /// In CSS pixels.
     pub width: u32,
+    /// In CSS pixels.
     pub height: u32,
+    /// Whether its user prefers a dark colour scheme.
     pub is_dark: bool,
 }
 

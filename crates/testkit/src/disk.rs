@@ -47,6 +47,7 @@ pub struct Recording {
 /// A mounted filesystem on such a disk; dropping it unmounts it and forgets the disk.
 #[derive(Debug)]
 pub struct Disk {
+    /// The kind of the filesystem.
     pub kind: Kind,
     place: Place,
     power: Option<Power>,

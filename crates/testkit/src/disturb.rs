@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
+use super::built::assert_faults_happen;
 use super::filesystem::Filesystem;
 use super::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
@@ -26,6 +27,7 @@ const WRITTEN: &str = "written while no run held a lease";
 /// Stops `command` wherever `stops` says, does the next of `moves` each time, and lets it end. What it
 /// said on standard error.
 pub fn with_moves(mut command: Command, stops: &str, moves: &[&dyn Fn()]) -> String {
+    assert_faults_happen();
     let child = spawn(command.env(VARIABLE, stops));
     let pid = Pid::from_child(&child);
     for step in moves {
@@ -58,12 +60,16 @@ pub enum Scenario {
     RunAfterKilledDeunify,
     /// The index is damaged.
     RunWithDamagedIndex,
+    /// A guest gets its own files back.
     Deunify,
+    /// Objects that no guest has go.
     Collect,
+    /// An index is written anew from the store.
     Repair,
 }
 
 impl Scenario {
+    /// Every scenario.
     pub const ALL: [Self; 10] = [
         Self::FirstRun,
         Self::LaterRun,
@@ -181,6 +187,7 @@ fn deunify(host: &Host, guest: usize) -> Command {
 }
 
 fn killed(command: &mut Command, faults: &str) {
+    assert_faults_happen();
     let output = output(command.env(VARIABLE, faults));
     assert!(is_killed(&output), "{faults}: {output:?}");
 }
@@ -243,7 +250,9 @@ fn served_by(temporary: &Path, snapshot: &Snapshot) -> PathBuf {
 
 /// What is disturbed, and how.
 pub struct Case {
+    /// What is disturbed.
     pub scenario: Scenario,
+    /// As [`VARIABLE`] takes them.
     pub faults: String,
 }
 
@@ -256,6 +265,7 @@ pub fn place_in(filesystem: &Filesystem) -> PathBuf {
 
 /// Disturbs a command, checks, lets a run finish, and checks again. Returns what the command did.
 pub fn disturb(case: &Case, filesystem: &Filesystem) -> Output {
+    assert_faults_happen();
     let place = place_in(filesystem);
     let host = case.scenario.prepare(&place);
     let before = expected(&host);

@@ -10,15 +10,21 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::built;
+
 /// A kind of filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// `ext4`.
     Ext4,
+    /// XFS.
     Xfs,
+    /// Btrfs.
     Btrfs,
 }
 
 impl Kind {
+    /// Every kind.
     pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
     /// Those whose files can share extents.
@@ -71,7 +77,7 @@ impl Place {
         remove_those_of_killed_runs();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("fs-{}-{number}", std::process::id());
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let place = built::scratch();
         let this = Self {
             image: place.join(format!("{name}.img")),
             mount: place.join(format!("{name}.mnt")),
@@ -98,6 +104,7 @@ impl Place {
         }
     }
 
+    /// The file that holds the filesystem.
     pub fn image(&self) -> &Path {
         &self.image
     }
@@ -117,6 +124,7 @@ impl Drop for Place {
 /// A mounted filesystem; dropping it unmounts it and removes its image.
 #[derive(Debug)]
 pub struct Filesystem {
+    /// What it is.
     pub kind: Kind,
     place: Place,
 }
@@ -242,7 +250,7 @@ fn take_away(image: &Path, mount: &Path) {
 fn remove_those_of_killed_runs() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let place = built::scratch();
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(rest) = name.strip_prefix("fs-") else {

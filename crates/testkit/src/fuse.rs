@@ -18,8 +18,11 @@ use super::filesystem::command;
 
 /// What the file holds, and where its changes go.
 pub trait Content: Send + 'static {
+    /// How many bytes it has.
     fn size(&self) -> u64;
+    /// Fills `bytes` with what stands at `offset`.
     fn read(&mut self, offset: u64, bytes: &mut [u8]);
+    /// Puts `bytes` at `offset`.
     fn write(&mut self, offset: u64, bytes: &[u8]);
     /// All that was written before is to survive a power cut.
     fn flush(&mut self);

@@ -4,23 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::built;
 use super::filesystem::command;
 
 /// Where the pristine guests are: directories `alpha` and `beta`.
 pub fn pristine() -> &'static Path {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let place = std::env::var_os("VHASHIFY_GUESTS").map_or_else(
-            || {
-                Path::new(env!("CARGO_TARGET_TMPDIR"))
-                    .parent()
-                    .unwrap()
-                    .join("guests")
-            },
-            PathBuf::from,
-        );
-        command(Command::new(repository.join("fixtures/guests.sh")).arg(&place));
+        let place = std::env::var_os("VHASHIFY_GUESTS")
+            .map_or_else(|| built::target().join("guests"), PathBuf::from);
+        command(Command::new(script()).arg(&place));
         place
     })
 }
@@ -29,12 +22,15 @@ pub fn pristine() -> &'static Path {
 pub fn copy(name: &str, to: &Path) {
     let from = pristine().join(name);
     if !from.is_dir() {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/guests.sh");
-        command(Command::new(script).arg(pristine()).arg(name));
+        command(Command::new(script()).arg(pristine()).arg(name));
     }
     command(
         Command::new("cp")
             .args(["-a", "--reflink=never"])
             .args([&from, to]),
     );
+}
+
+fn script() -> PathBuf {
+    built::repository().join("fixtures/guests.sh")
 }

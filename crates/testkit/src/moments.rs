@@ -31,6 +31,7 @@ pub fn equal_guests(host: &Host, files: u64) {
     }
 }
 
+/// What each guest is now.
 pub fn snapshots(host: &Host) -> Vec<Snapshot> {
     host.guests
         .iter()
@@ -70,6 +71,7 @@ fn forget_times_of_directory(entry: &mut Entry) {
     }
 }
 
+/// Whether a name is one of those that runs put beside what they replace.
 pub fn is_reserved(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(RESERVED)

@@ -39,6 +39,7 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Both together.
     pub fn plus(self, other: Self) -> Self {
         Self {
             cuts: self.cuts + other.cuts,

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use super::built;
+
 /// The mode of protection that tests use which are about no certain one: `none`, or what this says.
 /// In machines it says `lsm`.
 pub const PROTECTION: &str = "VHASHIFY_TEST_PROTECTION";
@@ -30,7 +32,9 @@ pub fn is_guarded() -> bool {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Host {
+    /// The directory.
     pub place: PathBuf,
+    /// The guests' roots.
     pub guests: Vec<PathBuf>,
     /// What runs are told with `--protect`.
     pub protect: &'static str,
@@ -58,10 +62,12 @@ impl Host {
         self
     }
 
+    /// The store's directory.
     pub fn store(&self) -> PathBuf {
         self.place.join("hash")
     }
 
+    /// The directory of the indexes.
     pub fn state(&self) -> PathBuf {
         self.place.join("state")
     }
@@ -122,7 +128,14 @@ pub fn vserver_path() -> &'static str {
 
 /// `vhashify` without the environment's configuration.
 pub fn vhashify() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vhashify"));
+    let mut command = Command::new(built::vhashify());
+    command.env_remove("VSERVER_CONFDIR").stdin(Stdio::null());
+    command
+}
+
+/// `vserver` without the environment's configuration.
+pub fn vserver() -> Command {
+    let mut command = Command::new(built::vserver());
     command.env_remove("VSERVER_CONFDIR").stdin(Stdio::null());
     command
 }

@@ -21,13 +21,19 @@ const LAYOUT: u32 = 0x1000 | 0x4_0000 | 0x8_0000 | 0x20_0000 | 0x1000_0000;
 /// What one path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// Type and permissions.
     pub mode: u32,
+    /// User.
     pub owner: u32,
+    /// Group.
     pub group: u32,
+    /// Seconds and nanoseconds.
     pub mtime: (i64, i64),
+    /// Extended attributes by name.
     pub attributes: BTreeMap<OsString, Vec<u8>>,
     /// Inode flags but for the mark and the filesystem's own, of regular files and directories.
     pub flags: u32,
+    /// What it holds.
     pub content: Content,
     /// The first path, in order, that leads to the same inode.
     pub first_name: PathBuf,
@@ -38,9 +44,13 @@ pub struct Entry {
 pub enum Content {
     /// Size and a digest of the bytes.
     File(u64, blake3::Hash),
+    /// Its names are entries of their own.
     Directory,
+    /// Where a symbolic link leads.
     Link(PathBuf),
+    /// The device of a device node.
     Device(u64),
+    /// A FIFO or a socket.
     Other,
 }
 

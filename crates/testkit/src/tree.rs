@@ -23,23 +23,34 @@ pub const SIZE_WITH_HOLE: u64 = 200_000;
 /// One thing that is made in a guest. It is passed over where its path is taken.
 #[derive(Debug, Clone)]
 pub enum Item {
+    /// A regular file.
     File {
+        /// Where it stands.
         at: At,
+        /// What it holds.
         content: Content,
+        /// What its inode carries.
         metadata: Metadata,
     },
     /// Another name of an earlier file of the same guest.
     HardLink {
+        /// Which of the files there are.
         of: prop::sample::Index,
+        /// Where it stands.
         at: At,
     },
     /// A name of a file of an earlier guest, as `cp -al` leaves it.
     Shared {
+        /// Which of the files there are.
         of: prop::sample::Index,
+        /// Where it stands.
         at: At,
     },
+    /// A symbolic link.
     SymbolicLink(At),
+    /// A FIFO.
     Fifo(At),
+    /// A device node.
     Device(At),
 }
 
@@ -50,27 +61,37 @@ pub struct At(pub u8, pub u8);
 /// What a file holds: `variant` tells apart files of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Content {
+    /// In bytes.
     pub size: u64,
+    /// Other bytes for another variant.
     pub variant: u8,
 }
 
 /// What a file's inode carries.
 #[derive(Debug, Clone, Copy)]
 pub struct Metadata {
+    /// Permissions.
     pub mode: u32,
+    /// User.
     pub owner: u32,
+    /// Group.
     pub group: u32,
     /// Nanoseconds since 1970.
     pub mtime: u64,
+    /// What extended attribute it has.
     pub attribute: Attribute,
 }
 
 /// An extended attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribute {
+    /// None.
     None,
+    /// One of `user.`.
     User,
+    /// An access control list.
     AccessControlList,
+    /// A file capability.
     Capability,
 }
 
@@ -84,12 +105,14 @@ pub const PLAIN: Metadata = Metadata {
 };
 
 impl Metadata {
+    /// Its mtime.
     pub fn modified(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(self.mtime)
     }
 }
 
 impl At {
+    /// The path below a guest that it stands for.
     pub fn path(self) -> PathBuf {
         let directories: [&[u8]; 5] = [b"", b"bin", b"usr/lib/deep/er", b"odd\n dir", b"\xff\xfe"];
         let longest = [b'n'; 255];
@@ -109,6 +132,7 @@ impl At {
 }
 
 impl Content {
+    /// The bytes themselves.
     pub fn bytes(self) -> Vec<u8> {
         let size = usize::try_from(self.size).unwrap();
         let step = 7 + 2 * usize::from(self.variant);

@@ -1,0 +1,4 @@
+//! See `src/patterns.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| vhashify_fuzz::patterns::check(input));

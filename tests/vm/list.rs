@@ -1,0 +1,101 @@
+//! What each kernel is given: tests by their names, in one order for all.
+//!
+//! All of it runs in one machine for each kernel, one after the other. None needs a machine of its own: the
+//! tests of the guard load it themselves and leave none behind, and stand last; the rest neither knows nor
+//! minds whether a guard was loaded before.
+
+use std::process::Command;
+
+use vhashify_testkit::program::PROTECTION;
+
+use super::machine::Item;
+
+/// Enough of the invariants to know that the programs do on these kernels what they do here: all of
+/// them would take minutes where every instruction is emulated.
+const INVARIANTS: [&str; 3] = [
+    "invariants::inv2_files",
+    "invariants::inv3_a_link_group",
+    "invariants::inv4_empty",
+];
+
+/// What a host with cgroup version 2 alone has otherwise than this one: limits, counts, killing and
+/// removal; and systemd as a guest's init.
+const GUESTS: [&str; 6] = [
+    "vserver::boot::systemd_boots",
+    "vserver::boot::a_systemd_guest_reboots",
+    "vserver::inside::limits",
+    "vserver::life::a_guest_starts",
+    "vserver::life::a_guest_that_dies",
+    "vserver::many::vserver_stat",
+];
+
+/// The broker where the guard is, and quotas: what is written reaches private files, and a program that
+/// outruns the broker changes nothing of another guest's.
+const BROKER: [&str; 2] = ["cow::broker::a_", "cow::broker::inv3_a_"];
+
+/// Ignored, and for no machine: these are what other tests start, in processes of their own, ...
+const STARTED_BY_TESTS: [&str; 3] = [
+    "cow::engine::a_break_as_told",
+    "guard::adversary_at_work",
+    "guard::task",
+];
+
+/// ... and these measure and assert nothing.
+const MEASUREMENTS: [&str; 2] = ["cow::broker::how_dear_it_is", "guard::overhead::overhead"];
+
+/// The tests of a machine.
+pub fn tests() -> Vec<Item> {
+    let all = names(&["--list", "--format", "terse", "--include-ignored"]);
+    let named = |parts: &[&str]| -> Vec<&String> {
+        for part in parts {
+            assert!(all.iter().any(|name| name.starts_with(part)), "no {part}");
+        }
+        let is_one = |name: &&String| parts.iter().any(|part| name.starts_with(part));
+        all.iter()
+            .filter(is_one)
+            .filter(|name| !STARTED_BY_TESTS.contains(&name.as_str()))
+            .filter(|name| !MEASUREMENTS.contains(&name.as_str()))
+            .collect()
+    };
+    let mut items: Vec<Item> = named(&INVARIANTS)
+        .into_iter()
+        .chain(named(&["verity::"]))
+        .map(|name| Item::test(name))
+        .collect();
+    // Their disk has what they make guests of.
+    let guests = named(&GUESTS).into_iter();
+    items.extend(guests.map(|name| Item::test(name).on_the_disk_with_guests()));
+    items.extend(named(&["guard::"]).into_iter().map(|name| Item::test(name)));
+    let broker = named(&BROKER);
+    assert_eq!(broker.len(), 8, "{broker:?}");
+    let under_the_guard = |name: &String| Item::test(name).with(PROTECTION, "lsm").shown();
+    items.extend(broker.into_iter().map(under_the_guard));
+    items
+}
+
+/// A test that is ignored and that no machine runs is run by nobody.
+#[test]
+fn each_ignored_test_is_asked_for_by_somebody() {
+    let run = tests();
+    let unasked: Vec<String> = names(&["--list", "--format", "terse", "--ignored"])
+        .into_iter()
+        // The machines themselves.
+        .filter(|name| !name.starts_with("vm::"))
+        .filter(|name| !run.iter().any(|item| item.name == *name))
+        .filter(|name| !STARTED_BY_TESTS.contains(&name.as_str()))
+        .filter(|name| !MEASUREMENTS.contains(&name.as_str()))
+        .collect();
+    assert!(unasked.is_empty(), "{unasked:?}");
+}
+
+/// What this program lists.
+fn names(arguments: &[&str]) -> Vec<String> {
+    let this = std::env::current_exe().unwrap();
+    let listed = Command::new(this).args(arguments).output().unwrap();
+    assert!(listed.status.success());
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let names = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"));
+    names.map(str::to_owned).collect()
+}
