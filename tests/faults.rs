@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vhashify::sys::fault::Point;
+use vhashify_sys::fault::Point;
 use vhashify_testkit::disturb::{Case, Scenario, VARIABLE, disturb, is_killed, place_in};
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each, on_each_of};
 use vhashify_testkit::moments::{equal_guests, snapshots};

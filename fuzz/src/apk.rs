@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
-use vhashify::exclude::packages::Content;
-use vhashify::exclude::pattern::Pattern;
+use vhashify_packages::Content;
+use vhashify_packages::pattern::Pattern;
 
 /// Tries one input.
 ///

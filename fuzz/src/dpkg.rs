@@ -3,7 +3,7 @@
 //! The input is a status file; a NUL in it is where it is cut in two.
 
 use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
-use vhashify::exclude::packages::Content;
+use vhashify_packages::Content;
 
 /// Tries one input.
 ///

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
-use vhashify::exclude::packages::Content;
+use vhashify_packages::Content;
 
 /// Tries one input.
 ///

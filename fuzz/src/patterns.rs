@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString};
 
 use super::common::split_at_nul;
-use vhashify::exclude::pattern::{BadPattern, Pattern};
+use vhashify_packages::pattern::{BadPattern, Pattern};
 
 /// Tries one input.
 ///

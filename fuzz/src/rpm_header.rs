@@ -4,7 +4,7 @@
 
 use super::common::configuration_files;
 use rusqlite::{Connection, MAIN_DB};
-use vhashify::exclude::packages::Content;
+use vhashify_packages::Content;
 
 /// Tries one input.
 ///

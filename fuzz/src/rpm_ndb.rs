@@ -1,7 +1,7 @@
 //! rpm's own database: a file that is cut short is refused, or names no file that the whole does not.
 
 use super::common::configuration_files;
-use vhashify::exclude::packages::Content;
+use vhashify_packages::Content;
 
 /// Tries one input.
 ///

@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use super::common::configuration_files;
-use vhashify::exclude::packages::Content;
+use vhashify_packages::Content;
 
 /// Tries one input.
 ///

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::common::configuration_files;
 use rusqlite::Connection;
-use vhashify::exclude::packages::Content;
+use vhashify_packages::Content;
 
 static DATABASE: &[u8] = include_bytes!("../../fixtures/packages/rpm-wal/var/lib/rpm/rpmdb.sqlite");
 

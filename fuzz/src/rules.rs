@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use super::common::split_at_nul;
-use vhashify::exclude::pattern::Pattern;
 use vhashify::exclude::{ExcludeError, Rules, Verdict};
+use vhashify_packages::pattern::Pattern;
 
 /// One line as the head of `src/exclude/rules.rs` describes it.
 struct Line {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::host::{Host, template, wait_until};
 use super::life::kill;
-use vhashify::unify::temporary::{self, Purpose};
+use vhashify::relink::temporary::{self, Purpose};
 use vhashify_testkit::filesystem::command;
 use vhashify_testkit::program::{output, vhashify};
 use vhashify_testkit::snapshot::Snapshot;

@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -110,20 +109,6 @@ impl Host {
         arguments.extend(paths.iter().map(OsString::from));
         self.call(arguments)
     }
-}
-
-/// The built `vserver`, which lies beside `vhashify`: it is another package's.
-pub fn vserver_path() -> &'static str {
-    static PATH: LazyLock<String> = LazyLock::new(|| {
-        let path = Path::new(env!("CARGO_BIN_EXE_vhashify")).with_file_name("vserver");
-        assert!(
-            path.exists(),
-            "{} is not there: cargo build --workspace",
-            path.display()
-        );
-        path.into_os_string().into_string().unwrap()
-    });
-    &PATH
 }
 
 /// `vhashify` without the environment's configuration.
