@@ -6,6 +6,8 @@
 //! | [`machine`] | a machine that runs a list, and says of each item what became of it |
 //! | [`programs`] | the disk with what it runs |
 //! | [`accelerator`] | whether there is KVM |
+//! | [`torture`] | the attacks of the torture there: `make torture-vm` |
+//! | [`overhead`] | what the guard costs: `make bench-vm` |
 //!
 //! A test here that boots a machine is ignored; its name starts with `debian_12_` or `debian_13_`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -13,12 +15,13 @@
 mod accelerator;
 mod list;
 mod machine;
+mod overhead;
 mod programs;
+mod torture;
 
 use std::time::Duration;
 
 use machine::{Item, Machine, Outcome};
-use vhashify_testkit::program::PROTECTION;
 
 /// Root with every capability, namespaces, and the mounts of a booted Debian; `bpf` among the
 /// security modules without a parameter of ours, as Debian's kernels list it.
@@ -140,55 +143,4 @@ fn debian_13_is_stopped_at_its_time_limit() {
         .run(&[Item::script("nothing", "true")]);
     let why = outcomes[0].why.as_deref().unwrap();
     assert!(why.contains("still running"), "{}", outcomes[0]);
-}
-
-/// The attacks of the torture that can be made where the guard is, with an adversary beside each. The
-/// power is cut from disks that the test serves itself, which is nothing to do under emulation.
-const ATTACKS: [&str; 9] = [
-    "readers", "kills", "crowd", "names", "random", "swaps", "damage", "writers", "faults",
-];
-
-fn torture(release: u32) {
-    let torture = Item::torture(&ATTACKS).with(PROTECTION, "lsm").shown();
-    let outcomes = Machine::debian(release)
-        .time_limit(Duration::from_mins(40))
-        .run(&[torture]);
-    let outcome = &outcomes[0];
-    assert_eq!(
-        (&outcome.why, outcome.status),
-        (&None, Some(0)),
-        "{outcome}"
-    );
-    let is_attacked = outcome.text.contains(" attempts refused");
-    assert!(is_attacked, "{outcome}");
-}
-
-#[test]
-#[ignore = "a quarter of an hour: make torture-vm"]
-fn debian_12_torture_under_the_guard() {
-    torture(12);
-}
-
-#[test]
-#[ignore = "a quarter of an hour: make torture-vm"]
-fn debian_13_torture_under_the_guard() {
-    torture(13);
-}
-
-fn overhead(release: u32) {
-    let overhead = Item::test("guard::overhead::overhead").shown();
-    let outcomes = Machine::debian(release).run(&[overhead]);
-    assert!(outcomes[0].is_well(), "{}", outcomes[0]);
-}
-
-#[test]
-#[ignore = "a measurement: make bench-vm"]
-fn debian_12_guard_overhead() {
-    overhead(12);
-}
-
-#[test]
-#[ignore = "a measurement: make bench-vm"]
-fn debian_13_guard_overhead() {
-    overhead(13);
 }

@@ -235,14 +235,17 @@ fn the_token_bucket_of_the_configuration_holds_from_the_start_on() {
     assert_eq!(weight(&host, "web"), 100);
     assert_eq!(value(&host, "web", MEMORY), (64 << 20).to_string());
     assert_eq!(value(&host, "web", PROCESSES), "77");
-    // It has a quarter of a processor, whatever it would like to have.
-    host.script("web", "timeout 2 sh -c 'while :; do :; done'");
+    // It has a quarter of a processor, whatever it would like to have. Where others leave it less than that,
+    // the kernel has nothing to hold back.
     let stat = cgroup(host.context("web"), ["cpu.cfs_quota_us", "cpu.max"]);
-    let stat = fs::read_to_string(stat.with_file_name("cpu.stat")).unwrap();
-    let throttled = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("nr_throttled "));
-    assert!(throttled.unwrap().parse::<u64>().unwrap() > 10, "{stat}");
+    wait_at_most(Duration::from_mins(2), "it is throttled", || {
+        host.script("web", "timeout 2 sh -c 'while :; do :; done'");
+        let stat = fs::read_to_string(stat.with_file_name("cpu.stat")).unwrap();
+        let throttled = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "));
+        throttled.unwrap().parse::<u64>().unwrap() > 10
+    });
     host.sleeper("old");
     host.set("old", "schedule", "7\n32\n500\n0\n100\ndummy\n");
     host.ok(&["old", "start"]);

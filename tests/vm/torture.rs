@@ -1,0 +1,40 @@
+//! The torture under the guard.
+
+use std::time::Duration;
+
+use vhashify_testkit::program::PROTECTION;
+
+use super::machine::{Item, Machine};
+
+/// The attacks of the torture that can be made where the guard is, with an adversary beside each. The
+/// power is cut from disks that the test serves itself, which is nothing to do under emulation.
+const ATTACKS: [&str; 9] = [
+    "readers", "kills", "crowd", "names", "random", "swaps", "damage", "writers", "faults",
+];
+
+fn torture(release: u32) {
+    let torture = Item::torture(&ATTACKS).with(PROTECTION, "lsm").shown();
+    let outcomes = Machine::debian(release)
+        .time_limit(Duration::from_mins(40))
+        .run(&[torture]);
+    let outcome = &outcomes[0];
+    assert_eq!(
+        (&outcome.why, outcome.status),
+        (&None, Some(0)),
+        "{outcome}"
+    );
+    let is_attacked = outcome.text.contains(" attempts refused");
+    assert!(is_attacked, "{outcome}");
+}
+
+#[test]
+#[ignore = "a quarter of an hour: make torture-vm"]
+fn debian_12_torture_under_the_guard() {
+    torture(12);
+}
+
+#[test]
+#[ignore = "a quarter of an hour: make torture-vm"]
+fn debian_13_torture_under_the_guard() {
+    torture(13);
+}
