@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
 use vhashify_packages::Content;
 use vhashify_packages::pattern::Pattern;
+
+use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
 
 /// Tries one input.
 ///

@@ -2,8 +2,9 @@
 //!
 //! The input is a status file; a NUL in it is where it is cut in two.
 
-use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
 use vhashify_packages::Content;
+
+use super::common::{assert_parts_add_up, configuration_files, split_at_nul};
 
 /// Tries one input.
 ///

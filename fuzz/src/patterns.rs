@@ -4,8 +4,9 @@
 
 use std::ffi::{CStr, CString};
 
-use super::common::split_at_nul;
 use vhashify_packages::pattern::{BadPattern, Pattern};
+
+use super::common::split_at_nul;
 
 /// Tries one input.
 ///

@@ -2,9 +2,10 @@
 //!
 //! The input is a header, which is put into a database of each kind.
 
-use super::common::configuration_files;
 use rusqlite::{Connection, MAIN_DB};
 use vhashify_packages::Content;
+
+use super::common::configuration_files;
 
 /// Tries one input.
 ///

@@ -1,7 +1,8 @@
 //! rpm's own database: a file that is cut short is refused, or names no file that the whole does not.
 
-use super::common::configuration_files;
 use vhashify_packages::Content;
+
+use super::common::configuration_files;
 
 /// Tries one input.
 ///

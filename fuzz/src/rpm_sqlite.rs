@@ -1,8 +1,9 @@
 //! rpm's `SQLite` database: the schema and the pages are a guest's, and a log that does not fit
 //! changes nothing.
 
-use super::common::configuration_files;
 use vhashify_packages::Content;
+
+use super::common::configuration_files;
 
 /// Tries one input.
 ///

@@ -7,9 +7,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::common::configuration_files;
 use rusqlite::Connection;
 use vhashify_packages::Content;
+
+use super::common::configuration_files;
 
 static DATABASE: &[u8] = include_bytes!("../../fixtures/packages/rpm-wal/var/lib/rpm/rpmdb.sqlite");
 

@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
-use super::common::split_at_nul;
 use vhashify::exclude::{ExcludeError, Rules, Verdict};
 use vhashify_packages::pattern::Pattern;
+
+use super::common::split_at_nul;
 
 /// One line as the head of `src/exclude/rules.rs` describes it.
 struct Line {

@@ -9,10 +9,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::tree::{files, is_shared, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind, command};
 use vhashify_testkit::program::{Host, output, vhashify};
 use vhashify_testkit::snapshot::{Snapshot, check_store};
+
+use super::tree::{files, is_shared, write};
 
 fn two_guests(filesystem: &Filesystem) -> Host {
     let host = Host::new(filesystem.path(), 2);

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::still::refused_untouched;
-use super::tree::{files, is_shared, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind, command};
 use vhashify_testkit::program::{Host, output, spawn};
 use vhashify_testkit::snapshot::{Snapshot, check_store};
+
+use super::still::refused_untouched;
+use super::tree::{files, is_shared, write};
 
 /// A host whose guests are unified, and its index.
 fn indexed(filesystem: &Filesystem) -> (Host, PathBuf) {

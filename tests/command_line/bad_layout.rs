@@ -5,10 +5,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::still::refused_untouched;
-use super::tree::{Tree, is_shared, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind, command};
 use vhashify_testkit::program::vhashify;
+
+use super::still::refused_untouched;
+use super::tree::{Tree, is_shared, write};
 
 /// A place with a store `hash` and guests `web` and `mail`.
 struct Place(PathBuf);

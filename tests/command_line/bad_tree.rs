@@ -8,10 +8,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use super::still::{Still, refused_untouched};
-use super::tree::{Tree, is_shared, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind, command};
 use vhashify_testkit::program::{output, vhashify};
+
+use super::still::{Still, refused_untouched};
+use super::tree::{Tree, is_shared, write};
 
 /// A tree whose guests `mail` and `web` are well.
 fn well(filesystem: &Filesystem) -> Tree {

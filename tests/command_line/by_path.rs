@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::still::{Still, refused_untouched};
-use super::tree::{Tree, files, is_shared, write};
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
 use vhashify_testkit::program::{json as run_json, output};
 use vhashify_testkit::snapshot::{Content, Snapshot, check_store};
 use vhashify_testkit::tree::{Item, SIZE_WITH_HOLE, check_random, inode, make_guests};
+
+use super::still::{Still, refused_untouched};
+use super::tree::{Tree, files, is_shared, write};
 
 /// `vserver … NAME unify --state-dir STATE ARGUMENTS…`.
 fn unify<I: AsRef<OsStr>>(

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::tree::{Tree, is_shared, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind, command};
 use vhashify_testkit::program::{all_well, json as run_json, vhashify};
 use vhashify_testkit::snapshot::check_store;
+
+use super::tree::{Tree, is_shared, write};
 
 /// A place with guests `web` and `mail`, each with the same `/usr/bin/tool`.
 fn two_guests(filesystem: &Filesystem) -> Tree {

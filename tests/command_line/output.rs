@@ -7,9 +7,10 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use super::tree::{Tree, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind};
 use vhashify_testkit::program::{Host, output};
+
+use super::tree::{Tree, write};
 
 /// Two guests whose every number is known.
 fn known(filesystem: &Filesystem) -> Host {

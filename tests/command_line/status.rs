@@ -6,11 +6,12 @@ use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::still::{Still, refused_untouched};
-use super::tree::{is_shared, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind};
 use vhashify_testkit::program::{Host, json, output, spawn};
 use vhashify_testkit::snapshot::{Snapshot, check_store};
+
+use super::still::{Still, refused_untouched};
+use super::tree::{is_shared, write};
 
 fn two_guests(filesystem: &Filesystem) -> Host {
     let host = Host::new(filesystem.path(), 2);

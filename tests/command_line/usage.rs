@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::still::{Still, refused_untouched};
-use super::tree::{Tree, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind};
 use vhashify_testkit::program::{Host, output, vhashify};
+
+use super::still::{Still, refused_untouched};
+use super::tree::{Tree, write};
 
 #[test]
 fn what_does_not_go_together_is_refused_in_one_line() {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
-use super::sharing::{Run, both_write_to_files_of_their_own};
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::{Kind, command};
 use vhashify_testkit::program::output;
+
+use super::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
+use super::sharing::{Run, both_write_to_files_of_their_own};
 
 /// Who runs a script in a container.
 #[derive(Clone, Copy)]

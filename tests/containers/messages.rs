@@ -21,8 +21,9 @@ use serde_json::json;
 use vserver::context::filter::load_filter;
 use vserver::context::notify;
 
-use super::place::{Broker, Place, wait_until};
 use vhashify_testkit::filesystem::Kind;
+
+use super::place::{Broker, Place, wait_until};
 
 /// Sends bytes with descriptors.
 fn send(to: BorrowedFd<'_>, text: &[u8], descriptors: &[BorrowedFd<'_>]) {

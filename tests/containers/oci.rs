@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
-use super::sharing::{Run, both_write_to_files_of_their_own};
 use vhashify_testkit::filesystem::{Kind, command};
 use vhashify_testkit::program::output;
+
+use super::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
+use super::sharing::{Run, both_write_to_files_of_their_own};
 
 /// A container that runs; gone when the value is.
 struct Container<'a> {

@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::place::{Broker, Place, wait_until};
 use vhashify_testkit::snapshot::{Snapshot, check_store};
+
+use super::place::{Broker, Place, wait_until};
 
 /// Every way of changing a file by a path, by a descriptor for writing and by one for reading.
 const CHANGES: &str = "set -e

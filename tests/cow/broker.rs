@@ -24,13 +24,14 @@ use vserver::context::call_numbers::call_table;
 use vserver::context::filter::load_filter;
 use vserver::context::notify;
 
-use super::engine::{breaker, ino, place_in, shared_guests};
-use super::quota;
 use vhashify_testkit::filesystem::{Filesystem, Kind};
 use vhashify_testkit::moments::snapshots;
 use vhashify_testkit::program::{Host, is_guarded, output};
 use vhashify_testkit::snapshot::check_store;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+
+use super::engine::{breaker, ino, place_in, shared_guests};
+use super::quota;
 
 /// Says to this test program which filesystem it is to test, in a process of its own: libseccomp makes
 /// one listener for each process.

@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{ADVERSARY, Guard, Running, Who, child, guard};
 use vhashify_testkit::adversary::Adversary;
 use vhashify_testkit::built;
 use vhashify_testkit::disturb::with_moves;
@@ -17,6 +16,8 @@ use vhashify_testkit::moments::{assert_same, equal_guests, snapshots};
 use vhashify_testkit::program::{Host, output, refused, vhashify};
 use vhashify_testkit::snapshot::{Snapshot, check_store};
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+
+use super::{ADVERSARY, Guard, Running, Who, child, guard};
 
 /// A host whose guests share all that they have. The guard goes when the second value does.
 fn unified(place: &Path, guests: usize) -> (Host, Guard) {

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Guard, guard};
 use vhashify_testkit::attempts::mark;
 use vhashify_testkit::filesystem::{Filesystem, Kind, command};
+
+use super::{Guard, guard};
 
 /// With and without the guard in turn, so that a host that gets busier slows both.
 const ROUNDS: usize = 5;

@@ -9,9 +9,10 @@ use rustix::fs::{Advice, fadvise};
 use serde_json::Value;
 use vhashify_sys::page_cache::{by_cachestat, by_mincore, page_size, resident_bytes};
 
-use crate::command_line::tree::write;
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
 use vhashify_testkit::program::Host;
+
+use crate::command_line::tree::write;
 
 const SIZE: u64 = 3_000_000;
 const LENGTH: usize = 3_000_000;

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::command_line::tree::{Tree, write};
 use vhashify_testkit::filesystem::{Filesystem, Kind};
 use vhashify_testkit::program::{Host, json as report_of, output};
+
+use crate::command_line::tree::{Tree, write};
 
 const BLOCK: u64 = 4096;
 

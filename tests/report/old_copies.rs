@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use memmap2::Mmap;
 use serde_json::Value;
 
-use crate::command_line::tree::write;
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each};
 use vhashify_testkit::program::{Host, output};
+
+use crate::command_line::tree::write;
 
 const LENGTH: usize = 1_000_000;
 

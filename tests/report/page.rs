@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::command_line::tree::write;
 use vhashify_testkit::browser::{Browser, Screen};
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::{Filesystem, Kind};
 use vhashify_testkit::html;
 use vhashify_testkit::program::{Host, output};
 use vhashify_testkit::skip;
+
+use crate::command_line::tree::write;
 
 /// What would be markup if it were not escaped. A name holds no slash.
 const MARKUP: &str = r#"<img src=x onerror=document.title='ha'>"&amp;'<b>"#;

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use crate::attack::{Attack, Field, scaled};
 use vhashify_testkit::moments::{assert_same, equal_guests, snapshots};
 use vhashify_testkit::program::output;
 use vhashify_testkit::snapshot::check_store;
+
+use crate::attack::{Attack, Field, scaled};
 
 pub const ATTACK: Attack = Attack {
     name: "inv7_crowd",

@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::attack::{Attack, Field};
 use vhashify_testkit::moments::{assert_same, equal_guests, snapshots};
 use vhashify_testkit::numbers::Numbers;
 use vhashify_testkit::program::Host;
 use vhashify_testkit::snapshot::check_store;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+
+use crate::attack::{Attack, Field};
 
 pub const ATTACK: Attack = Attack {
     name: "inv7_damage",

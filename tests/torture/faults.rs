@@ -2,8 +2,9 @@
 
 use vhashify_sys::fault::Point;
 
-use crate::attack::{Attack, Field};
 use vhashify_testkit::disturb::{Case, Scenario, disturb, is_killed};
+
+use crate::attack::{Attack, Field};
 
 pub const ATTACK: Attack = Attack {
     name: "inv6_faults",

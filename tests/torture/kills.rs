@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::attack::{Attack, Field, scaled};
 use vhashify_testkit::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, snapshots,
 };
 use vhashify_testkit::program::{Host, spawn};
 use vhashify_testkit::snapshot::check_store;
+
+use crate::attack::{Attack, Field, scaled};
 
 pub const ATTACK: Attack = Attack {
     name: "inv6_kills",

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::attack::{Attack, Ends, Field};
 use vhashify_testkit::numbers::Numbers;
 use vhashify_testkit::program::output;
 use vhashify_testkit::snapshot::check_store;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+
+use crate::attack::{Attack, Ends, Field};
 
 pub const ATTACK: Attack = Attack {
     name: "inv3_names",

@@ -1,7 +1,8 @@
 //! The power is cut at any write of a run, a `deunify` or a `gc`, and of the run that mends it.
 
-use crate::attack::{Attack, Field};
 use vhashify_testkit::power::cut_power;
+
+use crate::attack::{Attack, Field};
 
 pub const ATTACK: Attack = Attack {
     name: "inv6_power",

@@ -5,9 +5,10 @@ use std::fs;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::attack::{Attack, Field};
 use vhashify_testkit::everything::check_everything;
 use vhashify_testkit::tree;
+
+use crate::attack::{Attack, Field};
 
 pub const ATTACK: Attack = Attack {
     name: "inv1_inv2_inv3_random",

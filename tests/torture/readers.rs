@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::attack::{Attack, Ends, Field, scaled};
 use vhashify_testkit::moments::equal_guests;
 use vhashify_testkit::snapshot::paths;
+
+use crate::attack::{Attack, Ends, Field, scaled};
 
 pub const ATTACK: Attack = Attack {
     name: "inv1_inv6_readers",

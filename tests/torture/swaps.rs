@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 
-use crate::attack::{Attack, Ends, Field};
 use vhashify_testkit::bait::{FILES, content, outside, tempting};
 use vhashify_testkit::program::{Host, output};
 use vhashify_testkit::snapshot::check_store;
+
+use crate::attack::{Attack, Ends, Field};
 
 pub const ATTACK: Attack = Attack {
     name: "inv4_swaps",

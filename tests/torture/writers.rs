@@ -13,7 +13,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::attack::{Attack, Ends, Field, scaled};
 use vhashify_testkit::disturb::VARIABLE;
 use vhashify_testkit::filesystem::Filesystem;
 use vhashify_testkit::mapping::Mapping;
@@ -21,6 +20,8 @@ use vhashify_testkit::numbers::Numbers;
 use vhashify_testkit::program::{Host, is_guarded, output};
 use vhashify_testkit::snapshot::is_object;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+
+use crate::attack::{Attack, Ends, Field, scaled};
 
 pub const ATTACK: Attack = Attack {
     name: "inv5_writers",

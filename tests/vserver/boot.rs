@@ -6,8 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::host::{Host, wait_at_most};
 use vhashify_testkit::built;
+
+use super::host::{Host, wait_at_most};
 
 /// Booting takes its time where every instruction is emulated.
 const BOOTING: Duration = Duration::from_mins(5);

@@ -5,8 +5,9 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::host::{Host, listing, template, wait_until};
 use vhashify_testkit::filesystem::command;
+
+use super::host::{Host, listing, template, wait_until};
 
 /// The options that put a guest's vdir where the other vdirs of the test are.
 fn root(host: &Host) -> String {

@@ -7,12 +7,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
-use super::host::{Host, template, wait_until};
-use super::life::kill;
 use vhashify::relink::temporary::{self, Purpose};
 use vhashify_testkit::filesystem::command;
 use vhashify_testkit::program::{output, vhashify};
 use vhashify_testkit::snapshot::Snapshot;
+
+use super::host::{Host, template, wait_until};
+use super::life::kill;
 
 /// Guests with files of their own that are alike in all, a store, and brokers; not unified yet.
 fn host_of(names: &[&str]) -> Host {

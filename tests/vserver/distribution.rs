@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::host::{Host, sha256};
 use vhashify_testkit::filesystem::command;
+
+use super::host::{Host, sha256};
 
 /// A package of one file, and a source of it that needs no network, in a guest.
 fn offer_package(host: &Host, vdir: &Path) {

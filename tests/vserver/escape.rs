@@ -7,8 +7,9 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::host::Host;
 use vhashify_testkit::built;
+
+use super::host::Host;
 
 /// A guest that runs, and a way to let its root run Perl, which every Debian has.
 fn guest(host: &Host) {

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use super::host::{Host, template};
 use vhashify_testkit::filesystem::command;
+
+use super::host::{Host, template};
 
 /// Makes a root directory, without a configuration.
 fn root_of(host: &Host, name: &str) -> String {

@@ -2,8 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use super::host::Host;
 use vhashify_testkit::built;
+
+use super::host::Host;
 
 #[test]
 fn exec_passes_output_input_and_exit_status() {

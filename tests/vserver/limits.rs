@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use super::host::{Host, wait_until};
 use vhashify_testkit::filesystem::command;
+
+use super::host::{Host, wait_at_most, wait_until};
 
 /// A file of a guest's cgroup, under its name in version 1, or in version 2.
 fn cgroup(context: u64, names: [&str; 2]) -> PathBuf {

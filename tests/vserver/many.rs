@@ -4,8 +4,9 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::host::{Host, wait_until};
 use vhashify_testkit::built;
+
+use super::host::{Host, wait_until};
 
 #[test]
 fn vserver_stat_shows_each_running_guest() {

@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-use super::host::{Host, listing, sha256, template, wait_until};
 use vhashify_testkit::filesystem::command;
+
+use super::host::{Host, listing, sha256, template, wait_until};
 
 /// An image layout that is being made.
 struct Image {

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::host::{Host, wait_until};
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::{Filesystem, Kind};
 use vhashify_testkit::guests;
+
+use super::host::{Host, wait_until};
 
 const NAMES: [&str; 2] = ["web", "mail"];
 

@@ -5,8 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
 
-use super::host::{Host, wait_at_most};
 use vhashify_testkit::filesystem::command;
+
+use super::host::{Host, wait_at_most};
 
 const CONTEXT: u32 = 1280;
 
