@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-vm torture torture-vm fuzz lint audit times doc bench bench-vm fmt clean \
-	toolchain clang test-tools vm-tools lint-tools lint-quick disks test-build ci-tools
+	toolchain clang test-tools vm-tools lint-tools lint-quick guests disks test-build ci-tools
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -35,8 +35,9 @@ lint-tools: toolchain clang
 	@fixtures/install.sh shellcheck jq
 
 # What tests and machines are made of, so that no test waits for it.
-disks: test-tools vm-tools
-	@fixtures/guests.sh "$${VHASHIFY_GUESTS:-$(TARGET)/guests}"
+guests: test-tools
+	@fixtures/guests.sh "$${VHASHIFY_GUESTS:-$(TARGET)/guests}" alpha beta booting
+disks: vm-tools
 	@fixtures/machines.sh "$(TARGET)/vm"
 
 # All that is run, so that nobody else has to compile.
