@@ -99,6 +99,7 @@ impl Place {
     /// Unmounts it, and what is mounted over the image, if anything is.
     pub fn unmount(&self) {
         unmount_soon(&self.mount);
+        wait_until_nobody_has(&self.image);
         if is_mounted_over(&self.image) {
             unmount_soon(&self.image);
         }
@@ -221,6 +222,29 @@ fn unmount_soon(mount: &Path) {
         std::thread::sleep(Duration::from_millis(10));
     }
     command(Command::new("umount").arg(mount));
+}
+
+/// Waits until no loop device stands on an image. A guest that another test starts meanwhile has all mounts
+/// in a namespace of its own until it leaves the root directory; as long as it has this one, the kernel keeps
+/// the filesystem as it was in its memory, whatever is done to the image.
+fn wait_until_nobody_has(image: &Path) {
+    let begun = Instant::now();
+    let is_below = |device: &fs::DirEntry| {
+        let file = fs::read_to_string(device.path().join("loop/backing_file"));
+        file.is_ok_and(|file| Path::new(file.trim_end()) == image)
+    };
+    while fs::read_dir("/sys/block")
+        .unwrap()
+        .flatten()
+        .any(|device| is_below(&device))
+    {
+        assert!(
+            begun.elapsed() < Duration::from_mins(1),
+            "{} stays mounted elsewhere",
+            image.display()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Whether something is mounted over a file. A filesystem whose server is gone is not asked.
