@@ -16,6 +16,7 @@
 //! | [`vm`] | these machines; ignored unless `make test-vm` asks |
 //!
 //! The attacks that last for minutes are the other test program, `torture`.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in their helpers
 
 mod adversary;
 mod bench_drawing;

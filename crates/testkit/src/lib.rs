@@ -25,7 +25,13 @@
 //! | [`guests`] | real Debian guests |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // A test that has lost its ground ends by a panic, wherever that is.
-#![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    clippy::new_without_default,
+    clippy::len_without_is_empty
+)]
 
 pub mod adversary;
 pub mod attempts;
