@@ -50,6 +50,8 @@
 //! holds a lease on the file from before the reading until a little after the replacement, so that it sees every
 //! write that comes between the two. Where guests share extents and no inodes ([`protect`]), the run replaces
 //! nothing: the filesystem compares the files and shares their blocks.
+//!
+//! `docs/how-it-works.md` has the formats on the disk, the invariants, and the order of a replacement.
 #![forbid(unsafe_code)]
 
 pub mod broker;

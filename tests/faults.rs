@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vhashify_sys::fault::Point;
-use vhashify_testkit::disturb::{Case, Scenario, VARIABLE, disturb, is_killed, place_in};
+use vhashify_testkit::built::FAULTS;
+use vhashify_testkit::disturb::{Case, Scenario, disturb, is_killed, place_in};
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each, on_each_of};
 use vhashify_testkit::moments::{equal_guests, snapshots};
 use vhashify_testkit::program::{Host, output};
@@ -105,7 +106,7 @@ fn inv1_to_inv6_killed_or_failing_while_extents_are_shared() {
             }
             let before = snapshots(&host);
             let mut command = host.run_command(&["--jobs", "1"]);
-            let disturbed = output(command.env(VARIABLE, faults));
+            let disturbed = output(command.env(FAULTS, faults));
             let said = String::from_utf8_lossy(&disturbed.stderr).into_owned();
             if faults.contains("kill") {
                 assert!(is_killed(&disturbed), "{faults}: {said}");
@@ -187,7 +188,7 @@ fn inv3_an_inode_that_can_take_no_more_links_is_followed_by_the_next_instance() 
         equal_guests(&host, 3);
         let before = snapshots(&host);
         let faults = "temporary-link:3:EMLINK,object-link:2:EMLINK";
-        let output = output(host.run_command(&[]).env(VARIABLE, faults));
+        let output = output(host.run_command(&[]).env(FAULTS, faults));
         assert!(output.status.success(), "{output:?}");
         for (before, now) in before.iter().zip(snapshots(&host)) {
             before.assert_same(&now, "after EMLINK");

@@ -9,7 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use vhashify_testkit::disturb::{VARIABLE, with_moves};
+use vhashify_testkit::built::FAULTS;
+use vhashify_testkit::disturb::with_moves;
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
 use vhashify_testkit::moments::is_reserved;
 use vhashify_testkit::program::{Host, spawn};
@@ -199,7 +200,7 @@ fn inv3_a_name_that_was_moved_past_the_scan_while_another_guest_made_one() {
             host.run(&[]);
             make_file(&host.guests[1].join("second"), SHARED, PLAIN);
             let mut run = host.run_command(&["--jobs", "1"]);
-            let child = spawn(run.env(VARIABLE, format!("open-directory:{hit}:stop-after")));
+            let child = spawn(run.env(FAULTS, format!("open-directory:{hit}:stop-after")));
             let pid = Pid::from_child(&child);
             let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
             is_over = !status.stopped();

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use vhashify_testkit::disturb::{VARIABLE, is_killed, with_moves};
+use vhashify_testkit::built::FAULTS;
+use vhashify_testkit::disturb::{is_killed, with_moves};
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
 use vhashify_testkit::moments::is_reserved;
 use vhashify_testkit::program::{Host, output, spawn};
@@ -276,7 +277,7 @@ fn inv6_what_was_swapped_in_when_the_run_was_killed_and_lost_its_place_since_is_
         fs::write(&scene.other, NEWER).unwrap();
         let stops = "exchange:1:stop-before,exchange:1:kill-after";
         let mut killed = scene.host.run_command(&[]);
-        let child = spawn(killed.env(VARIABLE, stops));
+        let child = spawn(killed.env(FAULTS, stops));
         let pid = Pid::from_child(&child);
         let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
         assert!(status.stopped());
@@ -307,7 +308,7 @@ fn inv6_what_the_guest_replaced_after_a_run_was_killed_leaves_nothing_behind() {
             scene
                 .host
                 .run_command(&[])
-                .env(VARIABLE, "exchange:1:kill-after"),
+                .env(FAULTS, "exchange:1:kill-after"),
         );
         assert!(is_killed(&killed));
         fs::write(scene.host.guests[1].join("new"), NEWER).unwrap();
@@ -330,7 +331,7 @@ fn half_deunified(place: &Path) -> (Host, PathBuf, PathBuf) {
     host.run(&[]);
     let mut deunify = host.command(["deunify", "--manually"]);
     deunify.arg(&host.guests[1]);
-    let killed = output(deunify.env(VARIABLE, "exchange:1:kill-after"));
+    let killed = output(deunify.env(FAULTS, "exchange:1:kill-after"));
     assert!(is_killed(&killed));
     let objects = check_store(&host.store());
     let names = ["d/name", "e/other"].map(|name| host.guests[1].join(name));
@@ -388,7 +389,7 @@ fn inv6_what_was_swapped_in_when_deunify_was_killed_is_where_the_guest_put_it() 
         let mut deunify = scene.host.command(["deunify", "--manually"]);
         deunify.arg(&scene.host.guests[1]);
         let stops = "exchange:1:stop-before,exchange:1:kill-after";
-        let child = spawn(deunify.env(VARIABLE, stops));
+        let child = spawn(deunify.env(FAULTS, stops));
         let pid = Pid::from_child(&child);
         let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
         assert!(status.stopped());

@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-use vhashify_testkit::disturb::{VARIABLE, is_killed};
+use vhashify_testkit::built::FAULTS;
+use vhashify_testkit::disturb::is_killed;
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each_of};
 use vhashify_testkit::moments::{after_recovery, assert_same, equal_guests, snapshots};
 use vhashify_testkit::program::{Host, output};
@@ -139,9 +140,7 @@ fn inv6_killed_while_an_object_is_made() {
                 Host::new(&filesystem.path().join(number.to_string()), 2).protected_by("verity");
             equal_guests(&host, 5);
             let before = snapshots(&host);
-            assert!(is_killed(&output(
-                host.run_command(&[]).env(VARIABLE, stop)
-            )));
+            assert!(is_killed(&output(host.run_command(&[]).env(FAULTS, stop))));
             host.run(&[]);
             for (before, now) in before.iter().zip(snapshots(&host)) {
                 after_recovery(before).assert_same(&after_recovery(&now), stop);

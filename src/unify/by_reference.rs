@@ -14,7 +14,7 @@
 //! /tmp/x     A          -             -             as /bin/x, but nobody has it there: stays private
 //! ```
 //!
-//! Which files are partners says [`super::same_path`]. Invariant 3 holds as it does in a plan for all guests.
+//! `same_path` says which files are partners. Invariant 3 holds as it does in a plan for all guests.
 
 use std::collections::{BTreeMap, BTreeSet};
 

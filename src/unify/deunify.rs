@@ -5,10 +5,10 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use serde::Serialize;
 use vhashify_sys::lease::ignore_break_signal;
 use vhashify_sys::stamp::{Timestamp, wait_for_next_tick};
 
+use super::deunify_report::DeunifyReport;
 use super::group::inodes;
 use super::path_filter::PathFilter;
 use super::private_copies::Deunifier;
@@ -17,7 +17,7 @@ use super::source::Source;
 use super::target::lock;
 use crate::error::Error;
 use crate::guest::StoreLocation;
-use crate::outcome::{FileError, Progress};
+use crate::outcome::Progress;
 use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Announced, Listed, Store, Wait};
 
@@ -28,19 +28,6 @@ pub struct DeunifyOptions {
     pub dry_run: bool,
     /// What to do while another run holds the store.
     pub wait: Wait,
-}
-
-/// What was given back, or with `--dry-run` would be.
-#[derive(Debug, Default, Serialize)]
-pub struct DeunifyReport {
-    /// Whether nothing was changed.
-    pub dry_run: bool,
-    /// Names that lead to private copies now.
-    pub files_deunified: u64,
-    /// Bytes of content that were copied.
-    pub bytes_copied: u64,
-    /// Files that could not be handled; they still link their objects.
-    pub errors: Vec<FileError>,
 }
 
 /// Gives the guest its own copies of everything at or below `paths` (of all of it, if empty).

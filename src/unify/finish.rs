@@ -7,11 +7,10 @@ use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Timestamp;
 
 use super::index_update::index_update;
-use super::run::joined;
 use super::source::Source;
 use super::view::View;
 use super::worker_stats::WorkerStats;
-use super::workers::{Done, restore};
+use super::workers::{Done, joined, restore};
 use crate::index::Index;
 use crate::outcome::{FileError, Progress, RunReport};
 use crate::protect::Mode;

@@ -35,6 +35,7 @@
 mod apply;
 pub mod by_reference;
 mod deunify;
+mod deunify_report;
 mod extent_class;
 mod extents;
 mod fd_budget;
@@ -61,7 +62,8 @@ mod view;
 mod worker_stats;
 mod workers;
 
-pub use deunify::{DeunifyOptions, DeunifyReport, deunify};
+pub use deunify::{DeunifyOptions, deunify};
+pub use deunify_report::DeunifyReport;
 pub use fd_budget::Workers;
 pub use run::{Options, unify};
 pub use scope::Scope;

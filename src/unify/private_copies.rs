@@ -18,7 +18,7 @@ use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
-use super::deunify::DeunifyReport;
+use super::deunify_report::DeunifyReport;
 use super::transaction::GRACE;
 use crate::error::Error;
 use crate::guest::Guest;

@@ -11,7 +11,6 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
@@ -30,7 +29,7 @@ use super::scope::{ReferenceMatch, Scope};
 use super::source::Source;
 use super::target::{Hold, Target, lock};
 use super::view::{Effort, Known, Question, View};
-use super::workers::{Done, work};
+use super::workers::{Done, joined, work};
 use crate::error::Error;
 use crate::guest::{Guest, StoreLocation};
 use crate::identity::{Identity, Mtime};
@@ -331,13 +330,6 @@ fn synchronise(store: &Store, _target: &Target<'_>) -> Result<Timestamp, Error> 
     let begun = Timestamp::now();
     store.synchronise()?;
     Ok(begun)
-}
-
-/// What a thread came to; its panic goes on here.
-pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Opens the index, or begins one.

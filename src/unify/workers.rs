@@ -138,3 +138,10 @@ impl Round<'_> {
         self.target.is_some_and(|(_, times)| times.is_full())
     }
 }
+
+/// What a thread came to; its panic goes on here.
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -14,7 +14,8 @@ use vhashify::guest::{Guest, StoreLocation};
 use vhashify_sys::fault::Point;
 use vhashify_sys::lease::ignore_break_signal;
 
-use vhashify_testkit::disturb::{VARIABLE, is_killed};
+use vhashify_testkit::built::FAULTS;
+use vhashify_testkit::disturb::is_killed;
 use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each};
 use vhashify_testkit::moments::{after_recovery, assert_same, at_any_moment, snapshots};
 use vhashify_testkit::program::{Host, output};
@@ -133,7 +134,7 @@ fn break_with(host: &Host, path: &str, faults: &str) -> Output {
             "--nocapture",
         ])
         .env(BREAK, told)
-        .env(VARIABLE, faults);
+        .env(FAULTS, faults);
     output(&mut child)
 }
 

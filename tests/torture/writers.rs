@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use vhashify_testkit::disturb::VARIABLE;
+use vhashify_testkit::built::FAULTS;
 use vhashify_testkit::filesystem::Filesystem;
 use vhashify_testkit::mapping::Mapping;
 use vhashify_testkit::numbers::Numbers;
@@ -84,7 +84,7 @@ pub fn during_runs(
             } else {
                 &[]
             };
-            let run = output(host.run_command(options).env(VARIABLE, faults));
+            let run = output(host.run_command(options).env(FAULTS, faults));
             // Nothing protects a shared file here, so that a run may find an object written to and
             // say so; what counts is what the writers find.
             assert!(matches!(run.status.code(), Some(0 | 1)), "{run:?}");

@@ -59,7 +59,10 @@ pub fn repository() -> &'static Path {
     this.ancestors().nth(2).unwrap()
 }
 
-/// Panics unless the built `vhashify` does what [`super::disturb::VARIABLE`] says: a test of a fault that
+/// Where the faults of a program are described.
+pub const FAULTS: &str = "VHASHIFY_FAULT";
+
+/// Panics unless the built `vhashify` does what [`FAULTS`] says: a test of a fault that
 /// never happens would pass.
 pub fn assert_faults_happen() {
     static HAPPEN: OnceLock<()> = OnceLock::new();
@@ -67,7 +70,7 @@ pub fn assert_faults_happen() {
         let place = tempfile::tempdir_in(scratch()).unwrap();
         let collect = Command::new(vhashify())
             .env_remove("VSERVER_CONFDIR")
-            .env(super::disturb::VARIABLE, "no fault at all")
+            .env(FAULTS, "no fault at all")
             .args(["gc", "--destination"])
             .arg(place.path())
             .arg("--state-dir")

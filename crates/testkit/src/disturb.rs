@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use super::built::assert_faults_happen;
+use super::built::{FAULTS, assert_faults_happen};
 use super::filesystem::Filesystem;
 use super::moments::{
     after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
@@ -19,8 +19,6 @@ use super::program::{Host, output, spawn};
 use super::snapshot::{Content as Found, Entry, Snapshot, check_store};
 use super::tree::{Content, PLAIN, make_file};
 
-/// Where the faults of a program are described.
-pub const VARIABLE: &str = "VHASHIFY_FAULT";
 const FILES: u64 = 10;
 const WRITTEN: &str = "written while no run held a lease";
 
@@ -28,7 +26,7 @@ const WRITTEN: &str = "written while no run held a lease";
 /// said on standard error.
 pub fn with_moves(mut command: Command, stops: &str, moves: &[&dyn Fn()]) -> String {
     assert_faults_happen();
-    let child = spawn(command.env(VARIABLE, stops));
+    let child = spawn(command.env(FAULTS, stops));
     let pid = Pid::from_child(&child);
     for step in moves {
         let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
@@ -188,7 +186,7 @@ fn deunify(host: &Host, guest: usize) -> Command {
 
 fn killed(command: &mut Command, faults: &str) {
     assert_faults_happen();
-    let output = output(command.env(VARIABLE, faults));
+    let output = output(command.env(FAULTS, faults));
     assert!(is_killed(&output), "{faults}: {output:?}");
 }
 
@@ -252,7 +250,7 @@ fn served_by(temporary: &Path, snapshot: &Snapshot) -> PathBuf {
 pub struct Case {
     /// What is disturbed.
     pub scenario: Scenario,
-    /// As [`VARIABLE`] takes them.
+    /// As [`FAULTS`] takes them.
     pub faults: String,
 }
 
@@ -271,7 +269,7 @@ pub fn disturb(case: &Case, filesystem: &Filesystem) -> Output {
     let before = expected(&host);
     let what = format!("{:?} {}", case.scenario, case.faults);
     let faults = format!("{}{}", case.scenario.faults(), case.faults);
-    let disturbed = output(case.scenario.command(&host).env(VARIABLE, faults));
+    let disturbed = output(case.scenario.command(&host).env(FAULTS, faults));
 
     // The written file reaches its name with the recovery, not before.
     if case.scenario != Scenario::RunAfterKilledRunAndWrite {
