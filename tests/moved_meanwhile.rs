@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, RenameFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use vhashify_testkit::built::FAULTS;
 use vhashify_testkit::disturb::{is_killed, with_moves};
@@ -400,5 +400,30 @@ fn inv6_what_was_swapped_in_when_deunify_was_killed_is_where_the_guest_put_it() 
         holds(&scene.name, NEWER);
         holds(&scene.other, &SHARED.bytes());
         scene.assert_next_run(&["d/name", "e/other"], &[&scene.other]);
+    });
+}
+
+/// `open(O_RDONLY | O_TRUNC)` truncates a file and breaks no read lease: only size and mtime tell of it.
+#[test]
+fn inv5_a_file_that_is_truncated_under_its_lease() {
+    on_each(|filesystem| {
+        for (number, options) in [&[][..], &["--ignore-mtime"]].into_iter().enumerate() {
+            let scene = Scene::new(&filesystem.path().join(number.to_string()));
+            let truncate = || {
+                let flags = OFlags::RDONLY | OFlags::TRUNC;
+                drop(rustix::fs::open(&scene.name, flags, Mode::empty()).unwrap());
+            };
+            let command = scene.host.run_command(options);
+            with_moves(command, "exchange:1:stop-before", &[&truncate]);
+            let size = |path: &Path| fs::metadata(path).unwrap().len();
+            assert_eq!(
+                size(&scene.name),
+                0,
+                "inv5: the truncation is lost {options:?}"
+            );
+            let other = scene.host.guests[0].join("d/name");
+            assert_eq!(size(&other), SHARED.size, "inv4: {options:?}");
+            check_store(&scene.host.store());
+        }
     });
 }

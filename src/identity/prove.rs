@@ -130,14 +130,15 @@ pub enum Change {
     MetadataChanged,
 }
 
-/// Checks that a file still is what was proven: its content by the lease, its metadata by reading them again.
-/// Returns its inode as it is now.
+/// Checks that a file still is what was proven under the stamp `proven`: its content by the lease, its metadata by
+/// reading them again. Returns its inode as it is now.
 ///
-/// Link count and ctime may differ from the proof's: the run itself adds and removes names meanwhile.
+/// Size and mtime must be those of the proof, whatever the identity covers: `open(O_RDONLY | O_TRUNC)` truncates a
+/// file and breaks no read lease. Link count and ctime may differ: the run itself adds and removes names meanwhile.
 ///
 /// # Errors
 /// [`Change`]: what changed, or may have.
-pub fn look_again(file: &LeasedFile, identity: &Identity) -> Result<Stamp, Change> {
+pub fn look_again(file: &LeasedFile, proven: &Stamp, identity: &Identity) -> Result<Stamp, Change> {
     if !file.has_no_writer() {
         return Err(Change::WriterWaits);
     }
@@ -146,7 +147,8 @@ pub fn look_again(file: &LeasedFile, identity: &Identity) -> Result<Stamp, Chang
     let attributes = attributes.map_err(|_| Change::MetadataChanged)?;
     let stamp = Stamp::of(file.as_fd()).map_err(|_| Change::MetadataChanged)?;
     let fingerprint = identity::fingerprint_of(&stamp, &attributes, identity.mtime);
-    if fingerprint == identity.fingerprint {
+    let is_as_proven = (stamp.size, stamp.mtime) == (proven.size, proven.mtime);
+    if is_as_proven && fingerprint == identity.fingerprint {
         Ok(stamp)
     } else {
         Err(Change::MetadataChanged)

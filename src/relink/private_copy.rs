@@ -17,12 +17,12 @@ use crate::identity::{self, Fingerprint, Mtime};
 
 /// Copies a leased file into a new inode without a name, for `directory`'s filesystem.
 ///
-/// The copy shares extents where the filesystem can (`FICLONE`). Its metadata are compared with the
+/// The copy shares extents where the filesystem can (`FICLONE`). Its size and metadata are compared with the
 /// original's before this returns. The copy is leased: a process that opens it for writing, once it has names, waits
 /// until the caller ends the lease.
 ///
 /// # Errors
-/// The system call that failed; `EIO` for a copy whose metadata came out different.
+/// The system call that failed; `EIO` for a copy whose size or metadata came out different.
 pub fn private_copy(
     original: &LeasedFile,
     stamp: &Stamp,
@@ -32,11 +32,16 @@ pub fn private_copy(
     let copy = fault::at(Point::CopyCreate, create).map_err(FailedCall::of("open(O_TMPFILE)"))?;
     copy_content(original, stamp.size, &copy)?;
     copy_metadata(original, stamp, &copy)?;
-    let fingerprint = |file: BorrowedFd<'_>| -> Result<Fingerprint, FailedCall> {
+    let look = |file: BorrowedFd<'_>| -> Result<(u64, Fingerprint), FailedCall> {
         let stamp = Stamp::of(file).map_err(FailedCall::of("statx"))?;
-        identity::fingerprint(file, &stamp, Mtime::Kept)
+        Ok((
+            stamp.size,
+            identity::fingerprint(file, &stamp, Mtime::Kept)?,
+        ))
     };
-    if fingerprint(copy.as_fd())? != fingerprint(original.as_fd())? {
+    // The original may have been truncated meanwhile, which `open(O_RDONLY | O_TRUNC)` does past a read lease.
+    let (copied, now) = (look(copy.as_fd())?, look(original.as_fd())?);
+    if copied != now || now.0 != stamp.size {
         return Err(FailedCall::of("copying metadata")(Errno::IO));
     }
     lease(copy)

@@ -234,7 +234,7 @@ impl<'a> Applier<'a> {
         }
         stats.counts.objects_created += 1;
         Some(OpenObject {
-            inode: leased.stamp.inode,
+            stamp: leased.stamp,
             // And its name in the store.
             links: leased.stamp.link_count + 1,
             file: leased.file,
@@ -267,15 +267,15 @@ impl<'a> Applier<'a> {
             synchronised.map_err(call("fdatasync"))?;
             let inserted = store.insert(target.lock, &name, object);
             inserted.map_err(call("linkat"))?;
-            let inode = Stamp::of(object).map_err(call("statx"))?.inode;
-            Ok((copy, inode))
+            let stamp = Stamp::of(object).map_err(call("statx"))?;
+            Ok((copy, stamp))
         });
         match made {
-            Ok((file, inode)) => {
+            Ok((file, stamp)) => {
                 stats.counts.objects_created += 1;
                 Some(OpenObject {
                     file,
-                    inode,
+                    stamp,
                     links: 1,
                     name,
                     is_new: true,
@@ -317,7 +317,7 @@ impl<'a> Applier<'a> {
         }
         Ok(OpenObject {
             file,
-            inode: stamp.inode,
+            stamp,
             links: stamp.link_count,
             name: known.name,
             is_new: false,
@@ -341,7 +341,7 @@ impl<'a> Applier<'a> {
             return;
         };
         let new = &transaction.objects[object];
-        if look_again(&new.file, &identity).is_err() {
+        if look_again(&new.file, &new.stamp, &identity).is_err() {
             stats
                 .skipped
                 .add(Skip::OpenForWriting, count(participant.files));
@@ -359,7 +359,13 @@ impl<'a> Applier<'a> {
                     if self.begun.insert(file.directory) {
                         self.times.begin(file.directory, directory.as_fd());
                     }
-                    Exchanged::new(directory, name, Purpose::Share, new.file.as_fd(), new.inode)
+                    Exchanged::new(
+                        directory,
+                        name,
+                        Purpose::Share,
+                        new.file.as_fd(),
+                        new.stamp.inode,
+                    )
                 });
             let reason = match exchanged {
                 Ok(exchanged) => {

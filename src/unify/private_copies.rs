@@ -45,6 +45,8 @@ struct PendingCopy<'a> {
     object: LeasedFile,
     private: LeasedFile,
     inode: u64,
+    /// The object when it was copied.
+    copied: Stamp,
     /// The object's link count and ctime, which our own changes move on.
     as_left: (u32, Timestamp),
 }
@@ -54,6 +56,14 @@ impl PendingCopy<'_> {
     /// tell whose it was.
     fn is_touched(&self) -> bool {
         is_touched(Stamp::of(self.object.as_fd()), self.as_left)
+    }
+
+    /// Whether its content may have changed since it was copied: a process counts as a writer, or has truncated it,
+    /// which `open(O_RDONLY | O_TRUNC)` does past a read lease.
+    fn is_written_to(&self) -> bool {
+        let content = |stamp: Stamp| (stamp.size, stamp.mtime);
+        !self.object.has_no_writer()
+            || Stamp::of(self.object.as_fd()).map(content) != Ok(content(self.copied))
     }
 
     /// After a change of our own, which took `names` of the object. The count stays as we reckon it: a name
@@ -198,6 +208,7 @@ impl<'a> Deunifier<'a> {
             object: leased.file,
             private: copy,
             inode: stamp.inode,
+            copied: leased.stamp,
             as_left: (leased.stamp.link_count, leased.stamp.ctime),
         })
     }
@@ -253,7 +264,7 @@ impl<'a> Deunifier<'a> {
             exchanged,
         }: PlacedCopy<'a>,
     ) {
-        let objection = if !copy.object.has_no_writer() && copy.private.is_unbroken() {
+        let objection = if copy.is_written_to() && copy.private.is_unbroken() {
             Some("a process writes to this shared file; run it again")
         } else {
             copy.is_touched().then_some(CHANGED)

@@ -35,7 +35,7 @@ use vhashify_sys::stamp::Stamp;
 
 use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
-use crate::identity::{Leased, Unproven, look_again};
+use crate::identity::{Leased, Proven, Unproven, look_again};
 use crate::outcome::{FileError, Skip};
 use crate::relink::copy_mark;
 use crate::relink::exchange::{ExchangeError, Exchanged, UndoError, exchange, preserve};
@@ -224,7 +224,7 @@ impl Recovery<'_> {
             Ok(old) => old,
             Err(unproven) => return failure(unproven).map_or(Ok(false), Err),
         };
-        Ok(old.identity == object.identity && look_again(&old.leased.file, &old.identity).is_ok())
+        Ok(old.identity == object.identity && is_still_as_read(&old))
     }
 
     /// A copy that has not taken the place of its object goes. Whatever else has such a name stood in the
@@ -381,6 +381,12 @@ impl OpenLeftover {
         let (name, inode) = self.served.as_ref()?;
         objects.contains(inode).then_some((name.as_slice(), *inode))
     }
+}
+
+/// Whether a file that was read still is what it was then.
+fn is_still_as_read(read: &Proven) -> bool {
+    let Proven { leased, identity } = read;
+    look_again(&leased.file, &leased.stamp, identity).is_ok()
 }
 
 /// The file behind a name, and the object that it is a copy of, if it is the copy of an interrupted

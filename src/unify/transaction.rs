@@ -51,8 +51,8 @@ pub struct Transaction {
 pub struct OpenObject {
     /// The file.
     pub file: LeasedFile,
-    /// Its inode number.
-    pub inode: u64,
+    /// Its inode when it was proven, or made.
+    pub stamp: Stamp,
     /// Its link count, if nobody else changes it.
     pub links: u32,
     /// Its name in the store.
@@ -129,7 +129,7 @@ impl Transaction {
             .iter()
             .map(|object| {
                 target.protection.is_enforced()
-                    && look_again(&object.file, &object.name.identity).is_err()
+                    && look_again(&object.file, &object.stamp, &object.name.identity).is_err()
             })
             .collect();
         // A guest's file that gave way to its copy stays an object, alone as it is.
@@ -202,7 +202,7 @@ impl Transaction {
 impl Replacement {
     /// Why it must be undone, if it must.
     fn objection(&self) -> Option<Skip> {
-        match look_again(&self.old, &self.identity) {
+        match look_again(&self.old, &self.stamp, &self.identity) {
             // The old file must have its temporary names and no other. A name that the guest gave it since
             // the walk would still lead to it, and the others to the object.
             Ok(stamp) => (stamp.link_count as usize > self.names.len()).then_some(Skip::Changed),
@@ -269,7 +269,7 @@ impl OpenObject {
     /// Records for the index what is linked now, unless a process writes to it: then nothing proves its content
     /// any more.
     fn keep(self, guests: Vec<(GuestId, u32)>, store: &Store, stats: &mut WorkerStats) {
-        if let Ok(stamp) = look_again(&self.file, &self.name.identity) {
+        if let Ok(stamp) = look_again(&self.file, &self.stamp, &self.name.identity) {
             stats.objects.push(Linked {
                 name: self.name,
                 stamp: object::settled(stamp),

@@ -69,10 +69,13 @@ impl LeasedFile {
     /// already: the last check before that. A process that begins to open the file after it is not seen.
     ///
     /// It takes the lease again, which the kernel grants its holder under the rule of the first time: only while no
-    /// process counts as a writer (`generic_add_lease` in `fs/locks.c`).
+    /// process counts as a writer (`generic_add_lease` in `fs/locks.c`). It asks before that whether the lease is still
+    /// held: one that the kernel has ended, after `lease-break-time`, would be granted anew and look unbroken, although
+    /// a writer came and went.
     #[must_use]
     pub fn has_no_writer(&self) -> bool {
-        fault::is_omitted(Point::Lease) || take(&self.0).is_ok() && self.is_unbroken()
+        fault::is_omitted(Point::Lease)
+            || self.is_unbroken() && take(&self.0).is_ok() && self.is_unbroken()
     }
 
     /// Gives the lease back and keeps the file open. Processes that wait for it go on.
@@ -109,4 +112,29 @@ fn take(file: &OwnedFd) -> Result<(), Errno> {
 pub fn ignore_break_signal() {
     // SAFETY: `signal` asks for a handler that is async-signal-safe: SIG_IGN is none.
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::OwnedFd;
+
+    use super::LeasedFile;
+
+    /// Ended by a duplicate of its descriptor, as the kernel ends it after `lease-break-time`.
+    #[test]
+    fn a_lease_that_has_ended_is_not_taken_for_an_unbroken_one() {
+        let path = std::env::temp_dir().join(format!("vhashify-lease-{}", std::process::id()));
+        std::fs::write(&path, b"content").unwrap();
+        let file = OwnedFd::from(File::open(&path).unwrap());
+        let twin = file.try_clone().unwrap();
+        let leased = LeasedFile::acquire(file).unwrap();
+        assert!(leased.has_no_writer() && leased.has_no_writer());
+        drop(LeasedFile(twin).give_back());
+        // A writer comes and goes.
+        drop(OpenOptions::new().write(true).open(&path).unwrap());
+        assert!(!leased.has_no_writer());
+        assert!(!leased.has_no_writer(), "asked twice");
+        std::fs::remove_file(path).unwrap();
+    }
 }
