@@ -14,7 +14,7 @@ use vhashify_testkit::disturb::{is_killed, with_moves};
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
 use vhashify_testkit::moments::is_reserved;
 use vhashify_testkit::program::{Host, output, spawn};
-use vhashify_testkit::snapshot::{check_store, paths};
+use vhashify_testkit::snapshot::{check_store, is_object, paths};
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
 const SHARED: Content = Content {
@@ -400,6 +400,45 @@ fn inv6_what_was_swapped_in_when_deunify_was_killed_is_where_the_guest_put_it() 
         holds(&scene.name, NEWER);
         holds(&scene.other, &SHARED.bytes());
         scene.assert_next_run(&["d/name", "e/other"], &[&scene.other]);
+    });
+}
+
+/// The run takes every replacement back, and a process of the second guest still has the inode that its name led to
+/// meanwhile, which is the first guest's own file.
+#[test]
+fn inv4_an_inode_that_another_guest_has_reached_stays_an_object() {
+    on_each(|filesystem| {
+        let scene = Scene::new(filesystem.path());
+        let reached = std::cell::RefCell::new(None);
+        let said = with_moves(
+            scene.host.run_command(&[]),
+            "exchange:1:stop-after",
+            &[&|| {
+                let file = fs::File::open(&scene.name).unwrap();
+                assert!(is_object(&file), "its name did not lead to the object");
+                reached.replace(Some(file));
+                // A new name of the old file: the replacement is undone.
+                let mut all = paths(&scene.host.guests[1]).into_iter();
+                let temporary = all.find(|path| is_reserved(path)).unwrap();
+                fs::hard_link(temporary, &scene.other).unwrap();
+            }],
+        );
+        assert_eq!(said, "");
+        scene.assert_whole(&["d/name", "e/other"], &[&scene.name, &scene.other]);
+        let reached = reached.into_inner().unwrap();
+        let inode = reached.metadata().unwrap().ino();
+        let first = scene.host.guests[0].join("d/name");
+        assert_eq!(inode, fs::metadata(&first).unwrap().ino());
+        assert!(
+            is_object(&reached),
+            "inv4: a file of the first guest, which the second one holds, has lost its mark"
+        );
+        assert!(check_store(&scene.host.store()).contains_key(&inode));
+        // Its own guest gets a copy as from any object, and the next run shares it with everybody again.
+        scene.host.deunify(0, &[]);
+        assert_ne!(inode, fs::metadata(&first).unwrap().ino());
+        scene.host.run(&[]);
+        scene.host.call(["verify", "--deep"]);
     });
 }
 

@@ -42,6 +42,12 @@ pub struct Exchanged {
     displaced_inode: u64,
 }
 
+/// A temporary name that leads to the new inode, beside the name that it is made for: the guest can reach the new inode
+/// from now on, whatever becomes of the exchange.
+#[derive(Debug)]
+#[must_use = "its temporary name stays otherwise"]
+pub struct Linked(Exchanged);
+
 /// Why a name was not replaced. It leads to the same inode as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ExchangeError {
@@ -93,6 +99,51 @@ impl UndoError {
     }
 }
 
+impl Linked {
+    /// Gives the inode behind `new` the temporary name for `name`.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; no name leads to the inode then that did not before.
+    pub fn new(
+        directory: Rc<OwnedFd>,
+        name: &[u8],
+        purpose: Purpose,
+        new: BorrowedFd<'_>,
+        new_inode: u64,
+    ) -> Result<Self, ExchangeError> {
+        let temporary = temporary::of(name, purpose);
+        link(new, &directory, &temporary)?;
+        Ok(Self(Exchanged {
+            directory,
+            name: name.to_vec(),
+            temporary,
+            new_inode,
+            displaced_inode: new_inode,
+        }))
+    }
+
+    /// Exchanges the two names: as [`Exchanged::new`].
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; the name leads where it did then.
+    pub fn exchange(self) -> Result<Exchanged, ExchangeError> {
+        let Self(mut this) = self;
+        match this.exchange(Point::Exchange) {
+            Ok(()) => {}
+            Err(errno) => {
+                this.discard();
+                return Err(match errno {
+                    Errno::NOENT => ExchangeError::Changed,
+                    _ => FailedCall::of("renameat2")(errno).into(),
+                });
+            }
+        }
+        // No inode has the number 0, so that an inode that cannot be looked at is never the one that was meant.
+        this.displaced_inode = this.inode_of(&this.temporary).unwrap_or(0);
+        Ok(this)
+    }
+}
+
 impl Exchanged {
     /// Lets `name` lead to the inode behind `new`, and a temporary name to the inode that `name` led to.
     ///
@@ -109,28 +160,7 @@ impl Exchanged {
         new: BorrowedFd<'_>,
         new_inode: u64,
     ) -> Result<Self, ExchangeError> {
-        let temporary = temporary::of(name, purpose);
-        link(new, &directory, &temporary)?;
-        let mut this = Self {
-            directory,
-            name: name.to_vec(),
-            temporary,
-            new_inode,
-            displaced_inode: new_inode,
-        };
-        match this.exchange(Point::Exchange) {
-            Ok(()) => {}
-            Err(errno) => {
-                this.discard();
-                return Err(match errno {
-                    Errno::NOENT => ExchangeError::Changed,
-                    _ => FailedCall::of("renameat2")(errno).into(),
-                });
-            }
-        }
-        // No inode has the number 0, so that an inode that cannot be looked at is never the one that was meant.
-        this.displaced_inode = this.inode_of(&this.temporary).unwrap_or(0);
-        Ok(this)
+        Linked::new(directory, name, purpose, new, new_inode)?.exchange()
     }
 
     /// The number of the inode that `name` led to in the instant of the exchange; 0 where it cannot be looked at.

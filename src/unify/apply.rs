@@ -14,19 +14,19 @@ use vhashify_sys::stamp::Stamp;
 
 use super::object::{self, ProvenObject};
 use super::objects::ObjectState;
+use super::open_object::OpenObject;
 use super::plan::Step;
 use super::reader::Reader;
 use super::target::Target;
-use super::transaction::{GRACE, OpenObject, Replacement, Transaction};
+use super::transaction::{GRACE, Replacement, Transaction};
 use super::view::{Known, View};
 use super::worker_stats::WorkerStats;
-use crate::identity::{Identity, Proven, look_again};
+use crate::identity::{Identity, Proven};
 use crate::outcome::{FileError, Skip};
 use crate::relink::directory_times::DirectoryTimes;
-use crate::relink::exchange::{ExchangeError, Exchanged};
+use crate::relink::exchange::ExchangeError;
 use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
-use crate::relink::temporary::Purpose;
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
 
@@ -233,16 +233,14 @@ impl<'a> Applier<'a> {
             return failed("ioctl(FS_IOC_SETFLAGS)", errno, stats);
         }
         stats.counts.objects_created += 1;
-        Some(OpenObject {
-            stamp: leased.stamp,
-            // And its name in the store.
-            links: leased.stamp.link_count + 1,
+        // And its name in the store.
+        let links = leased.stamp.link_count + 1;
+        let object = ProvenObject {
             file: leased.file,
-            name,
-            is_new: true,
-            must_stay: false,
-            guests: participant.guests.clone(),
-        })
+            stamp: leased.stamp,
+        };
+        let guests = participant.guests.clone();
+        Some(OpenObject::made(object, name, links, guests))
     }
 
     /// Makes a copy of the participant's file an object. The file itself keeps its names.
@@ -268,20 +266,12 @@ impl<'a> Applier<'a> {
             let inserted = store.insert(target.lock, &name, object);
             inserted.map_err(call("linkat"))?;
             let stamp = Stamp::of(object).map_err(call("statx"))?;
-            Ok((copy, stamp))
+            Ok(ProvenObject { file: copy, stamp })
         });
         match made {
-            Ok((file, stamp)) => {
+            Ok(object) => {
                 stats.counts.objects_created += 1;
-                Some(OpenObject {
-                    file,
-                    stamp,
-                    links: 1,
-                    name,
-                    is_new: true,
-                    must_stay: false,
-                    guests: Vec::new(),
-                })
+                Some(OpenObject::made(object, name, 1, Vec::new()))
             }
             Err(FailedCall { call, errno }) => {
                 let error = FileError::call(call, store.path_of(&name), &errno.into());
@@ -307,23 +297,15 @@ impl<'a> Applier<'a> {
             proven,
             &mut reader.digester,
         );
-        let ProvenObject { file, stamp } = opened.map_err(|error| {
+        let object = opened.map_err(|error| {
             // Where it is gone, the next run makes it anew.
             stats.errors.extend(error);
             Skip::ObjectGone
         })?;
-        if !objects.has_names_as_found(known, &stamp) {
+        if !objects.has_names_as_found(known, &object.stamp) {
             return Err(Skip::Changed);
         }
-        Ok(OpenObject {
-            file,
-            stamp,
-            links: stamp.link_count,
-            name: known.name,
-            is_new: false,
-            must_stay: false,
-            guests: Vec::new(),
-        })
+        Ok(OpenObject::found(object, known.name))
     }
 
     /// Replaces every name of the participant by a link to the object.
@@ -340,8 +322,8 @@ impl<'a> Applier<'a> {
         else {
             return;
         };
-        let new = &transaction.objects[object];
-        if look_again(&new.file, &new.stamp, &identity).is_err() {
+        let new = &mut transaction.objects[object];
+        if new.look_again().is_err() {
             stats
                 .skipped
                 .add(Skip::OpenForWriting, count(participant.files));
@@ -359,13 +341,7 @@ impl<'a> Applier<'a> {
                     if self.begun.insert(file.directory) {
                         self.times.begin(file.directory, directory.as_fd());
                     }
-                    Exchanged::new(
-                        directory,
-                        name,
-                        Purpose::Share,
-                        new.file.as_fd(),
-                        new.stamp.inode,
-                    )
+                    new.exchange(directory, name)
                 });
             let reason = match exchanged {
                 Ok(exchanged) => {
@@ -397,7 +373,7 @@ impl<'a> Applier<'a> {
             self.count_refusal(reason, file, participant.files, stats);
             return;
         }
-        transaction.objects[object].links += u32::try_from(names.len()).unwrap_or(0);
+        transaction.objects[object].add_links(names.len());
         transaction.replacements.push(Replacement {
             object,
             old: leased.file,

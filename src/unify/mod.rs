@@ -46,6 +46,7 @@ mod hidden_links;
 mod index_update;
 mod object;
 mod objects;
+mod open_object;
 mod path_filter;
 pub mod plan;
 mod private_copies;

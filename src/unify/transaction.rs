@@ -12,26 +12,21 @@
 //! far enough in its `open(2)` to count as a writer. It costs no time: the worker goes on with other files
 //! meanwhile.
 
-use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::Stamp;
 
-use super::object;
+use super::open_object::OpenObject;
 use super::target::Target;
 use super::view::Known;
-use super::worker_stats::{Linked, WorkerStats};
+use super::worker_stats::WorkerStats;
 use crate::identity::Identity;
 use crate::identity::{Change, look_again};
 use crate::outcome::{FileError, Skip};
-use crate::relink::exchange::{Exchanged, UndoError};
-use crate::relink::stray_links::{MOST_WALKS, StrayLinks, relink};
-use crate::relink::temporary::Purpose;
-use crate::relink::undo::{self, Pair};
+use crate::relink::exchange::Exchanged;
+use crate::relink::stray_links::StrayLinks;
 use crate::scan::{FileRecord, GuestId};
-use crate::store::{ObjectName, Store};
 
 /// How long a replacement can be undone. The kernel takes far less time from resolving a name to counting a
 /// writer, and no process waits that long for an `open(2)` in practice.
@@ -44,25 +39,6 @@ pub struct Transaction {
     pub objects: Vec<OpenObject>,
     /// The files whose names were exchanged.
     pub replacements: Vec<Replacement>,
-}
-
-/// An object of the plan.
-#[derive(Debug)]
-pub struct OpenObject {
-    /// The file.
-    pub file: LeasedFile,
-    /// Its inode when it was proven, or made.
-    pub stamp: Stamp,
-    /// Its link count, if nobody else changes it.
-    pub links: u32,
-    /// Its name in the store.
-    pub name: ObjectName,
-    /// Whether it became an object by this plan.
-    pub is_new: bool,
-    /// Whether it must stay an object, so that the next run can put right what this one could not.
-    pub must_stay: bool,
-    /// Who has it without any replacement: the guests whose file became the object.
-    pub guests: Vec<(GuestId, u32)>,
 }
 
 /// A file of a guest all of whose names lead to an object now.
@@ -124,13 +100,11 @@ impl Transaction {
         stats: &mut WorkerStats,
     ) -> Vec<(FileRecord, StrayLinks<'a>)> {
         let mut strays = Vec::new();
+        let is_enforced = target.protection.is_enforced();
         let withdrawn: Vec<bool> = self
             .objects
             .iter()
-            .map(|object| {
-                target.protection.is_enforced()
-                    && look_again(&object.file, &object.stamp, &object.name.identity).is_err()
-            })
+            .map(|object| is_enforced && object.look_again().is_err())
             .collect();
         // A guest's file that gave way to its copy stays an object, alone as it is.
         let fewest = if target.protection.wants_copies() {
@@ -149,7 +123,7 @@ impl Transaction {
             if let Some(skip) = skip {
                 let object = &mut self.objects[replacement.object];
                 let Replacement { names, old, .. } = replacement;
-                object.links -= u32::try_from(names.len()).unwrap_or(0);
+                object.subtract_links(names.len());
                 match object.undo_names(names, &old, &replacement.guests, known) {
                     Ok(names) => strays.extend(names.map(|names| (replacement.file, names))),
                     Err(error) => {
@@ -182,17 +156,12 @@ impl Transaction {
             }
             replaced[replacement.object].extend(replacement.guests);
         }
-        for ((object, withdrawn), mut links) in
-            self.objects.into_iter().zip(withdrawn).zip(replaced)
+        for ((object, withdrawn), replaced) in self.objects.into_iter().zip(withdrawn).zip(replaced)
         {
-            links.extend_from_slice(&object.guests);
             if withdrawn {
                 object.withdraw(known.store, target, stats);
-            } else if object.is_new && !object.must_stay && links.len() < fewest {
-                // All others fell out meanwhile: no second guest needs it.
-                object.give_back(known.store, target, stats);
             } else {
-                object.keep(links, known.store, stats);
+                object.finish(replaced, fewest, known.store, target, stats);
             }
         }
         strays
@@ -208,108 +177,6 @@ impl Replacement {
             Ok(stamp) => (stamp.link_count as usize > self.names.len()).then_some(Skip::Changed),
             Err(Change::WriterWaits) => Some(Skip::OpenForWriting),
             Err(Change::MetadataChanged) => Some(Skip::Changed),
-        }
-    }
-}
-
-impl OpenObject {
-    /// Lets names that were exchanged for this object lead to `old` again, the file of `guests`.
-    ///
-    /// # Errors
-    /// [`UndoError`].
-    pub fn undo_names<'a>(
-        &self,
-        names: Vec<Exchanged>,
-        old: &LeasedFile,
-        guests: &[(GuestId, u32)],
-        known: &'a Known<'a>,
-    ) -> Result<Option<StrayLinks<'a>>, UndoError> {
-        let pair = Pair {
-            old: old.as_fd(),
-            new: self.file.as_fd(),
-            links_without: self.links,
-            guests: known.guests(guests),
-            purpose: Purpose::Share,
-        };
-        undo::undo(names, pair)
-    }
-
-    /// Relinks names that `guests` gave `old`, which this object has replaced, during the exchange. The kernel
-    /// gives an inode without a name none again (`vfs_link`, fs/namei.c), so this ends.
-    ///
-    /// # Errors
-    /// [`UndoError`].
-    fn relink_strays(
-        &self,
-        old: &LeasedFile,
-        guests: &[(GuestId, u32)],
-        known: &Known<'_>,
-    ) -> Result<(), UndoError> {
-        for _ in 0..MOST_WALKS {
-            let old = Stamp::of(old.as_fd())?;
-            if old.link_count == 0 {
-                return Ok(());
-            }
-            for guest in known.guests(guests) {
-                relink(guest, old.inode, self.file.as_fd(), Purpose::Share)?;
-            }
-        }
-        Err(UndoError::KeepsMoving)
-    }
-
-    /// Reports that a replacement by it could not be undone. It stays an object, so that the next run can do it.
-    pub fn undo_failed(&mut self, error: UndoError, path: PathBuf, stats: &mut WorkerStats) {
-        self.must_stay = true;
-        match error {
-            UndoError::Failed(errno) => stats.failed(error.at(path), errno),
-            UndoError::KeepsMoving | UndoError::Displaced(_) => stats.errors.push(error.at(path)),
-        }
-    }
-
-    /// Records for the index what is linked now, unless a process writes to it: then nothing proves its content
-    /// any more.
-    fn keep(self, guests: Vec<(GuestId, u32)>, store: &Store, stats: &mut WorkerStats) {
-        if let Ok(stamp) = look_again(&self.file, &self.stamp, &self.name.identity) {
-            stats.objects.push(Linked {
-                name: self.name,
-                stamp: object::settled(stamp),
-                guests,
-            });
-        } else {
-            let reason = "a process writes to this shared file, which nothing protects; run \
-                          `vhashify verify --deep`";
-            stats.errors.push(FileError {
-                path: store.path_of(&self.name),
-                reason: reason.to_owned(),
-            });
-        }
-    }
-
-    /// A process opened it for writing before it was protected: nothing may link it from now on.
-    fn withdraw(self, store: &Store, target: &Target<'_>, stats: &mut WorkerStats) {
-        if self.is_new && !self.must_stay {
-            stats.skipped.add(Skip::OpenForWriting, 1);
-            self.give_back(store, target, stats);
-        } else {
-            let reason = "a process writes to this shared file; run `vhashify verify --deep`";
-            stats.errors.push(FileError {
-                path: store.path_of(&self.name),
-                reason: reason.to_owned(),
-            });
-        }
-    }
-
-    /// A new object goes back to being a file of its guest and of nobody else.
-    fn give_back(self, store: &Store, target: &Target<'_>, stats: &mut WorkerStats) {
-        stats.counts.objects_created -= 1;
-        let path = || store.path_of(&self.name);
-        if let Err(errno) = store.remove(target.lock, &self.name) {
-            let error = FileError::call("unlinkat", path(), &errno.into());
-            stats.failed(error, errno);
-        }
-        if let Err(errno) = target.protection.release(self.file.as_fd()) {
-            let error = FileError::call("ioctl(FS_IOC_SETFLAGS)", path(), &errno.into());
-            stats.failed(error, errno);
         }
     }
 }

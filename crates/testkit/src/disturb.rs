@@ -47,9 +47,10 @@ pub enum Scenario {
     FirstRun,
     /// Most is shared, and a guest has new files and new names.
     LaterRun,
-    /// No name but the first of a link group can be exchanged, so that it is taken back, and what
-    /// became an object is a private file again.
+    /// No name but the first of a link group can be exchanged, so that it is undone. What became an object stays one.
     UndoneRun,
+    /// No second guest can link what became an object, which is a private file again.
+    UnjoinedRun,
     /// A run was killed in the middle of a link group.
     RunAfterKilledRun,
     /// A run was killed while it made its replacements final, and a process wrote since.
@@ -68,10 +69,11 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FirstRun,
         Self::LaterRun,
         Self::UndoneRun,
+        Self::UnjoinedRun,
         Self::RunAfterKilledRun,
         Self::RunAfterKilledRunAndWrite,
         Self::RunAfterKilledDeunify,
@@ -84,7 +86,7 @@ impl Scenario {
     /// Makes the state in `place`.
     fn prepare(self, place: &Path) -> Host {
         let host = Host::new(place, 3);
-        if self == Self::UndoneRun {
+        if matches!(self, Self::UndoneRun | Self::UnjoinedRun) {
             // Nothing but a link group, so that its first name is the first that is exchanged.
             for guest in &host.guests {
                 make_file(
@@ -103,7 +105,7 @@ impl Scenario {
         }
         equal_guests(&host, FILES);
         match self {
-            Self::FirstRun | Self::UndoneRun => {}
+            Self::FirstRun | Self::UndoneRun | Self::UnjoinedRun => {}
             Self::LaterRun => {
                 host.run(&[]);
                 for guest in &host.guests[..2] {
@@ -174,6 +176,7 @@ impl Scenario {
     fn faults(self) -> &'static str {
         match self {
             Self::UndoneRun => "exchange:2:ENOMEM+,",
+            Self::UnjoinedRun => "temporary-link:1:EMLINK+,",
             _ => "",
         }
     }
