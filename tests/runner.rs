@@ -39,6 +39,7 @@ mod parsers;
 mod power_cut;
 mod real_guests;
 mod reflink;
+mod refusing_directories;
 mod report;
 #[cfg(feature = "fault-injection")]
 mod running_guests;

@@ -23,7 +23,8 @@
 //!
 //! # Errors
 //!
-//! Nothing has happened before the first exchange. A copy has no name until it is whole and its bytes
+//! Nothing has happened before the first exchange. `EPERM` where a name lies in a directory that is append-only or
+//! immutable: no name in it can be replaced. A copy has no name until it is whole and its bytes
 //! are on the disk; `ENOSPC` and `EDQUOT` come from there to the caller. After the first exchange an
 //! error undoes all names, unless a writer waits for the copy already: then the break stays as if interrupted, and
 //! the next one goes on with its copy.
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::directory::Directory;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, Timestamp};
@@ -187,7 +189,7 @@ impl Breaker {
     /// descriptor), the copy has none either.
     ///
     /// # Errors
-    /// The call that failed: `ENOSPC`, `EDQUOT`; `EBUSY` when a process outside of all guests has the
+    /// The call that failed: `ENOSPC`, `EDQUOT`; `EPERM` for a directory that is append-only or immutable; `EBUSY` when a process outside of all guests has the
     /// object open for writing, or the guest moves the names on and on.
     pub fn break_link(
         &self,
@@ -304,6 +306,7 @@ impl Breaker {
         places: &[Placed],
         begun: Option<OwnedFd>,
     ) -> Result<Option<OwnedFd>, FailedCall> {
+        refuse_directories_that_keep_names(places)?;
         let readable = tmpfile::open_again(object, OFlags::RDONLY | OFlags::NOATIME)
             .map_err(FailedCall::of("open"))?;
         let leased = match LeasedFile::acquire(readable) {
@@ -338,6 +341,9 @@ impl Breaker {
                 self.undo(object, &copy, exchanged);
                 match refused {
                     ExchangeError::Changed | ExchangeError::NameTaken => Ok(None),
+                    ExchangeError::DirectoryKeepsNames => {
+                        Err(FailedCall::of("renameat2")(Errno::PERM))
+                    }
                     ExchangeError::SourceGone => Err(FailedCall::of("linkat")(Errno::IO)),
                     ExchangeError::Failed(failed) => Err(failed),
                 }
@@ -377,6 +383,18 @@ impl Breaker {
     fn watchers(&self) -> MutexGuard<'_, Vec<DirectoryTimes>> {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Asks each directory once, before anything is made in any of them.
+fn refuse_directories_that_keep_names(places: &[Placed]) -> Result<(), FailedCall> {
+    // Names of one directory are neighbours and share its descriptor.
+    for group in places.chunk_by(|one, next| Rc::ptr_eq(&one.directory, &next.directory)) {
+        let looked = Directory::look(group[0].directory.as_fd());
+        if looked.map_err(FailedCall::of("statx"))?.keeps_names {
+            return Err(FailedCall::of("renameat2")(Errno::PERM));
+        }
+    }
+    Ok(())
 }
 
 impl PrivateCopy {

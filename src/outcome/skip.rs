@@ -46,6 +46,8 @@ skips! {
     OpenForWriting = "open-for-writing",
     /// Not all of its names are in what was scanned, so that replacing some would split the file.
     LinkedElsewhere = "linked-elsewhere",
+    /// One of its names lies in a directory in which no name can be replaced (`chattr +a`, `chattr +i`).
+    DirectoryKeepsNames = "append-only-or-immutable-directory",
     /// It changed, moved or vanished while the run looked at it.
     Changed = "changed-meanwhile",
     /// The object that it would link vanished from the store meanwhile.

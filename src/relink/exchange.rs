@@ -25,6 +25,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::directory::Directory;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
@@ -54,6 +55,11 @@ pub enum ExchangeError {
     /// The guest has removed the name, or it leads to another file by now.
     #[error("the name leads to another file by now")]
     Changed,
+    /// Its directory is append-only or immutable: a temporary name would stay for good.
+    #[error(
+        "its directory is append-only or immutable (chattr -a, -i): no name in it can be replaced"
+    )]
+    DirectoryKeepsNames,
     /// A file has the temporary name already.
     #[error("its temporary name is taken")]
     NameTaken,
@@ -111,6 +117,11 @@ impl Linked {
         new: BorrowedFd<'_>,
         new_inode: u64,
     ) -> Result<Self, ExchangeError> {
+        // Callers ask before they begin; the answer may be another one by now.
+        let looked = Directory::look(directory.as_fd()).map_err(FailedCall::of("statx"))?;
+        if looked.keeps_names {
+            return Err(ExchangeError::DirectoryKeepsNames);
+        }
         let temporary = temporary::of(name, purpose);
         link(new, &directory, &temporary)?;
         Ok(Self(Exchanged {

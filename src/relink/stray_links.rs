@@ -158,6 +158,7 @@ pub fn relink(
                 }
                 // The guest moved it: the next walk finds it.
                 Err(ExchangeError::Changed | ExchangeError::NameTaken) => {}
+                Err(ExchangeError::DirectoryKeepsNames) => return Err(Errno::PERM.into()),
                 Err(ExchangeError::SourceGone) => return Err(Errno::NOENT.into()),
                 Err(ExchangeError::Failed(failed)) => return Err(failed.errno.into()),
             }

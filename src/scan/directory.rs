@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, RawDir, RawDirEntry, Statx, StatxAttributes};
 use rustix::io::Errno;
+use vhashify_sys::directory::Directory;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
@@ -40,9 +41,10 @@ impl DirectoryReader<'_> {
     ) -> Result<(), (&'static str, Errno)> {
         let opened = resolve::open_directory(self.guest.root.as_fd(), path)
             .map_err(|errno| ("openat2", errno))?;
-        if let Some(known) = self.known {
-            let directory = rustix::fs::fstat(&opened).map_err(|errno| ("fstat", errno))?;
-            self.known = Some(known).filter(|known| known.device == directory.st_dev);
+        let looked = Directory::look(opened.as_fd()).map_err(|errno| ("statx", errno))?;
+        self.known = self.known.filter(|known| known.device == looked.device);
+        if looked.keeps_names {
+            self.found.keep_names.push(self.directory);
         }
         let mut entries = RawDir::new(opened.as_fd(), buffer);
         while let Some(entry) = entries.next() {

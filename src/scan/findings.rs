@@ -12,6 +12,8 @@ pub(super) struct Findings {
     pub(super) names: Names,
     pub(super) permissions: PermissionsTable,
     pub(super) leftovers: Vec<LeftoverName>,
+    /// Directories in which no name can be replaced.
+    pub(super) keep_names: Vec<u32>,
     pub(super) skipped: Skipped,
     pub(super) errors: Vec<FileError>,
     pub(super) files_seen: u64,

@@ -22,6 +22,8 @@ mod walk;
 
 use crate::exclude::Rules;
 use crate::guest::Guest;
+use std::collections::HashSet;
+
 use crate::outcome::{FileError, Progress, Skipped};
 use vhashify_sys::stamp::Stamp;
 
@@ -77,6 +79,8 @@ pub struct Scan {
     pub files_seen: u64,
     /// Bytes of content of these.
     pub bytes_seen: u64,
+    /// Directories in which no name can be replaced.
+    keep_names: HashSet<u32>,
     directories: Vec<DirectoryRecord>,
     directory_names: Names,
     names: Names,
@@ -88,6 +92,12 @@ impl Scan {
     #[must_use]
     pub fn guest_of(&self, directory: u32) -> GuestId {
         self.directories[directory as usize].guest
+    }
+
+    /// Whether no name in a directory can be replaced: it was append-only or immutable when the walk read it.
+    #[must_use]
+    pub fn keeps_names(&self, directory: u32) -> bool {
+        self.keep_names.contains(&directory)
     }
 
     /// A file's name in its directory.

@@ -152,6 +152,7 @@ impl<'a> Walk<'a> {
                 }
                 move_all(&mut found.files, &mut scan.files);
             }
+            scan.keep_names.extend(found.keep_names);
             scan.leftovers.append(&mut found.leftovers);
             scan.errors.append(&mut found.errors);
             scan.skipped.merge(&found.skipped);

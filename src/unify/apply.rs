@@ -395,6 +395,7 @@ impl<'a> Applier<'a> {
     ) {
         let skip = match reason {
             ExchangeError::Changed => Skip::Changed,
+            ExchangeError::DirectoryKeepsNames => Skip::DirectoryKeepsNames,
             ExchangeError::NameTaken => Skip::NameTaken,
             ExchangeError::SourceGone => Skip::ObjectGone,
             ExchangeError::Failed(FailedCall {

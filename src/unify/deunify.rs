@@ -17,7 +17,8 @@ use super::source::Source;
 use super::target::lock;
 use crate::error::Error;
 use crate::guest::StoreLocation;
-use crate::outcome::Progress;
+use crate::outcome::{FileError, Progress};
+use crate::relink::exchange::ExchangeError;
 use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Announced, Listed, Store, Wait};
 
@@ -65,6 +66,17 @@ pub fn deunify(
     let groups: Vec<&[FileRecord]> = inodes(&found.files)
         .filter(|names| names.iter().any(|file| wanted.holds(&found.path_of(file))))
         .collect();
+    let (kept, groups): (Vec<_>, Vec<_>) = groups
+        .into_iter()
+        .partition(|names| names.iter().any(|file| found.keeps_names(file.directory)));
+    report.errors.extend(kept.into_iter().map(|names| {
+        let is_kept = |file: &&FileRecord| found.keeps_names(file.directory);
+        let file = names.iter().find(is_kept).unwrap_or(&names[0]);
+        FileError {
+            path: guest.path_of(&found.path_of(file)),
+            reason: ExchangeError::DirectoryKeepsNames.to_string(),
+        }
+    }));
     let bytes: u64 = groups.iter().map(|names| names[0].size()).sum();
     let Some(announced) = &announced else {
         report.files_deunified = groups.iter().map(|names| names.len() as u64).sum();

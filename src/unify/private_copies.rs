@@ -243,6 +243,10 @@ impl<'a> Deunifier<'a> {
             let path = self.host_path(file);
             self.report.errors.push(match refused {
                 ExchangeError::Failed(failed) => FileError::failed(failed, path),
+                ExchangeError::DirectoryKeepsNames => FileError {
+                    path,
+                    reason: refused.to_string(),
+                },
                 _ => FileError {
                     path,
                     reason: CHANGED.to_owned(),

@@ -332,6 +332,9 @@ impl Recovery<'_> {
                 // The guest has removed or replaced this name since it was scanned.
                 Err(ExchangeError::Changed) => {}
                 Err(ExchangeError::Failed(failed)) => return Err(failed.into()),
+                Err(ExchangeError::DirectoryKeepsNames) => {
+                    return Err(FailedCall::of("linkat")(Errno::PERM).into());
+                }
                 Err(ExchangeError::NameTaken | ExchangeError::SourceGone) => {
                     return Err(FailedCall::of("linkat")(Errno::EXIST).into());
                 }

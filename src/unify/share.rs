@@ -165,7 +165,12 @@ fn identify(
         stats.skip(Skip::LinkedElsewhere, count, file.size());
         return None;
     }
-    let stamp = view.known.scan.stamp_of(file);
+    let scan = &view.known.scan;
+    if names.iter().any(|name| scan.keeps_names(name.directory)) {
+        stats.skip(Skip::DirectoryKeepsNames, count, file.size());
+        return None;
+    }
+    let stamp = scan.stamp_of(file);
     if stamp.has_special_bits() {
         stats.skip(Skip::SpecialBits, count, file.size());
         return None;

@@ -384,3 +384,43 @@ fn a_full_disk_is_the_callers_to_know() {
     fs::remove_file(filler).unwrap();
     break_path(&breaker(&host, 0), "d/single").unwrap();
 }
+
+/// A directory that takes names and gives none back (`chattr +a`), or neither: the call fails, and no temporary name
+/// stays.
+#[test]
+fn inv6_a_break_in_a_directory_that_gives_no_name_back_leaves_nothing_behind() {
+    on_each(|filesystem| {
+        let host = shared_guests(filesystem.path());
+        let breaker = breaker(&host, 0);
+        let before = snapshots(&host);
+        let group = host.guests[0].join("d/group");
+        assert!(
+            fs::metadata(group.with_file_name("single"))
+                .unwrap()
+                .nlink()
+                > 1
+        );
+        for flag in ["a", "i"] {
+            let directory = host.guests[0].join("d");
+            let change = |sign: &str| {
+                let flag = format!("{sign}{flag}");
+                command(Command::new("chattr").arg(flag).arg(&directory));
+            };
+            change("+");
+            let broken = ["d/single", "d/odd"].map(|path| break_path(&breaker, path));
+            let left = vhashify_testkit::snapshot::paths(&directory);
+            change("-");
+            for broken in broken {
+                let said = broken.unwrap_err();
+                assert!(said.contains("not permitted"), "+{flag}: {said}");
+            }
+            let left: Vec<_> = left
+                .into_iter()
+                .filter(|path| vhashify_testkit::moments::is_reserved(path))
+                .collect();
+            assert_eq!(left, [""; 0].map(PathBuf::from), "+{flag}");
+        }
+        assert_same(&before, &host, "after breaks that were refused");
+        break_path(&breaker, "d/single").unwrap();
+    });
+}

@@ -22,6 +22,7 @@
 //! | [`verity`] | fs-verity | `FS_IOC_ENABLE_VERITY` |
 //! | **mounts and networks** | | |
 //! | [`mount_attributes`] | attributes of a mount that has no point yet | `mount_setattr` |
+//! | [`directory`] | whether names in a directory can be replaced | `statx` |
 //! | [`idmap`], [`read_only`] | mounts with other owners' numbers; of one file, read-only | `open_tree`, `move_mount` |
 //! | [`loopback`] | brings up a loopback device | `SIOCSIFFLAGS` |
 //! | **processes** | | |
@@ -37,6 +38,7 @@
 
 pub mod call_error;
 pub mod dedupe;
+pub mod directory;
 pub mod extent_map;
 pub mod fault;
 pub mod file_handle;

@@ -1,0 +1,36 @@
+//! What a directory says of itself before anything in it is changed.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, makedev};
+use rustix::io::Result;
+
+/// A directory, as far as it matters to whoever replaces names in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Directory {
+    /// Its filesystem (`st_dev`).
+    pub device: u64,
+    /// Whether no name in it can be replaced: it is append-only (`chattr +a`), so that it takes names and gives none
+    /// back, or immutable (`+i`). A temporary name in the first kind could never be removed.
+    pub keeps_names: bool,
+}
+
+impl Directory {
+    /// Looks at an open directory. Of a filesystem that tells no inode flags by `statx(2)`, it gives names back.
+    ///
+    /// # Errors
+    /// What `statx(2)` lists.
+    pub fn look(directory: BorrowedFd<'_>) -> Result<Self> {
+        let found = rustix::fs::statx(
+            directory,
+            c"",
+            AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
+            StatxFlags::empty(),
+        )?;
+        let keeping = StatxAttributes::APPEND | StatxAttributes::IMMUTABLE;
+        Ok(Self {
+            device: makedev(found.stx_dev_major, found.stx_dev_minor),
+            keeps_names: found.stx_attributes.intersects(keeping),
+        })
+    }
+}
