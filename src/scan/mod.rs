@@ -156,7 +156,8 @@ pub fn scan(
 }
 
 /// `directory/name`, where the vdir itself is the empty path.
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() {
         name.to_vec()
     } else {

@@ -40,7 +40,7 @@ use crate::outcome::{FileError, Skip};
 use crate::relink::copy_mark;
 use crate::relink::exchange::{ExchangeError, Exchanged, UndoError, exchange, preserve};
 use crate::relink::temporary::{self, Purpose};
-use crate::scan::{GuestId, Scan};
+use crate::scan::{GuestId, Scan, join};
 use crate::store::{Announced, ObjectName};
 
 /// Tidies up all temporary names that `scan` found in `guests`.
@@ -126,7 +126,7 @@ impl Recovery<'_> {
         let guest = self.scan.guest_of(directory);
         let path_below = self.scan.directory_path(directory);
         let root = self.guests[usize::from(guest)];
-        let path = root.path_of(&[path_below.as_slice(), name].join(b"/".as_slice()));
+        let path = root.path_of(&join(&path_below, name));
         let purpose = temporary::purpose(name)?;
         let look = || -> Result<OpenLeftover, (&'static str, Errno)> {
             let directory = resolve::open_directory(root.root.as_fd(), &path_below)

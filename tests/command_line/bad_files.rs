@@ -401,3 +401,21 @@ fn a_filesystem_that_becomes_read_only_is_reported_by_every_command_that_writes(
         before.assert_same(&Snapshot::of(filesystem.path()), "read-only");
     }
 }
+
+/// In the root directory as in any other.
+#[test]
+fn a_leftover_that_cannot_be_decided_is_named_by_its_whole_path() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = two_guests(&filesystem);
+    let name = ".vhashify-00000000000000000000000000000000";
+    for place in ["", "usr/"] {
+        write(&host.guests[0], format!("{place}{name}"), "a guest's own");
+    }
+    let done = output(&mut host.run_command(&[]));
+    let said = String::from_utf8(done.stderr).unwrap();
+    for place in ["", "usr/"] {
+        let path = host.guests[0].join(format!("{place}{name}"));
+        let start = format!("vhashify: {}: ", path.display());
+        assert!(said.contains(&start), "{start} is not in {said}");
+    }
+}
