@@ -14,7 +14,7 @@ use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::Stamp;
 
 use crate::identity::{self, Digester, Leased, Unproven};
-use crate::index::{Index, Update};
+use crate::index::{self, Index, Update};
 use crate::outcome::{FileError, Progress, Skip};
 use crate::protect::{Protection, holds_its_bytes};
 use crate::store::{Listed, ObjectName, Store, StoreLock};
@@ -179,11 +179,12 @@ impl Verifier<'_> {
         let (stamp, is_marked) = (leased.stamp, leased.is_marked);
         let (file, mismatch) = self.compare(object, leased, digester, report)?;
         match (mismatch, is_marked) {
+            (None, true) if self.check.repair => Ok(Some(index::settled(stamp))),
             (None, true) => Ok(Some(stamp)),
             (None, false) if !self.check.repair => Err(ObjectFault::Mendable(Mismatch::Unmarked)),
             (None, false) => {
                 let marked = self.protection.protect(file.as_fd());
-                let stamp = marked.and_then(|()| Stamp::of(file.as_fd()));
+                let stamp = marked.and_then(|()| Stamp::of(file.as_fd()).map(index::settled));
                 report.objects_repaired = 1;
                 stamp
                     .map(Some)

@@ -20,6 +20,7 @@
 
 mod adversary;
 mod bench_drawing;
+mod coarse_times;
 mod command_line;
 mod containers;
 #[cfg(feature = "fault-injection")]

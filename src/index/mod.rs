@@ -25,6 +25,7 @@ mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 use vhashify_sys::call_error::{Call as _, CallError};
@@ -349,8 +350,34 @@ fn store_mark(store: &Store) -> Result<Vec<u8>, CallError> {
 }
 
 /// Whether the index may remember what was read of a file with this `stamp`: only if the file's last change is
-/// older than the run. A file that changes twice in one tick of the clock has the same ctime after both changes.
+/// older than the run. A file that changes twice in one tick of the clock, or in one second where the filesystem keeps
+/// whole seconds, has the same ctime after both changes.
 #[must_use]
 pub fn may_be_remembered(stamp: &Stamp, run_began: Timestamp) -> bool {
-    stamp.ctime < run_began
+    stamp.ctime.is_over_at(run_began)
+}
+
+/// Milliseconds between two ticks of the clock that stamps inodes, at the slowest (`HZ` of 100).
+const LONGEST_TICK: u32 = 10;
+
+/// The stamp under which the index remembers an object that was read and is still leased.
+///
+/// No change to come may leave the same one. Where the last change was in this tick of the clock, this waits for the
+/// next one. Where it may have been in this very second, on a filesystem that keeps whole seconds, or lies in the
+/// future, the object gets a stamp that no inode has: it is read again before the next guest links it.
+#[must_use]
+pub fn settled(stamp: Stamp) -> Stamp {
+    for _ in 0..LONGEST_TICK {
+        if stamp.ctime.is_over_at(Timestamp::now()) {
+            return stamp;
+        }
+        if stamp.ctime.is_in_seconds() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Stamp {
+        ctime: Timestamp::OF_NONE,
+        ..stamp
+    }
 }

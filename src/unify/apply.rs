@@ -208,7 +208,7 @@ impl<'a> Applier<'a> {
         };
         // A name that leads to this inode after a power cut must lead to its content, too, which
         // may not be on the disk yet if it was written since the filesystem was synchronised.
-        if leased.stamp.ctime >= target.synchronised
+        if !leased.stamp.ctime.is_over_at(target.synchronised)
             && !fault::is_omitted(Point::ObjectSync)
             && let Err(errno) = fault::at(Point::ObjectSync, || {
                 rustix::fs::fdatasync(leased.file.as_fd())

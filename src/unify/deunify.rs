@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use vhashify_sys::lease::ignore_break_signal;
-use vhashify_sys::stamp::{Timestamp, wait_for_next_tick};
+use vhashify_sys::stamp::{Timestamp, wait_for_next_second, wait_for_next_tick};
 
 use super::deunify_report::DeunifyReport;
 use super::group::inodes;
@@ -112,7 +112,17 @@ fn walk(
         found = walk();
     }
     let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
-    found.files.retain(|file| objects.contains(&file.inode()));
+    let is_object = |file: &FileRecord| objects.contains(&file.inode());
+    // Where the filesystem keeps whole seconds, a change of this very second could not be told from one to come.
+    let is_doubtful = |file: &FileRecord| {
+        let ctime = found.stamp_of(file).ctime;
+        is_object(file) && ctime.is_in_seconds() && !ctime.is_outside_since(began)
+    };
+    if found.files.iter().any(is_doubtful) {
+        began = wait_for_next_second();
+        found = walk();
+    }
+    found.files.retain(is_object);
     found
         .files
         .sort_unstable_by_key(|file| (file.inode(), file.directory));

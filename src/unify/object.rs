@@ -8,25 +8,26 @@
 //!
 //! The object was read under a lease, too, in this run or an earlier one. It is believed while its
 //! inode, size, mtime and ctime are those that it had then. Any write since has moved its ctime,
-//! which nothing but the clock can set, unless it fell into the same tick; so a stamp is
-//! only remembered once the clock has moved on under the lease ([`settled`]). To read every object again instead makes a run that finds one new guest among
-//! many read each shared file twice, for a doubt that is none.
+//! which nothing but the clock can set, unless it fell into the same tick, or second on an old
+//! filesystem; so a stamp is only remembered once the clock has moved on under the lease
+//! ([`settled`](index::settled)). To read every object again instead makes a run that finds one new
+//! guest among many read each shared file twice, for a doubt that is none.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::io::Errno;
 use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::lease::LeasedFile;
-use vhashify_sys::stamp::{Stamp, Timestamp};
+use vhashify_sys::stamp::Stamp;
 
 use super::target::Target;
 use super::view::{Known, View};
 use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::Digester;
 use crate::identity::{Leased, Unproven};
+use crate::index;
 use crate::outcome::FileError;
 use crate::store::{ObjectName, Store};
 
@@ -37,23 +38,6 @@ pub struct ProvenObject {
     pub file: LeasedFile,
     /// Its inode, as it was when the lease was granted.
     pub stamp: Stamp,
-}
-
-/// Milliseconds between two ticks of the clock that stamps inodes, at the slowest (`HZ` of 100). A
-/// ctime that is later than that from now is of a clock that was set back: no use to wait for it.
-const LONGEST_TICK: u32 = 10;
-
-/// The stamp of an object that is still leased, once no change to come can look like the last one:
-/// where that was in this tick of the clock, the next one is waited for.
-#[must_use]
-pub fn settled(stamp: Stamp) -> Stamp {
-    for _ in 0..LONGEST_TICK {
-        if stamp.ctime < Timestamp::now() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    stamp
 }
 
 /// Opens the object `name`. Its content is read, unless it is unchanged since it was `proven`.
@@ -146,7 +130,7 @@ pub fn prove_unknown(view: View<'_>, target: &Target<'_>, stats: &WorkerStats) -
             let mut stats = WorkerStats::default();
             match open(store, target, &name, None, digester) {
                 Ok(object) => {
-                    if let Ok(stamp) = Stamp::of(object.file.as_fd()).map(settled) {
+                    if let Ok(stamp) = Stamp::of(object.file.as_fd()).map(index::settled) {
                         stats.objects.push(Linked {
                             name,
                             stamp,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_tick};
+use vhashify_sys::stamp::{Stamp, Timestamp, wait_for_next_second, wait_for_next_tick};
 
 use crate::error::Error;
 use crate::scan::{FileRecord, Scan};
@@ -38,11 +38,16 @@ impl Objects {
         let listed = store.look_at_all()?;
         // A run before this one, or what this one mended, changed it a moment ago: `has_names_as_found` could not
         // answer for these.
-        let is_recent = |ctime: Timestamp| ctime >= now && ctime.seconds <= now.seconds + 1;
-        let (looked, listed) = if listed.iter().any(|(_, stamp)| is_recent(stamp.ctime)) {
-            (wait_for_next_tick(), store.look_at_all()?)
-        } else {
+        let is_recent =
+            |ctime: &Timestamp| !ctime.is_over_at(now) && ctime.seconds <= now.seconds + 1;
+        let ctimes = listed.iter().map(|(_, stamp)| stamp.ctime);
+        let recent: Vec<Timestamp> = ctimes.filter(is_recent).collect();
+        let (looked, listed) = if recent.is_empty() {
             (now, listed)
+        } else if recent.into_iter().any(Timestamp::is_in_seconds) {
+            (wait_for_next_second(), store.look_at_all()?)
+        } else {
+            (wait_for_next_tick(), store.look_at_all()?)
         };
         let states = listed.into_iter().map(|(name, stamp)| {
             let proven = proven.get(&name);
@@ -73,7 +78,7 @@ impl Objects {
     pub fn has_names_as_found(&self, object: &ObjectState, now: &Stamp) -> bool {
         let before = &object.stamp;
         // A second change in the tick of the first one leaves the same ctime.
-        now.is_unchanged_since(before) && before.ctime < self.looked
+        now.is_unchanged_since(before) && before.ctime.is_outside_since(self.looked)
     }
 
     /// Those that no scanned guest links.

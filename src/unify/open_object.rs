@@ -20,11 +20,12 @@ use std::rc::Rc;
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::Stamp;
 
-use super::object::{self, ProvenObject};
+use super::object::ProvenObject;
 use super::target::Target;
 use super::view::Known;
 use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::{Change, look_again};
+use crate::index;
 use crate::outcome::{FileError, Skip};
 use crate::relink::exchange::{self, ExchangeError, Exchanged, UndoError};
 use crate::relink::stray_links::{MOST_WALKS, StrayLinks, relink};
@@ -213,7 +214,7 @@ impl OpenObject {
         if let Ok(stamp) = self.look_again() {
             stats.objects.push(Linked {
                 name: self.name,
-                stamp: object::settled(stamp),
+                stamp: index::settled(stamp),
                 guests,
             });
         } else {

@@ -192,7 +192,8 @@ impl<'a> Deunifier<'a> {
             },
             Unproven::Failed(call) => failed(call),
         })?;
-        if leased.stamp.inode != file.inode() || leased.stamp.ctime > self.began {
+        let is_as_found = leased.stamp.ctime.is_outside_since(self.began);
+        if leased.stamp.inode != file.inode() || !is_as_found {
             let reason = CHANGED.to_owned();
             return Err(FileError { path, reason });
         }

@@ -34,12 +34,54 @@ impl From<Timestamp> for Timespec {
 }
 
 impl Timestamp {
+    /// No inode has this time.
+    pub const OF_NONE: Self = Self {
+        seconds: i64::MIN,
+        nanoseconds: 0,
+    };
+
+    /// Whether whatever changes an inode at `time` or later is sure to give it a later ctime than this one.
+    ///
+    /// Filesystems keep times in nanoseconds (of a clock that ticks every 1 to 10 ms) or in whole seconds: ext2, and
+    /// ext4 for each inode without room for more, as those of 128 bytes. A time without nanoseconds is taken for one of
+    /// the second kind: any change within that second has left it, and the next one may leave it again.
+    #[must_use]
+    pub fn is_over_at(self, time: Self) -> bool {
+        if self.is_in_seconds() {
+            self.seconds < time.seconds
+        } else {
+            self < time
+        }
+    }
+
+    /// Whether no change of an inode since `from` can have given it this ctime: it is older, or lies in the future
+    /// because the clock was ahead once.
+    #[must_use]
+    pub fn is_outside_since(self, from: Self) -> bool {
+        self.is_over_at(from) || self > Self::now_finely()
+    }
+
+    /// Whether the filesystem may keep this time in whole seconds.
+    #[must_use]
+    pub fn is_in_seconds(self) -> bool {
+        self.nanoseconds == 0
+    }
+
     /// The clock that inodes are stamped with, now.
     #[must_use]
     pub fn now() -> Self {
         // The coarse clock is the one that the kernel stamps inodes with; the fine one runs up to
         // a tick ahead of it, so that a file changed after this call could look older than it.
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Self::of_clock(rustix::time::ClockId::RealtimeCoarse)
+    }
+
+    /// At least what any inode is stamped with until now.
+    fn now_finely() -> Self {
+        Self::of_clock(rustix::time::ClockId::Realtime)
+    }
+
+    fn of_clock(clock: rustix::time::ClockId) -> Self {
+        let now = rustix::time::clock_gettime(clock);
         Self {
             seconds: now.tv_sec,
             nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
@@ -54,15 +96,34 @@ impl Timestamp {
 /// inode that was looked at in between.
 #[must_use]
 pub fn wait_for_next_tick() -> Timestamp {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let now = Timestamp {
-        seconds: now.tv_sec,
-        nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
-    };
+    let now = Timestamp::now_finely();
     while Timestamp::now() <= now {
         std::thread::sleep(Duration::from_millis(1));
     }
     now
+}
+
+/// Waits for the next second, for inodes whose times are kept in whole seconds: whatever changed any of them before is
+/// [over](Timestamp::is_over_at) at the time returned, and nothing that changes one from now on.
+#[must_use]
+pub fn wait_for_next_second() -> Timestamp {
+    let next = Timestamp {
+        seconds: Timestamp::now_finely().seconds + 1,
+        nanoseconds: 0,
+    };
+    loop {
+        let now = Timestamp::now();
+        if now >= next {
+            return next;
+        }
+        let is_far = now.seconds + 1 == next.seconds && now.nanoseconds < 990_000_000;
+        let rest = if is_far {
+            1_000_000_000 - now.nanoseconds
+        } else {
+            1_000_000
+        };
+        std::thread::sleep(Duration::from_nanos(rest.into()));
+    }
 }
 
 /// Sets the mtime of an open file, which may be `UTIME_NOW`, and leaves the atime.
@@ -157,5 +218,48 @@ impl From<Statx> for Stamp {
             owner: found.stx_uid,
             group: found.stx_gid,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Timestamp, wait_for_next_second, wait_for_next_tick};
+
+    fn time(seconds: i64, nanoseconds: u32) -> Timestamp {
+        Timestamp {
+            seconds,
+            nanoseconds,
+        }
+    }
+
+    #[test]
+    fn a_time_in_whole_seconds_is_over_when_its_second_is() {
+        let (coarse, fine) = (time(5, 0), time(5, 1));
+        for (at, is_coarse_over, is_fine_over) in [
+            (time(4, 999_999_999), false, false),
+            (time(5, 0), false, false),
+            (time(5, 1), false, false),
+            (time(5, 2), false, true),
+            (time(5, 999_999_999), false, true),
+            (time(6, 0), true, true),
+        ] {
+            assert_eq!(coarse.is_over_at(at), is_coarse_over, "{at:?}");
+            assert_eq!(fine.is_over_at(at), is_fine_over, "{at:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_in_the_future_is_of_no_change_until_now() {
+        let began = wait_for_next_tick();
+        let now = Timestamp::now();
+        assert!(time(now.seconds + 3600, 0).is_outside_since(began));
+        assert!(time(now.seconds + 3600, 1).is_outside_since(began));
+        assert!(time(began.seconds - 1, 0).is_outside_since(began));
+        // What changes now may be stamped with these.
+        assert!(!now.is_outside_since(began));
+        assert!(!time(began.seconds, 0).is_outside_since(began));
+        let began = wait_for_next_second();
+        assert!(time(began.seconds - 1, 0).is_outside_since(began));
+        assert!(!time(began.seconds, 0).is_outside_since(began));
     }
 }

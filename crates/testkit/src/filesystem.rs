@@ -144,6 +144,19 @@ impl Filesystem {
         Self { kind, place }
     }
 
+    /// Makes an ext4 that keeps times in whole seconds, as those of inodes of 128 bytes.
+    pub fn with_times_of_seconds() -> Self {
+        let place = Place::new();
+        drop(Kind::Ext4.make(place.image(), 64 << 20));
+        let mut make = Command::new("mkfs.ext4");
+        command(make.args(["-q", "-F", "-I", "128"]).arg(place.image()));
+        place.mount("");
+        Self {
+            kind: Kind::Ext4,
+            place,
+        }
+    }
+
     /// Mounts it again with other options, `ro` for example.
     pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
