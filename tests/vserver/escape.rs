@@ -316,6 +316,35 @@ fn no_descriptor_of_the_host_leaks() {
     assert_eq!(open, 3, "init has more than its standard descriptors");
 }
 
+/// Defence: process 1 executes the start command, or closes what it does not need before there is another process.
+#[test]
+fn process_1_of_any_style_holds_its_standard_streams_alone() {
+    let host = Host::new();
+    let mut styles = vec!["plain", "sysv"];
+    if fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains("cgroup2")) {
+        styles.extend(["systemd", "minit"]);
+    }
+    for style in styles {
+        host.sleeper(style);
+        host.set(style, "apps/init/style", &format!("{style}\n"));
+        host.ok(&[style, "start"]);
+        // As the guest's root sees them, of process 1 and of what it began.
+        let look = "for d in /proc/[0-9]*/fd/*; do p=${d#/proc/}; p=${p%%/*}; \
+                    [ $p = $$ ] && continue; \
+                    case ${d##*/}:$(stat -Lc %F $d) in \
+                    [012]:character*|[012]:fifo) echo stream ;; *) echo $d $(readlink $d) ;; esac; done; \
+                    ls -d /proc/1/fd/*/1/root";
+        let (_, text) = host.script(style, look);
+        let (streams, others): (Vec<_>, Vec<_>) = text
+            .lines()
+            .filter(|line| !line.contains("No such file"))
+            .partition(|line| *line == "stream");
+        assert!(others.is_empty(), "{style}: {others:?}");
+        assert!(streams.len() >= 3, "{style}: {text}");
+        host.ok(&[style, "stop"]);
+    }
+}
+
 /// Defence: each mount point is looked at before anything is mounted.
 #[test]
 fn a_link_in_the_place_of_a_mount_point_is_refused() {

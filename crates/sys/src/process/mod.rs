@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `attributes` | priorities, personality, mounts of its own |
-//! | `descriptors` | which of them outlive exec; whether two are one open file |
+//! | `descriptors` | which of them outlive exec, or go at once; whether two are one open file |
 //! | `memory` | reads another process's memory |
 //! | `session` | a program in a session of its own |
 //! | `signals` | dispositions; signals as a descriptor |
@@ -15,7 +15,9 @@ mod session;
 mod signals;
 
 pub use attributes::{set_io_priority, set_nice, set_personality, unshare_mounts};
-pub use descriptors::{close_others_on_exec, duplicate_onto, is_one_open_file};
+pub use descriptors::{
+    close_others_on_exec, duplicate_onto, go_on_without_others, is_one_open_file,
+};
 pub use memory::read_memory;
 pub use session::in_own_session;
 pub use signals::{ignore_broken_pipes, next_signal, restore_signals, signals_as_descriptor};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, exit};
+use std::process::Command;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::default::get_executor;
@@ -12,6 +12,7 @@ use libcontainer::workload::{
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 use vhashify_config::Style;
+use vhashify_sys::process::go_on_without_others;
 
 /// The first process of a guest, which `libcontainer` has confined already.
 #[derive(Debug, Clone)]
@@ -34,7 +35,8 @@ impl Executor for Init {
             Style::Plain | Style::Systemd | Style::Minit => {
                 Err(ExecutorError::Other(command.exec().to_string()))
             }
-            Style::Sysv => reap(&mut command),
+            // `libcontainer` left descriptors of the host's open, to be closed by an exec that never comes.
+            Style::Sysv => go_on_without_others(move || reap(&mut command)),
         }
     }
 
@@ -47,13 +49,17 @@ impl Executor for Init {
     }
 }
 
-/// Runs the command, stays as long as the guest has any process, and ends as the command did.
+/// What process 1 exits with where it cannot begin the command, as `libcontainer` does for the other styles.
+const NOT_BEGUN: i32 = 255;
+
+/// Runs the command, stays as long as the guest has any process, and returns the command's status.
 ///
-/// The kernel makes process 1, which this is, the parent of every orphan of the guest.
-fn reap(command: &mut Command) -> Result<(), ExecutorError> {
-    let started = command
-        .spawn()
-        .map_err(|error| ExecutorError::Other(error.to_string()))?;
+/// The kernel makes process 1, which this is, the parent of every orphan of the guest. Its descriptors are in the
+/// guest's `/proc` from the moment on in which the command begins.
+fn reap(command: &mut Command) -> i32 {
+    let Ok(started) = command.spawn() else {
+        return NOT_BEGUN;
+    };
     let mut status = 0;
     loop {
         match wait(WaitOptions::empty()) {
@@ -61,7 +67,7 @@ fn reap(command: &mut Command) -> Result<(), ExecutorError> {
                 let by_signal = ended.terminating_signal().map(|signal| 128 + signal);
                 status = ended.exit_status().or(by_signal).unwrap_or(status);
             }
-            Err(Errno::CHILD) => exit(status),
+            Err(Errno::CHILD) => return status,
             Ok(_) | Err(_) => {}
         }
     }
