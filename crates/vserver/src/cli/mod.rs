@@ -23,11 +23,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::lifecycle::inherited::UMASK;
 use crate::lifecycle::{monitor, order};
 
 /// Parses the arguments of this process and runs the command.
 #[must_use]
 pub fn vserver() -> ExitCode {
+    // What is built, and what becomes a process of a guest, has the usual one, whoever types the command.
+    rustix::process::umask(UMASK);
     // Before anything else is set up: a monitor is to stay small.
     let mut arguments = std::env::args_os();
     let called = arguments.next().unwrap_or_default();

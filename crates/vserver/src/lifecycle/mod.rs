@@ -46,6 +46,7 @@ pub mod distribution;
 pub mod enter;
 mod error;
 mod hooks;
+pub mod inherited;
 mod init;
 pub mod limits;
 pub mod many;

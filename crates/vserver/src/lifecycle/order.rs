@@ -36,6 +36,9 @@ pub struct Order {
     pub state_dir: PathBuf,
     /// What `guest.json` is to say.
     pub running: Running,
+    /// The program on the disk, which watches the guest.
+    #[serde(default)]
+    pub origin: PathBuf,
     /// What process 1 is.
     pub style: Style,
     /// Whether its users are others than the host's.

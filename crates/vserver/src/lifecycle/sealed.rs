@@ -56,11 +56,11 @@ impl Sealed {
         Ok(Self(copy.into()))
     }
 
-    /// A command that runs it.
+    /// A command that runs it, with no variable of its caller.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(descriptor_path(&self.0));
-        command.arg0("vserver").env(ORIGIN, origin());
+        command.arg0("vserver").env_clear();
         command
     }
 }
@@ -99,7 +99,12 @@ pub fn ensure() -> io::Result<()> {
         return Ok(());
     }
     let sealed = Sealed::new()?;
-    Err(sealed.command().args(std::env::args_os().skip(1)).exec())
+    let mut command = sealed.command();
+    command
+        .args(std::env::args_os().skip(1))
+        .envs(std::env::vars_os())
+        .env(ORIGIN, origin());
+    Err(command.exec())
 }
 
 /// The program on the disk that this one was, or is.

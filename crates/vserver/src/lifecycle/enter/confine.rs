@@ -4,12 +4,11 @@ use std::error::Error;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use libcontainer::oci_spec::runtime::{PosixRlimitType, Spec};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use libcontainer::oci_spec::runtime::Spec;
 use rustix::thread::{CapabilitySets, remove_capability_from_bounding_set, set_capabilities};
 use vhashify_config::capabilities;
 
-use super::super::{broker, process_attributes};
+use super::super::{broker, inherited, process_attributes};
 use super::account::Account;
 use crate::context::filter::load_filter;
 
@@ -23,13 +22,7 @@ pub fn confine(
     rustix::process::chdir("/")?;
     process_attributes::set(spec)?;
     let process = spec.process().as_ref().ok_or("it has no process")?;
-    for limit in process.rlimits().iter().flatten() {
-        let to = Rlimit {
-            current: finite(limit.soft()),
-            maximum: finite(limit.hard()),
-        };
-        setrlimit(resource(limit.typ()), to)?;
-    }
+    inherited::set_limits(spec)?;
     if let Some(mask) = process.user().umask() {
         rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
     }
@@ -70,29 +63,4 @@ pub fn confine(
     };
     set_capabilities(None, sets)?;
     Ok(())
-}
-
-fn finite(limit: u64) -> Option<u64> {
-    (limit != u64::MAX).then_some(limit)
-}
-
-fn resource(kind: PosixRlimitType) -> Resource {
-    match kind {
-        PosixRlimitType::RlimitAs => Resource::As,
-        PosixRlimitType::RlimitCore => Resource::Core,
-        PosixRlimitType::RlimitCpu => Resource::Cpu,
-        PosixRlimitType::RlimitData => Resource::Data,
-        PosixRlimitType::RlimitFsize => Resource::Fsize,
-        PosixRlimitType::RlimitLocks => Resource::Locks,
-        PosixRlimitType::RlimitMemlock => Resource::Memlock,
-        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
-        PosixRlimitType::RlimitNice => Resource::Nice,
-        PosixRlimitType::RlimitNofile => Resource::Nofile,
-        PosixRlimitType::RlimitNproc => Resource::Nproc,
-        PosixRlimitType::RlimitRss => Resource::Rss,
-        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
-        PosixRlimitType::RlimitRttime => Resource::Rttime,
-        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
-        PosixRlimitType::RlimitStack => Resource::Stack,
-    }
 }

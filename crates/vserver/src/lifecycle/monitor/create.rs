@@ -3,9 +3,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{Gid, Uid};
 use thiserror::Error;
@@ -16,7 +18,7 @@ use super::super::console::Console;
 use super::super::init::Init;
 use super::super::order::{Order, null};
 use super::super::state::StateDirectory;
-use super::super::{LifecycleError, broker};
+use super::super::{LifecycleError, broker, inherited};
 use super::mounts::{mount_path, mount_root, show_terminal};
 use crate::context::cgroup::{self, LimitError};
 use crate::context::spec;
@@ -48,6 +50,8 @@ pub enum CreateError {
     Sysctl(#[from] SysctlError),
     #[error("nice {nice}: {}", innermost(source))]
     Nice { nice: i32, source: io::Error },
+    #[error("rlimits cannot be set: {}", innermost(source))]
+    ProcessLimits { source: io::Error },
     #[error("its console cannot be given to it: {}", innermost(source))]
     ConsoleOwner { source: io::Error },
     #[error("its cgroup cannot be joined: {}", innermost(source))]
@@ -101,6 +105,7 @@ pub fn create(
     let descriptor =
         |made: io::Result<OwnedFd>| made.map_err(|source| CreateError::Descriptor { source });
     let stdin = descriptor(stdin)?;
+    make_room(&state.at("bundle/config.json"))?;
     let membership = cgroup::TemporaryMembership::of(running.context)
         .map_err(|source| CreateError::CgroupMembership { source })?;
     let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
@@ -127,6 +132,12 @@ pub fn create(
         console: console.kept,
         socket,
     })
+}
+
+/// Raises this process's hard limits to those of the guest, which `libcontainer` sets where it can only lower them.
+fn make_room(specification: &Path) -> Result<(), CreateError> {
+    let spec = Spec::load(specification).map_err(LibcontainerError::from)?;
+    inherited::make_room(&spec).map_err(|source| CreateError::ProcessLimits { source })
 }
 
 /// Makes the console and, with `users`, gives it to root of the guest.

@@ -24,7 +24,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use create::{Created, create};
@@ -32,8 +32,8 @@ use vhashify_config::running::Ended;
 use vhashify_sys::pidfd::Process;
 pub use watch::watch;
 
+use super::inherited;
 use super::order::{Answer, Order, watch_command};
-use super::sealed;
 use super::state::{StateDirectory, now};
 use super::tidy::tidy;
 
@@ -42,6 +42,7 @@ use super::tidy::tidy;
 pub fn make() -> ExitCode {
     // Init inherits them. Whoever typed the command may ignore SIGINT, by which a guest is asked to stop.
     vhashify_sys::process::restore_signals();
+    inherited::forget_caller();
     let mut text = Vec::new();
     let order = io::stdin()
         .read_to_end(&mut text)
@@ -60,7 +61,7 @@ pub fn make() -> ExitCode {
     match created {
         Ok(created) => {
             answer(&Answer::Started);
-            become_watcher(&state, &created);
+            become_watcher(&state, &order.origin, &created);
         }
         Err(error) => {
             mounts::unmount(&state);
@@ -77,10 +78,10 @@ fn answer(answer: &Answer) {
 }
 
 /// Goes on as the watcher. Returns only where no program can be executed.
-fn become_watcher(state: &StateDirectory, created: &Created) {
+fn become_watcher(state: &StateDirectory, origin: &Path, created: &Created) {
     // Where the program on the disk is gone, this copy can watch as well.
-    for program in [sealed::origin(), PathBuf::from("/proc/self/exe")] {
-        let mut command = watch_command(&program, state);
+    for program in [origin, Path::new("/proc/self/exe")] {
+        let mut command = watch_command(program, state);
         // Held open across exec: what a pipe holds is lost with its last descriptor.
         if let Ok(console) = created.console.try_clone() {
             command.stdin(Stdio::from(console));

@@ -23,7 +23,7 @@ use super::observe::{GuestState, mend};
 use super::order::Order;
 use super::state::{StateDirectory, now};
 use super::tidy::tidy;
-use super::{LifecycleError, broker, hooks, stop};
+use super::{LifecycleError, broker, hooks, sealed, stop};
 use crate::context::{cgroup, configured, notify, spec, sysctl};
 
 /// Context numbers for guests that have none of their own, as util-vserver gave them.
@@ -134,6 +134,7 @@ fn order(settings: &GuestSettings, state: &StateDirectory, running: &Running) ->
         name: settings.name.clone(),
         state_dir: state.top().to_path_buf(),
         running: running.clone(),
+        origin: sealed::origin(),
         style: settings.init.style,
         has_own_users: settings.has_own_users,
         has_broker: settings.has_broker(),
