@@ -5,6 +5,7 @@
 //! | [`host`] | a configuration tree, guests and their state in one directory; all gone afterwards |
 //! | [`life`] | start, watch, stop; and that nothing is left |
 //! | [`inside`] | exec, suexec, enter |
+//! | [`inherited`] | what of whoever types a command could reach a guest |
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`boot`] | guests whose own init boots them |
 //! | [`build`] | each method of building, and deleting |
@@ -27,6 +28,7 @@ mod distribution;
 mod escape;
 mod host;
 mod import;
+mod inherited;
 mod inside;
 mod life;
 mod limits;

@@ -15,6 +15,11 @@ pub fn restore_signals() {
             libc::signal(signal, libc::SIG_DFL);
         }
     }
+    unblock_signals();
+}
+
+/// Blocks no signal, for this thread and the program that it becomes. Async-signal-safe.
+pub(super) fn unblock_signals() {
     let mut none = std::mem::MaybeUninit::uninit();
     // SAFETY: `sigemptyset` writes a whole `sigset_t` to the pointer, which is one to room for it.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };

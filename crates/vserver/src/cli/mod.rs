@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::lifecycle::inherited::UMASK;
-use crate::lifecycle::{monitor, order};
+use crate::lifecycle::{enter, monitor, order};
 
 /// Parses the arguments of this process and runs the command.
 #[must_use]
@@ -44,6 +44,7 @@ pub fn vserver() -> ExitCode {
     match arguments.split_first() {
         Some((first, rest)) if first == order::WATCH => return monitor::watch(rest),
         Some((first, _)) if first == order::MAKE => return monitor::make(),
+        Some((first, _)) if first == enter::ENTER => return enter::inside(),
         _ => {}
     }
     if let Some(place) = first_word(&arguments) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   vserver NAME start                 vserver NAME exec, enter           vserver NAME stop
-//!     │ settings, checks, context        │ joins cgroup, namespaces         │ cmd.stop
+//!     │ settings, checks, context        │ (sealed) joins cgroup, namespaces│ cmd.stop
 //!     ▼                                  │ takes the filter, drops          │ killseq, SIGKILL
 //!   monitor (sealed) ─────── libcontainer│ capabilities, then forks         ▼
 //!     │ own mounts, vdir nodev     │     ▼                            init ends
@@ -27,13 +27,14 @@
 //!
 //! No process of a guest ever meets one with the host's capabilities: init is made before the guest has
 //! any process, and a command that enters later is confined before it is in the guest's PID namespace. The
-//! program that both run is sealed ([`sealed`]), so that `/proc/self/exe` leads to nothing that can be written.
+//! program that both run is sealed ([`sealed`]), so that `/proc/self/exe` leads to nothing that can be written; and it
+//! is executed anew with an empty environment, so that it holds nothing of whoever typed the command ([`inherited`]).
 //!
 //! Each file imports only from those above it:
 //!
 //! ```text
 //! error, state                      what is on the disk, and the lock
-//! order · tidy · sealed · console   what starter and monitor share
+//! order · tidy · sealed · console · inherited   what starter and monitor share
 //! monitor · observe                 makes and watches a guest · how it is, and mending
 //! stop · limits · enter · many      what is done with a guest that runs
 //! start · build                     makes one

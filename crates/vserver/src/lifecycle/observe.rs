@@ -120,7 +120,7 @@ fn respawn_monitor(
     }
     let program = sealed::origin();
     let mut command = watch_command(&program, state);
-    vhashify_sys::process::in_own_session(&mut command, false);
+    vhashify_sys::process::in_own_session(&mut command, None);
     let child = command.spawn().doing("start the monitor", &program)?;
     let successor = i32::try_from(child.id()).ok().and_then(Process::find);
     state.write_running(&Running {

@@ -14,16 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::read_only;
 
 /// This program, as the kernel names it.
 const PROGRAM: &str = "/proc/self/exe";
-/// Where the sealed program finds the one that it was.
-const ORIGIN: &str = "VSERVER_ORIGIN";
-
 /// How long pages of a copy may be held by others.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -82,38 +79,9 @@ fn seal(copy: &File) -> io::Result<()> {
     }
 }
 
-/// Whether this process was begun from [`Sealed::command`].
-#[must_use]
-pub fn is_sealed() -> bool {
-    let seals = File::open(PROGRAM).and_then(|program| Ok(fcntl_get_seals(&program)?));
-    let is_copy = seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE));
-    is_copy || (std::env::var_os(ORIGIN).is_some() && read_only::is_read_only(Path::new(PROGRAM)))
-}
-
-/// Goes on in the sealed program, with the same arguments. Returns only there.
-///
-/// # Errors
-/// As [`Sealed::new`], or it cannot be run.
-pub fn ensure() -> io::Result<()> {
-    if is_sealed() {
-        return Ok(());
-    }
-    let sealed = Sealed::new()?;
-    let mut command = sealed.command();
-    command
-        .args(std::env::args_os().skip(1))
-        .envs(std::env::vars_os())
-        .env(ORIGIN, origin());
-    Err(command.exec())
-}
-
-/// The program on the disk that this one was, or is.
+/// This program on the disk.
 #[must_use]
 pub fn origin() -> PathBuf {
-    let of_copy = std::env::var_os(ORIGIN).map(PathBuf::from);
-    if let (true, Some(origin)) = (is_sealed(), of_copy) {
-        return origin;
-    }
     std::fs::read_link(PROGRAM).unwrap_or_else(|_| Path::new(PROGRAM).to_path_buf())
 }
 

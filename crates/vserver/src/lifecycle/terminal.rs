@@ -1,61 +1,92 @@
 //! A terminal of the guest's, shown on the one that the command was typed on.
 //!
-//! The guest never gets the host's terminal, on which it could type commands (`TIOCSTI`) or listen.
+//! The guest never gets the host's terminal, on which it could type commands (`TIOCSTI`) or listen. Any of the standard
+//! streams may be one: keys are read where standard input is, and what the guest writes is shown on the first of
+//! output, error and input that is one.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::stdio::{stdin, stdout};
+use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
-/// The monitor's end of the guest's terminal, and keys that the guest has not taken yet.
+/// How often a terminal is looked at that no process of the guest has open: one may open it again.
+const AGAIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// Opens one in the guest, where this process must be already: the caller's end, and the command's.
+pub fn open() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let guest = openpt(flags)?;
+    unlockpt(&guest)?;
+    // Not by its name, which the guest could have put something else at.
+    let of_command = ioctl_tiocgptpeer(&guest, flags)?;
+    Ok((guest, of_command))
+}
+
+/// The caller's end of the guest's terminal, and keys that the guest has not taken yet.
 pub struct Terminal {
     guest: OwnedFd,
+    /// Where it is shown.
+    shown_on: BorrowedFd<'static>,
+    /// Which standard streams of this process are terminals.
+    are_terminals: [bool; 3],
     before: Option<Termios>,
     typed: Vec<u8>,
     has_input: bool,
+    is_hung_up: bool,
 }
 
 impl Terminal {
-    /// Opens one in the guest, where this process must be already, and gives it to the command.
-    pub fn open(command: &mut Command) -> io::Result<Self> {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let guest = openpt(flags)?;
-        unlockpt(&guest)?;
-        // Not by its name, which the guest could have put something else at.
-        let end = ioctl_tiocgptpeer(&guest, flags)?;
-        command
-            .stdin(Stdio::from(end.try_clone()?))
-            .stdout(Stdio::from(end.try_clone()?))
-            .stderr(Stdio::from(end));
+    /// Of the caller's end, and which standard streams of this process are terminals: one at least.
+    pub fn new(guest: OwnedFd, are_terminals: [bool; 3]) -> Self {
+        let shown_on = match are_terminals {
+            [_, true, _] => stdout(),
+            [_, _, true] => stderr(),
+            _ => stdin(),
+        };
         let terminal = Self {
             guest,
+            shown_on,
+            are_terminals,
             before: None,
             typed: Vec::new(),
-            has_input: true,
+            has_input: are_terminals[0],
+            is_hung_up: false,
         };
         terminal.follow_size();
-        Ok(terminal)
+        terminal
     }
 
     /// Passes every key on from now on, until this value is dropped.
     pub fn begin(&mut self) -> io::Result<()> {
+        fcntl_setfl(&self.guest, OFlags::NONBLOCK)?;
+        if !self.has_input {
+            return Ok(());
+        }
         let before = tcgetattr(stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
+        if self.are_terminals != [true; 3] {
+            // Another program may write there, the next one of a pipeline, and expects lines to begin at the left.
+            raw.output_modes = before.output_modes;
+        }
         tcsetattr(stdin(), OptionalActions::Now, &raw)?;
         self.before = Some(before);
-        fcntl_setfl(&self.guest, OFlags::NONBLOCK)?;
         Ok(())
     }
 
     /// Adds the descriptors to wait for.
     pub fn wait_for<'a>(&'a self, waited: &mut Vec<PollFd<'a>>) {
+        if self.is_hung_up {
+            return;
+        }
         let mut of_guest = PollFlags::IN;
         if !self.typed.is_empty() {
             of_guest |= PollFlags::OUT;
@@ -65,6 +96,11 @@ impl Terminal {
         if self.has_input && self.typed.is_empty() {
             waited.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
         }
+    }
+
+    /// How long to wait at most.
+    pub fn patience(&self) -> Option<&'static Timespec> {
+        self.is_hung_up.then_some(&AGAIN)
     }
 
     /// Copies one buffer in each direction, and at the end everything that the guest wrote.
@@ -84,18 +120,22 @@ impl Terminal {
                 self.typed.drain(..count);
             }
         }
-        while let Ok(count @ 1..) = rustix::io::read(&self.guest, &mut buffer) {
-            show(&buffer[..count])?;
+        loop {
+            let read = rustix::io::read(&self.guest, &mut buffer);
+            self.is_hung_up = read == Err(Errno::IO);
+            let Ok(count @ 1..) = read else {
+                return Ok(());
+            };
+            show(self.shown_on, &buffer[..count])?;
             if !has_ended {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Makes the guest's terminal as large as the host's.
     pub fn follow_size(&self) {
-        if let Ok(size) = tcgetwinsize(stdout()) {
+        if let Ok(size) = tcgetwinsize(self.shown_on) {
             let _ = tcsetwinsize(&self.guest, size);
         }
     }
@@ -112,18 +152,20 @@ impl Drop for Terminal {
 /// Whether something was typed.
 fn is_ready() -> bool {
     let mut waited = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
-    let at_once = rustix::event::Timespec {
+    let at_once = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     matches!(rustix::event::poll(&mut waited, Some(&at_once)), Ok(1..))
 }
 
-fn show(mut bytes: &[u8]) -> io::Result<()> {
+fn show(on: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::write(stdout(), bytes) {
+        match rustix::io::write(on, bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(Errno::INTR) => {}
+            // A standard input that is open for reading alone shows nothing.
+            Err(Errno::BADF) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }

@@ -230,7 +230,7 @@ fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleEr
         }
     }
     command.stdin(Stdio::null());
-    in_own_session(command, false);
+    in_own_session(command, None);
     let signals = signals_as_descriptor(&WATCHED)
         .map_err(|error| failed(format!("signals cannot be watched: {error}")))?;
     let mut child = command.spawn().map_err(|error| {

@@ -1,33 +1,56 @@
 //! Runs a command in a guest that runs.
 //!
-//! The order is what keeps the host safe. This process joins the guest's cgroups and namespaces,
-//! takes the guest's filter of system calls and drops to its capabilities while it is still in the
-//! host's PID namespace, where no process of the guest sees it. Only then it forks: the child, which
-//! the guest's root may trace from its first instruction on, has nothing that the guest has not.
+//! ```text
+//! vserver NAME exec                       ENTER: the sealed program, executed anew
+//!   checks, its standard streams ──────────▶ nothing but a socket, and of the streams those that are no terminal
+//!                                            │ joins cgroups and namespaces, takes the guest's filter and
+//!                                            │ drops to its capabilities
+//!   shows the guest's terminal ◀──────────── │ opens a terminal in the guest
+//!   signals ───────────────────────────────▶ └ forks: the child executes the command
+//!   exit status ◀─────────────────────────── waits
+//! ```
+//!
+//! The order is what keeps the host safe. The entering process does all this while it is still in the host's PID
+//! namespace, where no process of the guest sees it. Only then it forks: the child, which the guest's root may stop and
+//! trace from its first instruction on, has nothing that the guest has not. It has neither memory nor environment of
+//! the caller, whose copy it is not, and no descriptor but the socket and the command's streams; the terminal on
+//! which the command was typed stays with the caller.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `account` | a user of the guest |
+//! | `confine` | takes away what the guest has not |
+//! | `handshake` | what the two processes tell each other |
+//! | `inside` | the entering process |
+//! | `supervise` | waits for it: signals, terminal, exit status |
 
 mod account;
 mod confine;
+mod handshake;
+mod inside;
 mod supervise;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
 
-use account::Account;
-use confine::confine;
-use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
-use rustix::process::{Gid, Uid};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use handshake::{Answer, ENTER_ARGUMENT, Order, Streams, Typed};
+pub use inside::inside;
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::stdio::{stderr, stdin, stdout};
+use rustix::termios::isatty;
 use supervise::supervise;
 use vhashify_sys::process::in_own_session;
 
 use super::observe::mend_running;
+use super::sealed::Sealed;
 use super::terminal::Terminal;
-use super::{LifecycleError, StateDirectory, broker, sealed};
-use crate::context::cgroup;
+use super::{LifecycleError, StateDirectory};
+
+/// The first argument of the program that enters a guest; its order comes on the socket that is its standard input.
+pub const ENTER: &str = ENTER_ARGUMENT;
 
 /// A command that runs in a guest.
 #[derive(Debug, Clone)]
@@ -40,142 +63,122 @@ pub struct Entry {
     pub shell: Option<String>,
 }
 
-/// Runs it, with a terminal of the guest's where this process has one, and gives its exit status:
-/// 128 and more when a signal ended it.
+/// Runs it and gives its exit status: 128 and more when a signal ended it. Each of its standard streams for which
+/// this process has a terminal is one terminal of the guest's.
 ///
 /// # Errors
-/// The guest does not run, or cannot be entered. From then on this process is of no more use.
+/// The guest does not run, or cannot be entered.
 pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError> {
     let (running, init) = mend_running(state)?;
     let failed = |what: &str, error: &dyn std::fmt::Display| LifecycleError::Enter {
         name: state.name().to_owned(),
         reason: format!("{what}: {error}").into(),
     };
-    sealed::ensure().map_err(|error| failed("this program cannot be sealed", &error))?;
-    let spec = Spec::load(state.at("bundle/config.json"))
-        .map_err(|error| failed("its specification cannot be read", &error))?;
-    let handle = init.open().ok_or_else(|| LifecycleError::NotRunning {
+    let streams = streams().map_err(|(name, error)| failed(name, &error))?;
+    let has_terminal = streams.iter().any(Option::is_none);
+    let order = Order {
         name: state.name().to_owned(),
-    })?;
-    // Before its mounts hide the socket.
-    let broker = running.broker.map(|_| broker::connect(state)).transpose();
-    let broker = broker.map_err(|error| failed("its broker is dead, restart the guest", &error))?;
-    cgroup::enter(running.context).map_err(|error| failed("its cgroup", &error))?;
-    let mut namespaces = namespaces();
-    let has_own_users = has_own_users(&spec);
-    namespaces.set(ThreadNameSpaceType::USER, has_own_users);
-    move_into_thread_name_spaces(handle.as_fd(), namespaces)
-        .map_err(|error| failed("its namespaces", &error))?;
-    drop(handle);
-    if has_own_users {
-        // The host's root has no number there; from here on this process is the guest's root.
-        become_root().map_err(|error| failed("its root", &error))?;
-    }
-    let account = entry
-        .user
-        .as_deref()
-        .map(Account::find)
-        .transpose()
-        .map_err(|error| failed("user", &error))?
-        .unwrap_or_default();
-    confine(&spec, &account, broker.as_ref()).map_err(|error| failed("its limits", &error))?;
-    drop(broker);
-
-    let mut command = command(&spec, entry, &account);
-    let terminal = if io::stdin().is_terminal() && io::stdout().is_terminal() {
-        let made = Terminal::open(&mut command);
-        Some(made.map_err(|error| failed("its terminal", &error))?)
-    } else {
-        None
+        state_dir: state.top().to_path_buf(),
+        context: running.context,
+        init,
+        has_broker: running.broker.is_some(),
+        typed: Typed {
+            command: entry.command.clone(),
+            user: entry.user.clone(),
+            shell: entry.shell.clone(),
+            terminal_kind: std::env::var_os("TERM").filter(|_| has_terminal),
+        },
     };
-    in_own_session(&mut command, terminal.is_some());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return Err(not_run(state, &command, &error)),
-    };
-    // The guest's end of the terminal must be closed here, to see when it is closed there.
-    drop(command);
-    supervise(&mut child, terminal).map_err(|error| failed("waiting", &error))
-}
-
-fn namespaces() -> ThreadNameSpaceType {
-    ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::CONTROL_GROUP
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::PROCESS_ID
-}
-
-/// Whether the guest has a user namespace.
-fn has_own_users(spec: &Spec) -> bool {
-    let linux = spec.linux().as_ref();
-    let mut listed = linux
-        .and_then(|linux| linux.namespaces().as_ref())
-        .into_iter()
-        .flatten();
-    listed.any(|namespace| namespace.typ() == LinuxNamespaceType::User)
-}
-
-fn become_root() -> rustix::io::Result<()> {
-    rustix::thread::set_thread_groups(&[])?;
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
-}
-
-/// The command as it is spawned: program, environment, user.
-fn command(spec: &Spec, entry: &Entry, account: &Account) -> Command {
-    let shell = || -> OsString {
-        let usual = ["/bin/bash", "/bin/sh"];
-        let found = usual.iter().find(|path| Path::new(path).exists());
-        let shell = entry.shell.clone();
-        shell
-            .unwrap_or_else(|| found.unwrap_or(&"/bin/sh").to_string())
-            .into()
-    };
-    let (program, arguments) = match entry.command.split_first() {
-        Some((program, arguments)) => (program.clone(), arguments),
-        None => (shell(), &[][..]),
-    };
-    let mut command = Command::new(&program);
-    if entry.command.is_empty() {
-        // As login(1) tells a shell that it is the first.
-        let name = Path::new(&program).file_name().unwrap_or_default();
-        let mut first = OsString::from("-");
-        first.push(name);
-        command.arg0(first);
-    }
-    command.args(arguments).env_clear();
-    let variables = spec
-        .process()
-        .as_ref()
-        .and_then(|process| process.env().as_ref());
-    for variable in variables.into_iter().flatten() {
-        if let Some((name, value)) = variable.split_once('=') {
-            command.env(name, value);
+    let (mut helper, socket) =
+        spawn_helper().map_err(|error| failed("no program can enter it", &error))?;
+    // One that ended early says why, or nothing.
+    drop(handshake::send(&socket, &order, &streams));
+    let guest = match handshake::receive_answer(&socket) {
+        Ok(Answer::Ready(guest)) => guest,
+        Ok(Answer::Failed(reason)) => {
+            drop(helper.wait());
+            let (name, reason) = (state.name().to_owned(), reason.into());
+            return Err(LifecycleError::Enter { name, reason });
         }
+        Err(error) => {
+            let waited = helper.wait();
+            let ended = waited.map_or_else(|error| error.to_string(), |status| status.to_string());
+            return Err(failed(
+                "what enters it ended early",
+                &format!("{error}, {ended}"),
+            ));
+        }
+    };
+    let terminal = guest.map(|guest| Terminal::new(guest, streams.map(|own| own.is_none())));
+    let status = supervise(&mut helper, terminal, || handshake::let_go(&socket))
+        .map_err(|error| failed("waiting", &error))?;
+    match handshake::not_run(&socket) {
+        Some(error) => Err(not_run(state, entry, &error)),
+        None => Ok(status),
     }
-    if let Some(home) = &account.home {
-        command.env("HOME", home);
-    }
-    if let (true, Some(kind)) = (io::stdin().is_terminal(), std::env::var_os("TERM")) {
-        command.env("TERM", kind);
-    }
-    if let Some((uid, gid)) = account.ids {
-        command.uid(uid).gid(gid);
-    }
+}
+
+/// The standard streams of this process that the command gets: those that are no terminal.
+///
+/// A directory is refused: a way to the host's files would be open to the guest.
+fn streams() -> Result<Streams<'static>, (&'static str, io::Error)> {
+    let stream = |name, own: BorrowedFd<'static>| {
+        if isatty(own) {
+            return Ok(None);
+        }
+        let is_directory = fstat(own)
+            .map(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
+            .and_then(|is_directory| Ok(is_directory || fcntl_getfl(own)?.contains(OFlags::PATH)));
+        match is_directory {
+            Ok(false) => Ok(Some(own)),
+            Ok(true) => Err((
+                name,
+                io::Error::other("a guest gets no directory of the host"),
+            )),
+            Err(error) => Err((name, error.into())),
+        }
+    };
+    Ok([
+        stream("its standard input", stdin())?,
+        stream("its standard output", stdout())?,
+        stream("its standard error", stderr())?,
+    ])
+}
+
+/// Begins the entering process, which has nothing but the other end of the socket.
+fn spawn_helper() -> io::Result<(Child, UnixStream)> {
+    let (socket, other) = UnixStream::pair()?;
+    // Its mount is out of everybody's reach when this value is gone, which is before the helper is told what to do.
+    let sealed = Sealed::new()?;
+    let mut command = sealed.command();
     command
+        .arg(ENTER)
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(other)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    in_own_session(&mut command, None);
+    Ok((command.spawn()?, socket))
 }
 
 /// The error for a program that could not be executed, with the status that a shell would exit with.
-fn not_run(state: &StateDirectory, command: &Command, error: &io::Error) -> LifecycleError {
+fn not_run(state: &StateDirectory, entry: &Entry, error: &io::Error) -> LifecycleError {
     let (reason, status) = match error.kind() {
         io::ErrorKind::NotFound => ("there is no such program in the guest".to_owned(), 127),
         _ => (vhashify_sys::call_error::reason(error), 126),
     };
+    let shell = || {
+        entry
+            .shell
+            .clone()
+            .unwrap_or_else(|| "its shell".to_owned())
+    };
     LifecycleError::NotRun {
         name: state.name().to_owned(),
-        program: command.get_program().into(),
+        program: entry
+            .command
+            .first()
+            .map_or_else(|| shell().into(), Into::into),
         reason,
         status,
     }

@@ -1,6 +1,7 @@
 //! Waits for the command: passes signals on, and keys and output if it has a terminal.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 
@@ -11,7 +12,7 @@ use vhashify_sys::process::{next_signal, signals_as_descriptor};
 use super::super::terminal::Terminal;
 
 /// Signals that are passed on to the command.
-const PASSED_ON: [i32; 6] = [
+pub const PASSED_ON: [i32; 6] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
@@ -20,33 +21,57 @@ const PASSED_ON: [i32; 6] = [
     libc::SIGUSR2,
 ];
 
-/// Waits for the end of the command and gives its exit status: 128 and more when a signal ended it.
-pub fn supervise(child: &mut Child, mut terminal: Option<Terminal>) -> io::Result<u8> {
+/// Waits for the end of the process that entered, and shows the guest's terminal meanwhile. `begin` lets it begin.
+/// Gives its exit status.
+pub fn supervise(
+    child: &mut Child,
+    mut terminal: Option<Terminal>,
+    begin: impl FnOnce() -> io::Result<()>,
+) -> io::Result<u8> {
     let mut watched = PASSED_ON.to_vec();
     watched.push(libc::SIGWINCH);
     let signals = signals_as_descriptor(&watched)?;
-    let pid = rustix::process::Pid::from_child(child);
-    let handle = pidfd_open(pid, PidfdFlags::empty())?;
     if let Some(terminal) = &mut terminal {
         terminal.begin()?;
     }
+    // It may have ended meanwhile.
+    drop(begin());
+    pass_on(child, &signals, terminal.as_mut())
+}
+
+/// Waits for the end of the command, in the process that entered. Gives its exit status.
+pub fn wait_for(child: &mut Child, signals: &OwnedFd) -> io::Result<u8> {
+    pass_on(child, signals, None)
+}
+
+/// Passes on signals and the terminal until the child ends, and gives its exit status: 128 and more when a signal
+/// ended it.
+fn pass_on(
+    child: &mut Child,
+    signals: &OwnedFd,
+    mut terminal: Option<&mut Terminal>,
+) -> io::Result<u8> {
+    let pid = rustix::process::Pid::from_child(child);
+    let handle = pidfd_open(pid, PidfdFlags::empty())?;
     loop {
         let mut waited = vec![
             PollFd::new(&handle, PollFlags::IN),
-            PollFd::new(&signals, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
         ];
         if let Some(terminal) = &terminal {
             terminal.wait_for(&mut waited);
         }
-        match poll(&mut waited, None) {
+        let patience = terminal.as_ref().and_then(|terminal| terminal.patience());
+        match poll(&mut waited, patience) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let has_ended = !waited[0].revents().is_empty();
         drop(waited);
-        while let Some(signal) = next_signal(&signals) {
+        while let Some(signal) = next_signal(signals) {
             match &terminal {
                 Some(terminal) if signal == libc::SIGWINCH => terminal.follow_size(),
+                _ if signal == libc::SIGWINCH => {}
                 _ => {
                     // It may have ended meanwhile.
                     drop(vhashify_sys::pidfd::send_signal(&handle, signal));

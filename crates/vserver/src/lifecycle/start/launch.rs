@@ -48,7 +48,7 @@ pub fn launch(state: &StateDirectory, order: &Order, vdir: OwnedFd) -> Result<()
         .stdout(Stdio::piped())
         // The vdir as it was checked: its path may lead elsewhere by now.
         .stderr(Stdio::from(vdir));
-    vhashify_sys::process::in_own_session(&mut command, false);
+    vhashify_sys::process::in_own_session(&mut command, None);
     let mut child = command.spawn().doing("start the monitor", program)?;
     drop(sealed);
     if let Some(mut stdin) = child.stdin.take() {

@@ -1,0 +1,204 @@
+//! The process that enters the guest: a program that was executed for it, of which a guest's process may be a copy.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
+use rustix::stdio::{stderr, stdin, stdout};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use vhashify_sys::process::{in_own_session, signals_as_descriptor};
+
+use super::super::{StateDirectory, broker, inherited, terminal};
+use super::account::Account;
+use super::confine::confine;
+use super::handshake::{self, Order, Typed};
+use super::supervise::{PASSED_ON, wait_for};
+use crate::context::cgroup;
+
+/// Enters as ordered, runs the command, and exits as it did.
+#[must_use]
+pub fn inside() -> ExitCode {
+    let Ok(socket) = stdin().try_clone_to_owned().map(UnixStream::from) else {
+        return ExitCode::FAILURE;
+    };
+    let mut command = match prepare(&socket) {
+        Ok(command) => command,
+        Err(reason) => {
+            handshake::fail(&socket, &reason);
+            return ExitCode::FAILURE;
+        }
+    };
+    // From before there is a child on: a signal that ended this process would leave it alone.
+    let Ok(signals) = signals_as_descriptor(&PASSED_ON) else {
+        return ExitCode::FAILURE;
+    };
+    match command.spawn() {
+        Ok(mut child) => {
+            // The guest's end of the terminal must be closed here: the caller sees when it is closed there.
+            drop(command);
+            wait_for(&mut child, &signals).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Err(error) => {
+            handshake::complain(&socket, &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Enters, and gives the command to be spawned. Whatever fails is one line for the user.
+fn prepare(socket: &UnixStream) -> Result<Command, String> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+    // A second wall: a guest with users of its own can look neither at this process's child nor at its descriptors.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| failed("its memory cannot be hidden", &error))?;
+    inherited::forget_caller();
+    let (order, streams) =
+        handshake::receive(socket).map_err(|error| failed("its order", &error))?;
+    let state = StateDirectory::new(&order.state_dir, &order.name);
+    let spec = Spec::load(state.at("bundle/config.json"))
+        .map_err(|error| failed("its specification cannot be read", &error))?;
+    let account = join(&order, &state, &spec)?;
+    let mut command = command(&spec, &order.typed, &account);
+    let has_terminal = streams.iter().any(Option::is_none);
+    let guest =
+        give_streams(&mut command, streams).map_err(|error| failed("its terminal", &error))?;
+    in_own_session(
+        &mut command,
+        guest.as_ref().map(|(_, of_command)| *of_command),
+    );
+    let shown = guest.map(|(shown, _)| shown);
+    debug_assert_eq!(has_terminal, shown.is_some());
+    handshake::be_ready(socket, shown).map_err(|error| failed("its caller", &error))?;
+    Ok(command)
+}
+
+/// Joins the guest's cgroups and namespaces and takes on its limits. Leaves no descriptor open that it opened.
+fn join(order: &Order, state: &StateDirectory, spec: &Spec) -> Result<Account, String> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+    let handle = order.init.open().ok_or("it does not run any more")?;
+    // Before its mounts hide the socket.
+    let broker = order.has_broker.then(|| broker::connect(state)).transpose();
+    let broker = broker.map_err(|error| failed("its broker is dead, restart the guest", &error))?;
+    inherited::make_room(spec).map_err(|error| failed("its limits", &error))?;
+    cgroup::enter(order.context).map_err(|error| failed("its cgroup", &error))?;
+    let mut namespaces = namespaces();
+    let has_own_users = has_own_users(spec);
+    namespaces.set(ThreadNameSpaceType::USER, has_own_users);
+    move_into_thread_name_spaces(handle.as_fd(), namespaces)
+        .map_err(|error| failed("its namespaces", &error))?;
+    drop(handle);
+    if has_own_users {
+        // The host's root has no number there; from here on this process is the guest's root.
+        become_root().map_err(|error| failed("its root", &error))?;
+    }
+    let user = order.typed.user.as_deref();
+    let account = user.map(Account::find).transpose();
+    let account = account
+        .map_err(|error| failed("user", &error))?
+        .unwrap_or_default();
+    confine(spec, &account, broker.as_ref()).map_err(|error| failed("its limits", &error))?;
+    Ok(account)
+}
+
+fn namespaces() -> ThreadNameSpaceType {
+    ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::PROCESS_ID
+}
+
+/// Whether the guest has a user namespace.
+fn has_own_users(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let mut listed = linux
+        .and_then(|linux| linux.namespaces().as_ref())
+        .into_iter()
+        .flatten();
+    listed.any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+}
+
+fn become_root() -> rustix::io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
+}
+
+/// Gives the command its streams: those of the caller, and a terminal of the guest's, where this process must be
+/// already, in place of each other one. Gives the end of the terminal that is the caller's, and which stream of the
+/// command is the first that leads to the other end.
+fn give_streams(
+    command: &mut Command,
+    streams: [Option<OwnedFd>; 3],
+) -> io::Result<Option<(OwnedFd, BorrowedFd<'static>)>> {
+    let first = [stdin(), stdout(), stderr()]
+        .into_iter()
+        .zip(&streams)
+        .find_map(|(of_command, stream)| stream.is_none().then_some(of_command));
+    let terminal = first.map(|_| terminal::open()).transpose()?;
+    let (shown, of_guest) = terminal.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+    let mut given = Vec::new();
+    for stream in streams {
+        given.push(match (stream, &of_guest) {
+            (Some(stream), _) => Stdio::from(stream),
+            (None, Some(of_guest)) => Stdio::from(of_guest.try_clone()?),
+            (None, None) => Stdio::null(),
+        });
+    }
+    let mut given = given.into_iter();
+    command.stdin(given.next().unwrap_or_else(Stdio::null));
+    command.stdout(given.next().unwrap_or_else(Stdio::null));
+    command.stderr(given.next().unwrap_or_else(Stdio::null));
+    Ok(shown.zip(first))
+}
+
+/// The command as it is spawned: program, environment, user.
+fn command(spec: &Spec, typed: &Typed, account: &Account) -> Command {
+    let shell = || -> OsString {
+        let usual = ["/bin/bash", "/bin/sh"];
+        let found = usual.iter().find(|path| Path::new(path).exists());
+        let shell = typed.shell.clone();
+        shell
+            .unwrap_or_else(|| found.unwrap_or(&"/bin/sh").to_string())
+            .into()
+    };
+    let (program, arguments) = match typed.command.split_first() {
+        Some((program, arguments)) => (program.clone(), arguments),
+        None => (shell(), &[][..]),
+    };
+    let mut command = Command::new(&program);
+    if typed.command.is_empty() {
+        // As login(1) tells a shell that it is the first.
+        let name = Path::new(&program).file_name().unwrap_or_default();
+        let mut first = OsString::from("-");
+        first.push(name);
+        command.arg0(first);
+    }
+    command.args(arguments).env_clear();
+    let variables = spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.env().as_ref());
+    for variable in variables.into_iter().flatten() {
+        if let Some((name, value)) = variable.split_once('=') {
+            command.env(name, value);
+        }
+    }
+    if let Some(home) = &account.home {
+        command.env("HOME", home);
+    }
+    if let Some(kind) = &typed.terminal_kind {
+        command.env("TERM", kind);
+    }
+    if let Some((uid, gid)) = account.ids {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
