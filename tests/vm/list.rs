@@ -43,6 +43,16 @@ const STARTED_BY_TESTS: [&str; 3] = [
 /// ... and these measure and assert nothing.
 const MEASUREMENTS: [&str; 2] = ["cow::broker::how_dear_it_is", "guard::overhead::overhead"];
 
+/// Where this names a part of a name, a machine runs the tests that have it, for whoever looks for a fault.
+pub const ONLY: &str = "VHASHIFY_VM_ONLY";
+
+/// The tests of a machine, or those of them that are asked for.
+pub fn asked_for() -> Vec<Item> {
+    let only = std::env::var(ONLY).unwrap_or_default();
+    let items = tests().into_iter();
+    items.filter(|item| item.name.contains(&only)).collect()
+}
+
 /// The tests of a machine.
 pub fn tests() -> Vec<Item> {
     let all = names(&["--list", "--format", "terse", "--include-ignored"]);

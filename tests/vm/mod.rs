@@ -53,7 +53,7 @@ fn is_a_whole_machine(outcome: &Outcome, kernel: &str) {
 /// Everything that a kernel is given. Each item has a line; what failed is shown whole at the end.
 fn kernel(release: u32, kernel: &str) {
     let mut items = vec![Item::script("a whole machine", IS_A_WHOLE_MACHINE)];
-    items.extend(list::tests());
+    items.extend(list::asked_for());
     let outcomes = Machine::debian(release).run(&items);
     is_a_whole_machine(&outcomes[0], kernel);
     let failed: Vec<String> = outcomes[1..]
