@@ -54,6 +54,35 @@ fn inv4_guests_stay_apart_and_can_be_served_while_one_of_them_attacks() {
     });
 }
 
+/// An inode takes some ten thousand links at most, and each guest's package manager needs one of them for a moment
+/// for whatever it replaces.
+#[test]
+#[ignore = "needs the guard: run in machines by make test-vm"]
+fn inv4_no_guest_uses_up_the_links_of_an_object() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = Host::new(filesystem.path(), 3).protected_by("lsm");
+    for guest in &host.guests {
+        make_file(
+            &guest.join("file"),
+            Content {
+                size: 5000,
+                variant: 1,
+            },
+            PLAIN,
+        );
+    }
+    let _loaded = Guard;
+    assert_eq!(host.run(&[])["files_unified"], 2);
+    for guest in &host.guests[..2] {
+        let said = command(&mut child(Who::Guest, "link", guest));
+        assert!(said.contains("\nmade 1000\n"), "{said}");
+    }
+    // Runs go on to share it with whoever is new.
+    host.deunify(2, &[]);
+    assert_eq!(host.run(&["--refresh"])["files_unified"], 1);
+    fs::hard_link(host.guests[2].join("file"), host.guests[2].join("name")).unwrap();
+}
+
 /// While somebody counts as a writer of a program, nobody can run it.
 #[test]
 #[ignore = "needs the guard: run in machines by make test-vm"]

@@ -45,6 +45,7 @@ pub mod file_handle;
 pub mod flags;
 pub mod flush;
 pub mod idmap;
+pub mod inode_requests;
 pub mod lease;
 pub mod loopback;
 pub mod mapping;

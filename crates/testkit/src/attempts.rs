@@ -136,6 +136,25 @@ pub const ATTEMPTS: &[Attempt] = &[
         let lock = FlockOperation::NonBlockingLockShared;
         Ok(rustix::fs::fcntl_lock(&File::open(path)?, lock)?)
     }),
+    ("write-hint", libc::EPERM, |path| {
+        // F_SET_RW_HINT and RWH_WRITE_LIFE_SHORT of include/uapi/linux/fcntl.h.
+        let (file, hint) = (File::open(path)?, 2_u64);
+        // SAFETY: the request reads 64 bits, which are given.
+        done(unsafe { libc::fcntl(file.as_raw_fd(), 1036, &raw const hint) }.into())
+    }),
+    ("delegation", libc::EPERM, |path| {
+        // F_SETDELEG, with struct delegation: no flags, F_RDLCK, nothing; the request came with 6.19.
+        let (file, wanted) = (File::open(path)?, [0_u32; 2]);
+        // SAFETY: the request reads the eight bytes of struct delegation, which are given.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), 1040, wanted.as_ptr()) };
+        unless_not_there(done(result.into()))
+    }),
+    ("watch", libc::EPERM, |path| {
+        let watcher = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?;
+        let all = rustix::fs::inotify::WatchFlags::ALL_EVENTS;
+        rustix::fs::inotify::add_watch(watcher, path, all)?;
+        Ok(())
+    }),
     ("lease", libc::ENOLCK, |path| {
         let file = File::open(path)?;
         // SAFETY: F_SETLEASE takes an integer and touches no memory.

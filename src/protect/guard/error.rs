@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use aya::programs::ProgramError;
 use thiserror::Error;
 use vhashify_sys::call_error::{CallError, advice, reason};
 
@@ -21,6 +22,11 @@ pub enum GuardError {
         /// In the words of the kernel, as far as they fit one line; `-v` logs all.
         reason: String,
     },
+    /// A change of a marked file was not refused.
+    #[error(
+        "the guard is loaded and lets {0} through, which this kernel must ask it by another hook; take --protect reflink, or another kernel"
+    )]
+    LetsThrough(&'static str),
     /// A system call failed.
     #[error(transparent)]
     System(#[from] CallError),
@@ -55,26 +61,9 @@ impl GuardError {
     /// What aya says of a part.
     pub(super) fn refused(part: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::info!("{part}: {error}");
-        // The cause at the end of the chain is the kernel's; what is above it may hold the
-        // verifier's log, of many lines.
-        let mut cause = error;
-        while let Some(next) = cause.source() {
-            cause = next;
-        }
-        let reason = cause.downcast_ref::<io::Error>().map_or_else(
-            || {
-                cause
-                    .to_string()
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned()
-            },
-            |error| format!("{}{}", reason(error), advice(error)),
-        );
         Self::Refused {
             part: part.to_owned(),
-            reason,
+            reason: words_of(error),
         }
     }
 
@@ -82,5 +71,52 @@ impl GuardError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         !matches!(self, Self::System(_))
+    }
+}
+
+/// What the kernel answered, on one line: the verifier's own last words where it refused a program, since the error
+/// number says nothing then.
+fn words_of(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    }) = error.downcast_ref()
+        && let Some(words) = last_words(&verifier_log.to_string())
+    {
+        return format!("{}; the verifier says: {words}", reason(io_error));
+    }
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.downcast_ref::<io::Error>().map_or_else(
+        || {
+            let text = cause.to_string();
+            text.lines().next().unwrap_or_default().to_owned()
+        },
+        |error| format!("{}{}", reason(error), advice(error)),
+    )
+}
+
+/// The last line of a verifier's log that is no figure of its work.
+fn last_words(log: &str) -> Option<&str> {
+    const FIGURES: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+    log.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !FIGURES.iter().any(|figure| line.starts_with(figure)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn a_verifier_speaks_before_it_counts() {
+        let log = "0: R1=ctx()\n5: (61) r3 = *(u32 *)(r2 +12)\n\
+                   R2 invalid mem access 'trusted_ptr_or_null_'\n\
+                   verification time 24 usec\nstack depth 0\nprocessed 6 insns (limit 1000000)\n";
+        let words = "R2 invalid mem access 'trusted_ptr_or_null_'";
+        assert_eq!(last_words(log), Some(words));
+        assert_eq!(last_words("processed 0 insns\n"), None);
     }
 }

@@ -30,7 +30,7 @@ const fn newer(name: &'static str, programs: &'static [&'static str]) -> Hook {
 }
 
 /// All, in the order of `enum hook` in `guard.bpf.c`.
-pub const HOOKS: [Hook; 11] = [
+pub const HOOKS: [Hook; 14] = [
     needed("inode_permission", &["inode_permission"]),
     needed("file_open", &["file_open"]),
     needed("inode_setattr", &["inode_setattr", "inode_setattr_of_two"]),
@@ -45,4 +45,7 @@ pub const HOOKS: [Hook; 11] = [
     newer("file_ioctl_compat", &["file_ioctl_compat"]),
     // Since 6.17, together with the system call file_setattr.
     newer("inode_file_setattr", &["inode_file_setattr"]),
+    needed("inode_link", &["inode_link"]),
+    needed("file_fcntl", &["file_fcntl"]),
+    needed("path_notify", &["path_notify"]),
 ];

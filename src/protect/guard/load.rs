@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use aya::maps::{Array, HashMap, MapError};
 use aya::programs::links::FdLink;
 use aya::programs::{Lsm, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader};
@@ -12,47 +13,83 @@ use vhashify_sys::resolve;
 
 use super::error::GuardError;
 use super::hook::{HOOKS, Hook};
-use super::pins::{self, Lock, MAPS, PLACE, UNFINISHED};
-use super::{filesystem, running};
+use super::permit::without_permit;
+use super::pins::{self, LASTING, Lock, MAPS, OUTDATED, PLACE, REGISTERED, TRIED, UNFINISHED};
+use super::{filesystem, running, self_test};
 
 /// What `build.rs` compiled.
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 const ACTIVE: &str = "/sys/kernel/security/lsm";
 
-/// Loads the guard and pins it; does nothing if one is loaded.
+/// Loads the guard and pins it; does nothing if this very one is loaded.
+///
+/// Where another version is loaded, this one goes on with its maps, and is attached before the old one goes: there is
+/// no moment without a guard.
 ///
 /// # Errors
 /// [`GuardError`]: what this host lacks. No part of the guard is left then.
 pub fn load() -> Result<(), GuardError> {
     check_active()?;
     let _lock = Lock::acquire()?;
-    if pins::is_loaded()? {
-        return Ok(());
+    let (unfinished, outdated) = (Path::new(UNFINISHED), Path::new(OUTDATED));
+    let mut is_loaded = pins::is_loaded()?;
+    if !is_loaded && outdated.exists() {
+        // A process was killed while it put a newer guard in the place of this one, which guards until now.
+        rename(outdated, Path::new(PLACE))?;
+        is_loaded = true;
     }
-    let unfinished = Path::new(UNFINISHED);
+    if is_loaded && pins::version()? == Some(version()) {
+        return pins::remove(outdated);
+    }
     // A process that was killed while it loaded the guard may have left these pins.
     pins::remove(unfinished)?;
     let made = DirBuilder::new().mode(0o700).create(unfinished);
     made.map_err(|error| GuardError::call("mkdir", unfinished, error))?;
-    let result = pin_all(unfinished).and_then(|()| {
-        fs::rename(unfinished, PLACE).map_err(|error| GuardError::call("rename", unfinished, error))
+    let result = pin_all(unfinished, is_loaded).and_then(|()| {
+        if is_loaded {
+            rename(Path::new(PLACE), outdated)?;
+        }
+        rename(unfinished, Path::new(PLACE))
     });
     if result.is_err() {
         pins::remove(unfinished)?;
+        return result;
     }
-    result
+    pins::remove(outdated)
 }
 
-/// Makes marks count on the filesystem of a directory.
+fn rename(from: &Path, to: &Path) -> Result<(), GuardError> {
+    fs::rename(from, to).map_err(|error| GuardError::call("rename", from, error))
+}
+
+/// What tells this guard from every other.
+fn version() -> u64 {
+    let digest = blake3::hash(PROGRAM);
+    let first = digest.as_bytes().first_chunk().copied();
+    u64::from_le_bytes(first.unwrap_or_default())
+}
+
+/// Makes marks count on the filesystem of a directory. For the first time under this guard, tries every kind of change
+/// there.
 ///
 /// # Errors
-/// [`GuardError`]: the guard is not loaded, or knows too many filesystems.
+/// [`GuardError`]: the guard is not loaded, knows too many filesystems, or lets a change through.
 pub fn register(directory: impl AsFd, path: &Path) -> Result<(), GuardError> {
-    let device = filesystem::device(directory, path)?;
-    pins::filesystems()?
-        .insert(device.0, 1, 0)
-        .map_err(|error| GuardError::refused("filesystems", &error))
+    let device = filesystem::device(&directory, path)?;
+    let mut filesystems = pins::filesystems()?;
+    let known = filesystems.get(&device.0, 0).ok();
+    if known == Some(TRIED) {
+        return Ok(());
+    }
+    let mut set = |state| {
+        filesystems
+            .insert(device.0, state, 0)
+            .map_err(|error| GuardError::refused("filesystems", &error))
+    };
+    set(REGISTERED)?;
+    without_permit(|| self_test::refuses_every_change(directory.as_fd(), path))?;
+    set(TRIED)
 }
 
 /// Whether marks count on the filesystem of a directory; true where the directory cannot be opened.
@@ -112,12 +149,23 @@ pub fn check_active() -> Result<(), GuardError> {
     ))
 }
 
-fn pin_all(place: &Path) -> Result<(), GuardError> {
+fn pin_all(place: &Path, goes_on: bool) -> Result<(), GuardError> {
     let btf = Btf::from_sys_fs().map_err(|error| GuardError::refused("the types", &error))?;
-    let mut guard = EbpfLoader::new()
-        .btf(Some(&btf))
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf));
+    for name in LASTING {
+        let pinned = Path::new(PLACE).join(name);
+        if goes_on && pinned.exists() {
+            loader.map_pin_path(name, pinned);
+        }
+    }
+    let mut guard = loader
         .load(PROGRAM)
         .map_err(|error| GuardError::refused("the maps", &error))?;
+    write_version(&mut guard)?;
+    if goes_on {
+        forget_tries(&mut guard)?;
+    }
     for name in MAPS {
         let pinned = guard.map(name).map(|map| map.pin(place.join(name)));
         match pinned {
@@ -132,9 +180,30 @@ fn pin_all(place: &Path) -> Result<(), GuardError> {
     Ok(())
 }
 
+fn write_version(guard: &mut Ebpf) -> Result<(), GuardError> {
+    let map = guard.map_mut("version").ok_or_else(|| missing("version"))?;
+    Array::<_, u64>::try_from(map)
+        .and_then(|mut map| map.set(0, version(), 0))
+        .map_err(|error| GuardError::refused("version", &error))
+}
+
+/// What the older guard has refused says nothing of this one.
+fn forget_tries(guard: &mut Ebpf) -> Result<(), GuardError> {
+    let map = guard.map_mut("filesystems");
+    let map = map.ok_or_else(|| missing("filesystems"))?;
+    let forget = || -> Result<(), MapError> {
+        let mut filesystems = HashMap::<_, u32, u8>::try_from(map)?;
+        let devices: Vec<u32> = filesystems.keys().collect::<Result<_, _>>()?;
+        devices
+            .into_iter()
+            .try_for_each(|device| filesystems.insert(device, REGISTERED, 0))
+    };
+    forget().map_err(|error| GuardError::refused("filesystems", &error))
+}
+
 fn attach(guard: &mut Ebpf, btf: &Btf, hook: &Hook, place: &Path) -> Result<(), GuardError> {
     let refused = |error: &ProgramError| GuardError::refused(hook.name, error);
-    let mut failure = missing(hook.name);
+    let mut failure = None;
     for name in hook.programs {
         let Some(program) = guard.program_mut(name) else {
             continue;
@@ -145,8 +214,9 @@ fn attach(guard: &mut Ebpf, btf: &Btf, hook: &Hook, place: &Path) -> Result<(), 
             Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) if !hook.is_needed => {
                 return Ok(());
             }
+            // The first one: what the others say is of arguments that this kernel has not.
             Err(error) => {
-                failure = refused(&error);
+                failure.get_or_insert_with(|| refused(&error));
                 continue;
             }
         }
@@ -159,7 +229,7 @@ fn attach(guard: &mut Ebpf, btf: &Btf, hook: &Hook, place: &Path) -> Result<(), 
             .map_err(|error| GuardError::refused(hook.name, &error))?;
         return Ok(());
     }
-    Err(failure)
+    Err(failure.unwrap_or_else(|| missing(hook.name)))
 }
 
 fn missing(part: &str) -> GuardError {

@@ -4,6 +4,9 @@
 //! /sys/fs/bpf/vhashify/     0700; what is pinned here outlives the process that loaded it
 //!     filesystems           where marks count (device number, as the superblock has it)
 //!     permitted             processes of the host that may lock and mark objects
+//!     displaced             inodes whose names were just exchanged, until they are gone
+//!     links_made            how many names each mount namespace gave an object
+//!     version               which guard this is
 //!     counters              refusals, by hook and processor
 //!     refusals, refused     the last 64 refusals, and how many there were
 //!     hook-NAME             one for each hook that is attached
@@ -12,12 +15,16 @@
 //! # What it promises
 //! On a registered filesystem no process, not even root of the host, can open a marked regular file for
 //! writing, truncate it, change its mode, owner, times, extended attributes, ACLs or flags (the
-//! mark among them), or lock it. All other ways to write need a descriptor that is open for writing:
-//! `fallocate`, shared mappings, `FICLONERANGE`, `copy_file_range`, `io_uring`, swap files and loop
-//! devices. Every process may remove, rename and add names. A process of `vhashify` that holds a [`Permit`] may lock
-//! objects and set their flags, but not write. A refused attempt has no effect: the hook comes before the kernel
-//! breaks leases or counts the writer, so a guest that tries again and again cannot make an object look busy to a
-//! command that gives another guest its own copy.
+//! mark among them), give it hints or delegations, lock it, or watch it by `inotify(7)` or `fanotify(7)`. All other
+//! ways to write need a descriptor that is open for writing: `fallocate`, shared mappings, `FICLONERANGE`,
+//! `copy_file_range`, `io_uring`, swap files and loop devices. Every process may remove, rename and add names: one
+//! mount namespace 1,000 of each object, so that no guest uses up the links that the inode can have. A process of
+//! `vhashify` that holds a [`Permit`] may lock objects and set their flags, but not write. A refused attempt has no
+//! effect: the hook comes before the kernel breaks leases or counts the writer, so a guest that tries again and again
+//! cannot make an object look busy to a command that gives another guest its own copy.
+//!
+//! Before a command shares anything on a filesystem, it tries every kind of change there on a marked file
+//! (`self_test`): a hook that a kernel lacks, renamed or asks elsewhere must never let its changes through.
 //!
 //! # What it costs
 //! The kernel calls the hook `inode_permission` for every component of every path. In an emulated machine this makes
@@ -33,8 +40,7 @@
 //!   file handle, loading other programs), descriptors of the host's processes.
 //! - A filesystem that was mounted anew: Btrfs gets a new device number then, and has to be
 //!   registered again, as each run and `guard load` do.
-//! - `inotify` and `fanotify`: a guest can see when another one opens a shared file.
-//! - An older guard stays as it is until `guard unload`.
+//! - Watches of whole directories, mounts and filesystems: a guest that may set one sees what happens in its own.
 //! - A command that began before the guard was loaded has no permit: it gets no leases on objects,
 //!   and names each such file as one that failed.
 
@@ -46,6 +52,7 @@ mod permit;
 mod pins;
 mod refusal;
 mod running;
+mod self_test;
 mod status;
 
 pub use error::GuardError;

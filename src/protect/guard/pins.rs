@@ -19,15 +19,35 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub const PLACE: &str = "/sys/fs/bpf/vhashify";
 /// One that is being loaded; it is renamed to [`PLACE`] when all is pinned. (bpffs allows no dots in names.)
 pub const UNFINISHED: &str = "/sys/fs/bpf/vhashify-new";
+/// An older one while a newer one takes its place.
+pub const OUTDATED: &str = "/sys/fs/bpf/vhashify-old";
 
 /// The maps, by the names that they have in the program and as pins.
-pub const MAPS: [&str; 5] = [
+pub const MAPS: [&str; 8] = [
     "filesystems",
     "permitted",
     "counters",
     "refusals",
     "refused",
+    "displaced",
+    "links_made",
+    "version",
 ];
+
+/// Those that a newer guard goes on with. The others are as large as the number of hooks, or say which guard it is.
+pub const LASTING: [&str; 6] = [
+    "filesystems",
+    "permitted",
+    "refusals",
+    "refused",
+    "displaced",
+    "links_made",
+];
+
+/// In the map `filesystems`: marks count there.
+pub const REGISTERED: u8 = 1;
+/// And every kind of change has been tried there, and was refused.
+pub const TRIED: u8 = 2;
 
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS_MAGIC: u32 = 0xcafe_4a11;
@@ -92,6 +112,19 @@ pub fn counters() -> Result<PerCpuArray<MapData, u64>, GuardError> {
 /// The last refusals, in no order.
 pub fn refusals() -> Result<Array<MapData, [u64; WORDS]>, GuardError> {
     typed("refusals")
+}
+
+/// Which guard is loaded; `None` for one from before there were versions.
+pub fn version() -> Result<Option<u64>, GuardError> {
+    let path = Path::new(PLACE).join("version");
+    if !fs::exists(&path).map_err(|error| GuardError::call("stat", &path, error))? {
+        return Ok(None);
+    }
+    let version: Array<MapData, u64> = typed("version")?;
+    version
+        .get(&0, 0)
+        .map(Some)
+        .map_err(|error| GuardError::refused("version", &error))
 }
 
 /// The registered filesystems.

@@ -11,7 +11,8 @@ use super::filesystem::{self, Device, Mount};
 
 /// A process with a root directory of its own on one of `devices`.
 ///
-/// A process whose root directory is on none of the listed mounts counts as one, too.
+/// A process whose root directory is on none of the listed mounts counts as one, too; a thread of the kernel never
+/// does, and since Linux 7.3 its root is on none.
 pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError> {
     let own = open_root(Path::new("/"))
         .map_err(|error| GuardError::call("open", Path::new("/"), error))?;
@@ -24,7 +25,9 @@ pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError>
         let Ok(root) = open_root(&procfs::path(process, "root")) else {
             continue;
         };
-        if identity(&root).is_ok_and(|root| root == host) {
+        if identity(&root).is_ok_and(|root| root == host)
+            || procfs::stat(process).is_ok_and(|stat| stat.is_of_kernel)
+        {
             continue;
         }
         match device_of(&root, &mounts, process) {

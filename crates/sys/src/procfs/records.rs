@@ -20,6 +20,8 @@ pub struct Stat {
     pub session: i32,
     /// When it began, in ticks since the boot.
     pub began: u64,
+    /// Whether it is a thread of the kernel's own (`PF_KTHREAD`, include/linux/sched.h).
+    pub is_of_kernel: bool,
 }
 
 /// `/proc/PID/stat`.
@@ -30,6 +32,8 @@ pub fn stat(process: impl Display) -> io::Result<Stat> {
     parse_stat(&read(process, "stat")?)
 }
 
+const PF_KTHREAD: u32 = 0x0020_0000;
+
 fn parse_stat(text: &str) -> io::Result<Stat> {
     let all = AllOfStat::from_read(text.as_bytes())
         .map_err(|_| io::Error::other("it has no field 22"))?;
@@ -37,6 +41,7 @@ fn parse_stat(text: &str) -> io::Result<Stat> {
         state: all.state,
         session: all.session,
         began: all.starttime,
+        is_of_kernel: all.flags & PF_KTHREAD != 0,
     })
 }
 

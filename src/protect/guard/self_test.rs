@@ -1,0 +1,207 @@
+//! Tries every kind of change on a marked file before anything is shared under the guard.
+//!
+//! A hook that a kernel lacks, has renamed or asks elsewhere would let its changes through without a word. So what
+//! counts is not that the programs are attached, but that nothing changes: the file is looked at afterwards, and
+//! whatever request the kernel knows must have been refused.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, IFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::io::{Errno, Result};
+use vhashify_sys::{flags, inode_requests, tmpfile};
+
+use super::error::GuardError;
+
+/// One kind of change, and how it is tried on a file that is open for reading.
+type Change = (&'static str, fn(&OwnedFd) -> Result<()>);
+
+const ACL: &str = "system.posix_acl_access";
+const CAPABILITY: &str = "security.capability";
+const KEPT: &str = "user.vhashify.kept";
+
+const CHANGES: [Change; 20] = [
+    ("open(O_WRONLY)", |file| {
+        tmpfile::open_again(file, OFlags::WRONLY).map(drop)
+    }),
+    ("open(O_RDONLY|O_TRUNC)", |file| {
+        tmpfile::open_again(file, OFlags::RDONLY | OFlags::TRUNC).map(drop)
+    }),
+    ("fchmod", |file| {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(0o755))
+    }),
+    ("fchown", |file| {
+        rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(1)), None)
+    }),
+    ("futimens", |file| {
+        let moment = Timespec {
+            tv_sec: 1,
+            tv_nsec: 1,
+        };
+        let times = Timestamps {
+            last_access: moment,
+            last_modification: moment,
+        };
+        rustix::fs::futimens(file, &times)
+    }),
+    ("fsetxattr", |file| set(file, KEPT, b"other")),
+    ("fremovexattr", |file| rustix::fs::fremovexattr(file, KEPT)),
+    ("fsetxattr of an ACL", |file| set(file, ACL, &acl(7))),
+    ("fremovexattr of an ACL", |file| {
+        rustix::fs::fremovexattr(file, ACL)
+    }),
+    // The kernel does not ask who may write where it is about these (`xattr_permission`, fs/xattr.c).
+    ("fsetxattr of a capability", |file| {
+        set(file, CAPABILITY, &capability(2))
+    }),
+    ("fremovexattr of a capability", |file| {
+        rustix::fs::fremovexattr(file, CAPABILITY)
+    }),
+    ("ioctl(FS_IOC_SETFLAGS)", |file| {
+        let flags = rustix::fs::ioctl_getflags(file)? - IFlags::SYNC;
+        rustix::fs::ioctl_setflags(file, flags)
+    }),
+    ("ioctl(FS_IOC_FSSETXATTR)", |file| {
+        inode_requests::clear_mark_by_fssetxattr(file.as_fd())
+    }),
+    ("file_setattr", |file| {
+        inode_requests::clear_mark_by_file_setattr(file.as_fd())
+    }),
+    ("flock", |file| {
+        rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+    }),
+    ("fcntl(F_SETLK)", |file| {
+        rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockShared)
+    }),
+    ("fcntl(F_SETLEASE)", |file| {
+        inode_requests::take_lease(file.as_fd())
+    }),
+    ("fcntl(F_SETDELEG)", |file| {
+        inode_requests::take_delegation(file.as_fd())
+    }),
+    ("fcntl(F_SET_RW_HINT)", |file| {
+        inode_requests::set_write_hint(file.as_fd())
+    }),
+    ("inotify_add_watch", |file| {
+        let watcher = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?;
+        let path = format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&file.as_fd())
+        );
+        let all = rustix::fs::inotify::WatchFlags::ALL_EVENTS;
+        rustix::fs::inotify::add_watch(watcher, path, all).map(drop)
+    }),
+];
+
+/// Tries them on a new file without a name on the filesystem of `directory`, which must be registered. This
+/// process must hold no permit.
+///
+/// # Errors
+/// [`GuardError::LetsThrough`] where one went through; a failed system call on the way to that.
+pub fn refuses_every_change(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+) -> std::result::Result<(), GuardError> {
+    let failed = |call: &'static str| move |errno: Errno| GuardError::call(call, path, errno);
+    let made = tmpfile::create(directory).map_err(failed("open(O_TMPFILE)"))?;
+    rustix::io::write(&made, b"content").map_err(failed("write"))?;
+    // A filesystem without attributes or ACLs has none that could be changed.
+    let has_attributes = set(&made, KEPT, b"kept").is_ok();
+    let has_acls = set(&made, ACL, &acl(5)).is_ok();
+    let has_capabilities = set(&made, CAPABILITY, &capability(1)).is_ok();
+    flags::mark(made.as_fd()).map_err(failed("ioctl(FS_IOC_SETFLAGS)"))?;
+    let file = tmpfile::open_again(&made, OFlags::RDONLY).map_err(failed("open"))?;
+    // The descriptor for writing is older than the mark, and must not be what the kernel finds busy.
+    drop(made);
+    let before = State::of(&file).map_err(failed("statx"))?;
+    for (call, change) in CHANGES {
+        let is_there = match call {
+            call if call.ends_with("ACL") => has_acls,
+            call if call.ends_with("capability") => has_capabilities,
+            call if call.ends_with("xattr") => has_attributes,
+            _ => true,
+        };
+        if !is_there {
+            continue;
+        }
+        match change(&file) {
+            Err(errno) if is_refusal(errno) || inode_requests::is_unknown(errno) => {}
+            Err(errno) => return Err(GuardError::call(call, path, errno)),
+            Ok(()) => return Err(GuardError::LetsThrough(call)),
+        }
+    }
+    if State::of(&file).map_err(failed("statx"))? == before {
+        Ok(())
+    } else {
+        Err(GuardError::LetsThrough("a change that was refused"))
+    }
+}
+
+/// What the guard answers.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(errno, Errno::PERM | Errno::NOLCK)
+}
+
+/// All that these changes could change.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    mode: u32,
+    owner: u32,
+    size: i64,
+    mtime: (i64, u64),
+    flags: u32,
+    kept: Option<Vec<u8>>,
+    acl: Option<Vec<u8>>,
+    capability: Option<Vec<u8>>,
+}
+
+impl State {
+    fn of(file: &OwnedFd) -> Result<Self> {
+        let stat = rustix::fs::fstat(file)?;
+        let attribute = |name: &str| {
+            let mut value = [0; 256];
+            let length = rustix::fs::fgetxattr(file, name, &mut value).ok()?;
+            Some(value[..length].to_vec())
+        };
+        Ok(Self {
+            mode: stat.st_mode,
+            owner: stat.st_uid,
+            size: stat.st_size,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec),
+            flags: rustix::fs::ioctl_getflags(file)?.bits(),
+            kept: attribute(KEPT),
+            acl: attribute(ACL),
+            capability: attribute(CAPABILITY),
+        })
+    }
+}
+
+fn set(file: &OwnedFd, name: &str, value: &[u8]) -> Result<()> {
+    rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
+}
+
+/// `system.posix_acl_access` (`include/uapi/linux/posix_acl_xattr.h`): version 2, then tag, permissions and id of
+/// each entry. The named user makes it one that no mode can stand for.
+fn acl(of_user: u16) -> Vec<u8> {
+    let entries: [(u16, u16, u32); 5] = [
+        (0x01, 6, u32::MAX),
+        (0x02, of_user, 1),
+        (0x04, 4, u32::MAX),
+        (0x10, 7, u32::MAX),
+        (0x20, 4, u32::MAX),
+    ];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// `security.capability` (`include/uapi/linux/capability.h`): version 2, then what is permitted and what is
+/// inheritable, a low and a high half of each.
+fn capability(permitted: u32) -> Vec<u8> {
+    let words = [0x0200_0000, permitted, 0, 0, 0];
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
+}
