@@ -24,9 +24,9 @@ struct inode { u16 i_mode; u32 i_flags; struct super_block *i_sb; unsigned long 
 struct dentry { struct inode *d_inode; } FROM_KERNEL;
 struct path { struct dentry *dentry; } FROM_KERNEL;
 struct file { u32 f_mode; struct inode *f_inode; } FROM_KERNEL;
-struct ns_common { u32 inum; } FROM_KERNEL;
-struct mnt_namespace { struct ns_common ns; } FROM_KERNEL;
-struct nsproxy { struct mnt_namespace *mnt_ns; } FROM_KERNEL;
+struct task_struct;
+struct pid_namespace { struct task_struct *child_reaper; } FROM_KERNEL;
+struct nsproxy { struct pid_namespace *pid_ns_for_children; } FROM_KERNEL;
 struct task_struct { struct task_struct *group_leader; u64 start_boottime; struct nsproxy *nsproxy; } FROM_KERNEL;
 
 /* Numbers of the kernel's interface, as in include/uapi/linux/bpf.h. */
@@ -83,10 +83,11 @@ struct {
 	int (*type)[MAP_INODE_STORAGE]; int (*map_flags)[NO_PREALLOC]; int *key; u32 *value;
 } displaced SECTION(".maps");
 
-/* How many names each mount namespace has given an object. A guest that is not in the table any more, because
- * more than GUESTS have made some, shares the last count with others like it. */
-enum { GUESTS = 64, MOST_NAMES = 1000 };
-struct links { u64 guests[GUESTS]; }; /* namespace << 32 | count */
+/* How many names each pid namespace has given an object. The namespace is known by the moment in which its first
+ * process began: its number passes on to the next one. A guest that is not in the table any more, because more than
+ * GUESTS have made some, shares the last count with others like it. */
+enum { GUESTS = 64, MOST_NAMES = 1000, COUNT_BITS = 20 };
+struct links { u64 guests[GUESTS]; }; /* microseconds << COUNT_BITS | count */
 struct {
 	int (*type)[MAP_INODE_STORAGE]; int (*map_flags)[NO_PREALLOC]; int *key; struct links *value;
 } links_made SECTION(".maps");
@@ -299,14 +300,15 @@ INLINE int add_name(struct inode *inode)
 	struct links *links = inode_storage(&links_made, inode, 0, STORAGE_CREATE);
 	if (!links)
 		return refuse(inode, INODE_LINK, EMLINK);
-	u64 guest = (u64)current_task()->nsproxy->mnt_ns->ns.inum << 32;
+	u64 began = current_task()->nsproxy->pid_ns_for_children->child_reaper->start_boottime;
+	u64 guest = (began >> 10 | 1) << COUNT_BITS;
 	for (u32 place = 0; place < GUESTS; place++) {
 		u64 *entry = &links->guests[place];
 		if (!*entry)
 			__sync_val_compare_and_swap(entry, 0, guest);
-		if (*entry >> 32 != guest >> 32 && place < GUESTS - 1)
+		if (*entry >> COUNT_BITS != guest >> COUNT_BITS && place < GUESTS - 1)
 			continue;
-		if ((u32)*entry >= MOST_NAMES)
+		if ((*entry & ((1 << COUNT_BITS) - 1)) >= MOST_NAMES)
 			return refuse(inode, INODE_LINK, EMLINK);
 		__sync_fetch_and_add(entry, 1);
 		return 0;

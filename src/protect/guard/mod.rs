@@ -5,7 +5,7 @@
 //!     filesystems           where marks count (device number, as the superblock has it)
 //!     permitted             processes of the host that may lock and mark objects
 //!     displaced             inodes whose names were just exchanged, until they are gone
-//!     links_made            how many names each mount namespace gave an object
+//!     links_made            how many names each guest (pid namespace) gave an object
 //!     version               which guard this is
 //!     counters              refusals, by hook and processor
 //!     refusals, refused     the last 64 refusals, and how many there were
@@ -18,7 +18,7 @@
 //! mark among them), give it hints or delegations, lock it, or watch it by `inotify(7)` or `fanotify(7)`. All other
 //! ways to write need a descriptor that is open for writing: `fallocate`, shared mappings, `FICLONERANGE`,
 //! `copy_file_range`, `io_uring`, swap files and loop devices. Every process may remove, rename and add names: one
-//! mount namespace 1,000 of each object, so that no guest uses up the links that the inode can have. A process of
+//! pid namespace 1,000 of each object, so that no guest uses up the links that the inode can have. A process of
 //! `vhashify` that holds a [`Permit`] may lock objects and set their flags, but not write. A refused attempt has no
 //! effect: the hook comes before the kernel breaks leases or counts the writer, so a guest that tries again and again
 //! cannot make an object look busy to a command that gives another guest its own copy.
