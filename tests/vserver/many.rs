@@ -3,10 +3,11 @@
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use vhashify_testkit::built;
 
-use super::host::{Host, wait_until};
+use super::host::{Host, wait_at_most, wait_until};
 
 #[test]
 fn vserver_stat_shows_each_running_guest() {
@@ -60,13 +61,19 @@ fn vps_and_vkill_know_whose_a_process_is() {
         command.args(&arguments[1..]).output().unwrap()
     };
     let init = host.state("web")["init"]["pid"].to_string();
-    let shown = run(&["vps", "-o", "pid,comm", "-p", &init]);
-    let shown = String::from_utf8(shown.stdout).unwrap();
-    let line = shown.lines().nth(1).unwrap();
-    assert_eq!(
-        line.split_whitespace().collect::<Vec<_>>(),
-        ["web", &init, "sleep"]
-    );
+    let words = || {
+        let shown = run(&["vps", "-o", "pid,comm", "-p", &init]);
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let line = shown.lines().nth(1).unwrap();
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    // `start` lets init go and does not wait until it has executed its program.
+    wait_at_most(Duration::from_secs(30), "init is sleep", || {
+        words().last().is_some_and(|name| name == "sleep")
+    });
+    assert_eq!(words(), ["web", &init, "sleep"]);
     let mine = std::process::id().to_string();
     let refused = run(&["vkill", "--xid", "web", "-s", "KILL", &mine]);
     assert_eq!(refused.status.code(), Some(1));

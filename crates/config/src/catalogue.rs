@@ -116,7 +116,7 @@ pub const CATALOGUE: &[Setting] = &[
               host's X/target",
     ),
     honoured("nice", "its priority"),
-    honoured("umask", "the umask of its init"),
+    honoured("umask", "the umask of its init; 022 without"),
     honoured("cgroup/", "values for its cgroup, one file each"),
     honoured(
         "interfaces/",
