@@ -39,22 +39,13 @@ pub enum ExcludeError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A device, a FIFO or a directory is where a file should be.
-    #[error(
-        "{} is not a regular file; replace it by one or remove it",
-        Shown::path(path)
-    )]
-    NotAFile {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file or directory is larger than anything that its kind has a reason to be.
+    /// A file is larger than anything that its kind has a reason to be.
     #[error(
         "{} is larger than the limit of {limit} {unit}; it is not read",
         Shown::path(path)
     )]
     TooLarge {
-        /// The file or directory.
+        /// The file.
         path: PathBuf,
         /// The limit.
         limit: u64,

@@ -60,10 +60,17 @@ impl Ended {
 }
 
 impl Running {
+    /// Whether this is the boot that it belongs to. Of an earlier one its process and context numbers may be
+    /// somebody else's.
+    #[must_use]
+    pub fn is_of_this_boot(&self) -> bool {
+        self.boot == boot_id()
+    }
+
     /// Whether the guest runs or is being started. Only reads: `vserver` mends the remains of an untimely death.
     #[must_use]
     pub fn is_true(&self) -> bool {
-        self.boot == boot()
+        self.is_of_this_boot()
             && (self.monitor.is_alive() || self.init.is_some_and(|init| init.is_alive()))
     }
 }
@@ -94,10 +101,4 @@ pub fn running_guests(top: &Path) -> Result<Vec<(String, Running)>, CallError> {
     }
     guests.sort_by(|(first, _), (second, _)| first.cmp(second));
     Ok(guests)
-}
-
-/// The identity of this boot of the host.
-#[must_use]
-pub fn boot() -> String {
-    boot_id()
 }

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use vhashify_config::running::{Ended, Running, boot};
+use vhashify_config::running::{Ended, Running};
 use vhashify_sys::pidfd::Process;
 
 use super::LifecycleError;
@@ -88,7 +88,7 @@ fn look(state: &StateDirectory) -> Result<Sight, LifecycleError> {
     let Some(running) = state.running()? else {
         return Ok(Sight::Settled(GuestState::Stopped(state.ended()?)));
     };
-    let is_of_this_boot = running.boot == boot();
+    let is_of_this_boot = running.is_of_this_boot();
     let is_watched = is_of_this_boot && running.monitor.is_alive();
     let is_alive = |init: Process| is_of_this_boot && init.is_alive();
     Ok(classify(running, is_watched, is_alive))

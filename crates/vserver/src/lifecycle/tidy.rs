@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vhashify_config::running::{Ended, Running, boot};
+use vhashify_config::running::{Ended, Running};
 use vhashify_sys::pidfd::Process;
 
 use super::LifecycleError;
@@ -20,7 +20,7 @@ pub const TIDYING: Duration = Duration::from_secs(10);
 /// is left to the next who tries.
 pub fn tidy(state: &StateDirectory, running: &Running, ended: Ended) -> Result<(), LifecycleError> {
     // Of an earlier boot, only files can be left; its numbers may be somebody else's by now.
-    if running.boot == boot() {
+    if running.is_of_this_boot() {
         network::take_down(running.context).map_err(|error| LifecycleError::Refused {
             name: state.name().to_owned(),
             reason: error.into(),

@@ -1,6 +1,7 @@
 //! The process that enters the guest: a program that was executed for it, of which a guest's process may be a copy.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -53,57 +54,52 @@ pub fn inside() -> ExitCode {
 
 /// Enters, and gives the command to be spawned. Whatever fails is one line for the user.
 fn prepare(socket: &UnixStream) -> Result<Command, String> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
     // A second wall: a guest with users of its own can look neither at this process's child nor at its descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| failed("its memory cannot be hidden", &error))?;
+        .map_err(failed("its memory cannot be hidden"))?;
     inherited::forget_caller();
-    let (order, streams) =
-        handshake::receive(socket).map_err(|error| failed("its order", &error))?;
+    let (order, streams) = handshake::receive(socket).map_err(failed("its order"))?;
     let state = StateDirectory::new(&order.state_dir, &order.name);
     let spec = Spec::load(state.at("bundle/config.json"))
-        .map_err(|error| failed("its specification cannot be read", &error))?;
+        .map_err(failed("its specification cannot be read"))?;
     let account = join(&order, &state, &spec)?;
     let mut command = command(&spec, &order.typed, &account);
-    let has_terminal = streams.iter().any(Option::is_none);
-    let guest =
-        give_streams(&mut command, streams).map_err(|error| failed("its terminal", &error))?;
+    let guest = give_streams(&mut command, streams).map_err(failed("its terminal"))?;
     in_own_session(
         &mut command,
         guest.as_ref().map(|(_, of_command)| *of_command),
     );
-    let shown = guest.map(|(shown, _)| shown);
-    debug_assert_eq!(has_terminal, shown.is_some());
-    handshake::be_ready(socket, shown).map_err(|error| failed("its caller", &error))?;
+    handshake::be_ready(socket, guest.map(|(shown, _)| shown)).map_err(failed("its caller"))?;
     Ok(command)
 }
 
 /// Joins the guest's cgroups and namespaces and takes on its limits. Leaves no descriptor open that it opened.
 fn join(order: &Order, state: &StateDirectory, spec: &Spec) -> Result<Account, String> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
     let handle = order.init.open().ok_or("it does not run any more")?;
     // Before its mounts hide the socket.
     let broker = order.has_broker.then(|| broker::connect(state)).transpose();
-    let broker = broker.map_err(|error| failed("its broker is dead, restart the guest", &error))?;
-    inherited::make_room(spec).map_err(|error| failed("its limits", &error))?;
-    cgroup::enter(order.context).map_err(|error| failed("its cgroup", &error))?;
+    let broker = broker.map_err(failed("its broker is dead, restart the guest"))?;
+    inherited::make_room(spec).map_err(failed("its limits"))?;
+    cgroup::enter(order.context).map_err(failed("its cgroup"))?;
     let mut namespaces = namespaces();
     let has_own_users = has_own_users(spec);
     namespaces.set(ThreadNameSpaceType::USER, has_own_users);
-    move_into_thread_name_spaces(handle.as_fd(), namespaces)
-        .map_err(|error| failed("its namespaces", &error))?;
+    move_into_thread_name_spaces(handle.as_fd(), namespaces).map_err(failed("its namespaces"))?;
     drop(handle);
     if has_own_users {
         // The host's root has no number there; from here on this process is the guest's root.
-        become_root().map_err(|error| failed("its root", &error))?;
+        become_root().map_err(failed("its root"))?;
     }
     let user = order.typed.user.as_deref();
     let account = user.map(Account::find).transpose();
-    let account = account
-        .map_err(|error| failed("user", &error))?
-        .unwrap_or_default();
-    confine(spec, &account, broker.as_ref()).map_err(|error| failed("its limits", &error))?;
+    let account = account.map_err(failed("user"))?.unwrap_or_default();
+    confine(spec, &account, broker.as_ref()).map_err(failed("its limits"))?;
     Ok(account)
+}
+
+/// One line for the user: what failed, and why.
+fn failed<E: Display>(what: &str) -> impl Fn(E) -> String {
+    move |error| format!("{what}: {error}")
 }
 
 fn namespaces() -> ThreadNameSpaceType {

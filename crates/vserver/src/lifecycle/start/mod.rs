@@ -12,9 +12,10 @@ use std::path::Path;
 
 use checks::{Checked, check};
 use launch::{launch, prepare};
-use vhashify_config::running::{Ended, Running, boot};
+use vhashify_config::running::{Ended, Running};
 use vhashify_config::{ConfigTree, GuestSettings, Style};
 use vhashify_sys::pidfd::Process;
+use vhashify_sys::procfs::boot_id;
 
 use super::error::Doing;
 use super::limits::keep_bucket;
@@ -61,7 +62,7 @@ pub fn start(
         broker: None,
         vdir: settings.vdir.clone(),
         since: now(),
-        boot: boot(),
+        boot: boot_id(),
         config_dir: tree.top().to_path_buf(),
     };
     if let Err(error) = begin(settings, state, &running, checked) {
