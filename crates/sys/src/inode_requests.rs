@@ -85,15 +85,6 @@ pub fn take_delegation(file: BorrowedFd<'_>) -> Result<()> {
     done(unsafe { libc::fcntl(file.as_raw_fd(), SETDELEG, &raw const wanted) }.into())
 }
 
-/// Takes a read lease, which goes when the descriptor is closed.
-///
-/// # Errors
-/// What `fcntl(2)` lists.
-pub fn take_lease(file: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: the request takes a number and touches no memory of this process.
-    done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) }.into())
-}
-
 /// Whether an error says that the kernel or the filesystem does not know the request at all.
 #[must_use]
 pub fn is_unknown(errno: Errno) -> bool {

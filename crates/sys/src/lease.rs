@@ -46,7 +46,7 @@ impl LeasedFile {
         if fault::is_omitted(Point::Lease) {
             return Ok(Self(file));
         }
-        match fault::at(Point::Lease, || take(&file)) {
+        match fault::at(Point::Lease, || take(file.as_fd())) {
             Ok(()) => Ok(Self(file)),
             Err(errno) => Err(NoLease { file, errno }),
         }
@@ -75,7 +75,7 @@ impl LeasedFile {
     #[must_use]
     pub fn has_no_writer(&self) -> bool {
         fault::is_omitted(Point::Lease)
-            || self.is_unbroken() && take(&self.0).is_ok() && self.is_unbroken()
+            || self.is_unbroken() && take(self.0.as_fd()).is_ok() && self.is_unbroken()
     }
 
     /// Gives the lease back and keeps the file open. Processes that wait for it go on.
@@ -98,7 +98,11 @@ impl AsFd for LeasedFile {
     }
 }
 
-fn take(file: &OwnedFd) -> Result<(), Errno> {
+/// Takes a read lease that nobody holds: it goes when the descriptor is closed. [`LeasedFile`] is for all but a try.
+///
+/// # Errors
+/// What `fcntl(2)` lists.
+pub fn take(file: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: F_SETLEASE makes `fcntl` take an integer and no pointer; `file` keeps the descriptor open.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } {
         0 => Ok(()),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, IFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::{Errno, Result};
-use vhashify_sys::{flags, inode_requests, tmpfile};
+use vhashify_sys::{flags, inode_requests, lease, procfs, tmpfile};
 
 use super::error::GuardError;
 
@@ -73,9 +73,7 @@ const CHANGES: [Change; 20] = [
     ("fcntl(F_SETLK)", |file| {
         rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockShared)
     }),
-    ("fcntl(F_SETLEASE)", |file| {
-        inode_requests::take_lease(file.as_fd())
-    }),
+    ("fcntl(F_SETLEASE)", |file| lease::take(file.as_fd())),
     ("fcntl(F_SETDELEG)", |file| {
         inode_requests::take_delegation(file.as_fd())
     }),
@@ -84,12 +82,8 @@ const CHANGES: [Change; 20] = [
     }),
     ("inotify_add_watch", |file| {
         let watcher = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?;
-        let path = format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&file.as_fd())
-        );
         let all = rustix::fs::inotify::WatchFlags::ALL_EVENTS;
-        rustix::fs::inotify::add_watch(watcher, path, all).map(drop)
+        rustix::fs::inotify::add_watch(watcher, procfs::descriptor_path(file), all).map(drop)
     }),
 ];
 
