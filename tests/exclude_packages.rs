@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use vhashify_packages::{PackageError, PackageFiles, PackageManager, configuration_files};
+use vhashify_packages::{
+    PackageError, PackageFiles, PackageManager, ReadError, configuration_files,
+};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -169,7 +171,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
         make(&path);
         let error = read(guest.path()).unwrap_err();
         assert!(
-            matches!(&error, PackageError::NotAFile { path: named } if *named == path),
+            matches!(&error, PackageError::Read(ReadError::NotAFile { path: named }) if *named == path),
             "{error}"
         );
     }
@@ -187,7 +189,7 @@ fn a_huge_sparse_file_is_refused_unread() {
         .unwrap();
     assert!(matches!(
         read(guest.path()).unwrap_err(),
-        PackageError::TooLarge { .. }
+        PackageError::Read(ReadError::TooLarge { .. })
     ));
 }
 

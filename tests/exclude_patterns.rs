@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use vhashify::exclude::{BUILTIN_LIST, ExcludeError, Rules, Verdict};
+use vhashify_packages::ReadError;
 use vhashify_packages::pattern::{BadPattern, Pattern};
 
 fn rules(text: &str) -> Rules {
@@ -101,7 +102,10 @@ fn a_list_is_read_from_a_file() {
     );
     let error = Rules::read(&directory.path().join("none")).unwrap_err();
     assert!(
-        matches!(error, ExcludeError::Io { call: "open", .. }),
+        matches!(
+            error,
+            ExcludeError::Read(ReadError::Io { call: "open", .. })
+        ),
         "{error}"
     );
 }

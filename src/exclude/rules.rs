@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use vhashify_packages::ReadError;
 use vhashify_packages::pattern::{BadPattern, Pattern};
 
 use super::builtin;
@@ -142,24 +143,18 @@ impl Rules {
     /// # Errors
     /// The file cannot be read, is larger than any list (16 MiB), or holds a bad line.
     pub fn read(path: &Path) -> Result<Self, ExcludeError> {
-        let io = |call| {
-            move |source| ExcludeError::Io {
-                call,
-                path: path.to_owned(),
-                source,
-            }
-        };
-        let file = File::open(path).map_err(io("open"))?;
+        let file = File::open(path).map_err(ReadError::of_call("open", path))?;
         let mut text = Vec::new();
         file.take(LARGEST_LIST + 1)
             .read_to_end(&mut text)
-            .map_err(io("read"))?;
+            .map_err(ReadError::of_call("read", path))?;
         if text.len() as u64 > LARGEST_LIST {
-            return Err(ExcludeError::TooLarge {
+            return Err(ReadError::TooLarge {
                 path: path.to_owned(),
                 limit: LARGEST_LIST,
                 unit: "bytes",
-            });
+            }
+            .into());
         }
         Self::parse(path, &text)
     }

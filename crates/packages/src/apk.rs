@@ -14,10 +14,10 @@
 
 use std::path::Path;
 
-use crate::PackageError;
 use crate::configuration_files::{ConfigurationFiles, Excessive};
 use crate::pattern::Pattern;
 use crate::root::Root;
+use crate::{PackageError, ReadError};
 
 /// What apk itself starts from.
 const DEFAULTS: &[u8] = b"+etc\n@etc/init.d\n!etc/apk\n";
@@ -121,8 +121,8 @@ impl Protected {
     }
 
     /// Adds a guest's list; `path` is its name for messages.
-    pub(crate) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), PackageError> {
-        let too_large = |limit, unit| PackageError::TooLarge {
+    pub(crate) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), ReadError> {
+        let too_large = |limit, unit| ReadError::TooLarge {
             path: path.to_owned(),
             limit,
             unit,
@@ -270,6 +270,6 @@ mod tests {
             rules.add_list(Path::new("/list"), &half).unwrap();
         }
         let error = rules.add_list(Path::new("/list"), b"?").unwrap_err();
-        assert!(matches!(error, PackageError::TooLarge { .. }), "{error}");
+        assert!(matches!(error, ReadError::TooLarge { .. }), "{error}");
     }
 }

@@ -25,6 +25,7 @@ mod dpkg;
 mod error;
 mod pacman;
 pub mod pattern;
+mod read_error;
 mod root;
 mod rpm;
 
@@ -36,6 +37,7 @@ use std::path::Path;
 use configuration_files::ConfigurationFiles;
 pub use content::Content;
 pub use error::PackageError;
+pub use read_error::ReadError;
 use root::Root;
 
 /// A package manager whose database a guest has.

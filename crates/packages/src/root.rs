@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use vhashify_sys::procfs::descriptor_path;
 
-use crate::PackageError;
+use crate::ReadError;
 
 /// No file of a package database is larger; rpm's, the largest, stays below 300 MiB.
 const LARGEST_FILE: u64 = 512 << 20;
@@ -76,24 +76,18 @@ impl<'a> Root<'a> {
     }
 
     /// Reads the regular file at `name`, relative to the root; `None` if there is none.
-    pub(crate) fn read(&self, name: &Path) -> Result<Option<DatabaseFile>, PackageError> {
+    pub(crate) fn read(&self, name: &Path) -> Result<Option<DatabaseFile>, ReadError> {
         let Some(file) = self.open(name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?
         else {
             return Ok(None);
         };
         let path = self.path.join(name);
-        let io = |call| {
-            let path = &path;
-            move |source| PackageError::Io {
-                call,
-                path: path.clone(),
-                source,
-            }
-        };
         let file = File::from(file);
-        let metadata = file.metadata().map_err(io("fstat"))?;
+        let metadata = file
+            .metadata()
+            .map_err(ReadError::of_call("fstat", &path))?;
         if !metadata.is_file() {
-            return Err(PackageError::NotAFile { path });
+            return Err(ReadError::NotAFile { path });
         }
         let limit = LARGEST_FILE.min(self.budget.get());
         let mut bytes = Vec::new();
@@ -103,11 +97,11 @@ impl<'a> Root<'a> {
             (&file)
                 .take(limit + 1)
                 .read_to_end(&mut bytes)
-                .map_err(io("read"))?;
+                .map_err(ReadError::of_call("read", &path))?;
         }
         let length = (bytes.len() as u64).max(metadata.len());
         if length > limit {
-            return Err(PackageError::TooLarge {
+            return Err(ReadError::TooLarge {
                 path,
                 limit,
                 unit: "bytes",
@@ -122,41 +116,32 @@ impl<'a> Root<'a> {
     }
 
     /// The version of the file at `name` now.
-    pub(crate) fn version(&self, name: &Path) -> Result<Option<Version>, PackageError> {
+    pub(crate) fn version(&self, name: &Path) -> Result<Option<Version>, ReadError> {
         let Some(file) = self.open(name, OFlags::PATH)? else {
             return Ok(None);
         };
         let metadata = File::from(file)
             .metadata()
-            .map_err(|source| PackageError::Io {
-                call: "fstat",
-                path: self.path.join(name),
-                source,
-            })?;
+            .map_err(ReadError::of_call("fstat", &self.path.join(name)))?;
         Ok(Some(Version::of(&metadata)))
     }
 
     /// The names in the directory at `name`; none if there is no such directory.
-    pub(crate) fn list(&self, name: &Path) -> Result<Option<Vec<PathBuf>>, PackageError> {
+    pub(crate) fn list(&self, name: &Path) -> Result<Option<Vec<PathBuf>>, ReadError> {
         let Some(directory) = self.open(name, OFlags::RDONLY | OFlags::DIRECTORY)? else {
             return Ok(None);
         };
         let path = self.path.join(name);
-        let io = |source: Errno| PackageError::Io {
-            call: "getdents",
-            path: path.clone(),
-            source: source.into(),
-        };
         let mut names = Vec::new();
-        for entry in Dir::new(directory).map_err(io)? {
-            let entry = entry.map_err(io)?;
+        for entry in Dir::new(directory).map_err(ReadError::of_call("getdents", &path))? {
+            let entry = entry.map_err(ReadError::of_call("getdents", &path))?;
             let file_name = entry.file_name().to_bytes();
             if matches!(file_name, b"." | b"..") {
                 continue;
             }
             if names.len() == MOST_ENTRIES {
                 let limit = MOST_ENTRIES as u64;
-                return Err(PackageError::TooLarge {
+                return Err(ReadError::TooLarge {
                     path,
                     limit,
                     unit: "entries",
@@ -183,7 +168,7 @@ impl<'a> Root<'a> {
         (real != path).then_some(real)
     }
 
-    fn open(&self, name: &Path, flags: OFlags) -> Result<Option<OwnedFd>, PackageError> {
+    fn open(&self, name: &Path, flags: OFlags) -> Result<Option<OwnedFd>, ReadError> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         loop {
             let opened = rustix::fs::openat2(
@@ -200,16 +185,12 @@ impl<'a> Root<'a> {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 // A FIFO without a writer opens; a socket, or a device without driver, does not.
                 Err(Errno::NXIO | Errno::NODEV) => {
-                    return Err(PackageError::NotAFile {
+                    return Err(ReadError::NotAFile {
                         path: self.path.join(name),
                     });
                 }
                 Err(error) => {
-                    return Err(PackageError::Io {
-                        call: "openat2",
-                        path: self.path.join(name),
-                        source: io::Error::from(error),
-                    });
+                    return Err(ReadError::of_call("openat2", &self.path.join(name))(error));
                 }
             }
         }
