@@ -11,6 +11,7 @@
 //! it then. So what comes after the first answer is read with care: it can change nothing but the exit status.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -117,8 +118,9 @@ pub fn be_ready(socket: &UnixStream, guest: Option<OwnedFd>) -> io::Result<()> {
 }
 
 /// Says why the guest cannot be entered.
-pub fn fail(socket: &UnixStream, reason: &str) {
+pub fn fail(socket: &UnixStream, reason: &impl Display) {
     let mut socket = socket;
+    let reason = reason.to_string();
     // The caller may be gone.
     drop(
         socket

@@ -1,7 +1,7 @@
 //! The process that enters the guest: a program that was executed for it, of which a guest's process may be a copy.
 
+use std::error::Error;
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,7 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use thiserror::Error;
 use vhashify_sys::process::{in_own_session, signals_as_descriptor};
 
 use super::super::{StateDirectory, broker, inherited, terminal};
@@ -22,6 +23,29 @@ use super::handshake::{self, Order, Typed};
 use super::supervise::{PASSED_ON, wait_for};
 use crate::context::cgroup;
 
+/// Why the guest could not be entered: one line for the user.
+#[derive(Debug, Error)]
+enum EnterError {
+    #[error("it does not run any more")]
+    GuestEnded,
+    #[error("{step}: {source}")]
+    Step {
+        /// What was to be had, or what is the matter with it.
+        step: &'static str,
+        source: Box<dyn Error>,
+    },
+}
+
+impl EnterError {
+    /// `step` failed: for `map_err`.
+    fn at<E: Into<Box<dyn Error>>>(step: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self::Step {
+            step,
+            source: source.into(),
+        }
+    }
+}
+
 /// Enters as ordered, runs the command, and exits as it did.
 #[must_use]
 pub fn inside() -> ExitCode {
@@ -30,8 +54,8 @@ pub fn inside() -> ExitCode {
     };
     let mut command = match prepare(&socket) {
         Ok(command) => command,
-        Err(reason) => {
-            handshake::fail(&socket, &reason);
+        Err(error) => {
+            handshake::fail(&socket, &error);
             return ExitCode::FAILURE;
         }
     };
@@ -52,54 +76,51 @@ pub fn inside() -> ExitCode {
     }
 }
 
-/// Enters, and gives the command to be spawned. Whatever fails is one line for the user.
-fn prepare(socket: &UnixStream) -> Result<Command, String> {
+/// Enters, and gives the command to be spawned.
+fn prepare(socket: &UnixStream) -> Result<Command, EnterError> {
     // A second wall: a guest with users of its own can look neither at this process's child nor at its descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(failed("its memory cannot be hidden"))?;
+        .map_err(EnterError::at("its memory cannot be hidden"))?;
     inherited::forget_caller();
-    let (order, streams) = handshake::receive(socket).map_err(failed("its order"))?;
+    let (order, streams) = handshake::receive(socket).map_err(EnterError::at("its order"))?;
     let state = StateDirectory::new(&order.state_dir, &order.name);
     let spec = Spec::load(state.at("bundle/config.json"))
-        .map_err(failed("its specification cannot be read"))?;
+        .map_err(EnterError::at("its specification cannot be read"))?;
     let account = join(&order, &state, &spec)?;
     let mut command = command(&spec, &order.typed, &account);
-    let guest = give_streams(&mut command, streams).map_err(failed("its terminal"))?;
+    let guest = give_streams(&mut command, streams).map_err(EnterError::at("its terminal"))?;
     in_own_session(
         &mut command,
         guest.as_ref().map(|(_, of_command)| *of_command),
     );
-    handshake::be_ready(socket, guest.map(|(shown, _)| shown)).map_err(failed("its caller"))?;
+    handshake::be_ready(socket, guest.map(|(shown, _)| shown))
+        .map_err(EnterError::at("its caller"))?;
     Ok(command)
 }
 
 /// Joins the guest's cgroups and namespaces and takes on its limits. Leaves no descriptor open that it opened.
-fn join(order: &Order, state: &StateDirectory, spec: &Spec) -> Result<Account, String> {
-    let handle = order.init.open().ok_or("it does not run any more")?;
+fn join(order: &Order, state: &StateDirectory, spec: &Spec) -> Result<Account, EnterError> {
+    let handle = order.init.open().ok_or(EnterError::GuestEnded)?;
     // Before its mounts hide the socket.
     let broker = order.has_broker.then(|| broker::connect(state)).transpose();
-    let broker = broker.map_err(failed("its broker is dead, restart the guest"))?;
-    inherited::make_room(spec).map_err(failed("its limits"))?;
-    cgroup::enter(order.context).map_err(failed("its cgroup"))?;
+    let broker = broker.map_err(EnterError::at("its broker is dead, restart the guest"))?;
+    inherited::make_room(spec).map_err(EnterError::at("its limits"))?;
+    cgroup::enter(order.context).map_err(EnterError::at("its cgroup"))?;
     let mut namespaces = namespaces();
     let has_own_users = has_own_users(spec);
     namespaces.set(ThreadNameSpaceType::USER, has_own_users);
-    move_into_thread_name_spaces(handle.as_fd(), namespaces).map_err(failed("its namespaces"))?;
+    move_into_thread_name_spaces(handle.as_fd(), namespaces)
+        .map_err(EnterError::at("its namespaces"))?;
     drop(handle);
     if has_own_users {
         // The host's root has no number there; from here on this process is the guest's root.
-        become_root().map_err(failed("its root"))?;
+        become_root().map_err(EnterError::at("its root"))?;
     }
     let user = order.typed.user.as_deref();
     let account = user.map(Account::find).transpose();
-    let account = account.map_err(failed("user"))?.unwrap_or_default();
-    confine(spec, &account, broker.as_ref()).map_err(failed("its limits"))?;
+    let account = account.map_err(EnterError::at("user"))?.unwrap_or_default();
+    confine(spec, &account, broker.as_ref()).map_err(EnterError::at("its limits"))?;
     Ok(account)
-}
-
-/// One line for the user: what failed, and why.
-fn failed<E: Display>(what: &str) -> impl Fn(E) -> String {
-    move |error| format!("{what}: {error}")
 }
 
 fn namespaces() -> ThreadNameSpaceType {
