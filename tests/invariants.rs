@@ -39,67 +39,79 @@ fn inv1_inv2_inv3_inv7_guests_that_were_hard_linked_to_one_another_stay_the_same
     on_random_guests(true);
 }
 
+/// What is the matter with the second of two files, and what its inode carries in place of [`PLAIN`].
+const DIFFERENCES: [(&str, Metadata); 7] = [
+    (
+        "mode",
+        Metadata {
+            mode: 0o755,
+            ..PLAIN
+        },
+    ),
+    ("owner", Metadata { owner: 1, ..PLAIN }),
+    ("group", Metadata { group: 1, ..PLAIN }),
+    (
+        "mtime",
+        Metadata {
+            mtime: PLAIN.mtime + 1,
+            ..PLAIN
+        },
+    ),
+    (
+        "attribute",
+        Metadata {
+            attribute: Attribute::User,
+            ..PLAIN
+        },
+    ),
+    (
+        "acl",
+        Metadata {
+            attribute: Attribute::AccessControlList,
+            ..PLAIN
+        },
+    ),
+    (
+        "capability",
+        Metadata {
+            attribute: Attribute::Capability,
+            ..PLAIN
+        },
+    ),
+];
+
 #[test]
 fn inv2_files_that_differ_in_anything_but_their_names_are_not_shared() {
     on_each(|filesystem| {
-        let variants = [
-            (
-                "mode",
-                Metadata {
-                    mode: 0o755,
-                    ..PLAIN
-                },
-            ),
-            ("owner", Metadata { owner: 1, ..PLAIN }),
-            ("group", Metadata { group: 1, ..PLAIN }),
-            (
-                "mtime",
-                Metadata {
-                    mtime: PLAIN.mtime + 1,
-                    ..PLAIN
-                },
-            ),
-            (
-                "attribute",
-                Metadata {
-                    attribute: Attribute::User,
-                    ..PLAIN
-                },
-            ),
-            (
-                "acl",
-                Metadata {
-                    attribute: Attribute::AccessControlList,
-                    ..PLAIN
-                },
-            ),
-            (
-                "capability",
-                Metadata {
-                    attribute: Attribute::Capability,
-                    ..PLAIN
-                },
-            ),
-        ];
-        for (name, metadata) in variants {
-            let host = Host::new(&filesystem.path().join(name), 2);
-            make_file(&host.guests[0].join("file"), SMALL, PLAIN);
-            make_file(&host.guests[1].join("file"), SMALL, metadata);
-            let before = snapshots(&host);
-            assert_eq!(host.run(&[])["files_unified"], 0, "differs in {name}");
-            assert_same(&before, &host, name);
+        let host = Host::new(filesystem.path(), 2);
+        // Each pair has a size of its own, so that nothing else is a partner for it.
+        let pair = |number: u64, name: &str, variant, metadata| {
+            let size = SMALL.size + number;
+            let content = |variant| Content { size, variant };
+            make_file(&host.guests[0].join(name), content(0), PLAIN);
+            make_file(&host.guests[1].join(name), content(variant), metadata);
+        };
+        for (number, (name, metadata)) in (2..).zip(DIFFERENCES) {
+            pair(number, name, 0, metadata);
         }
-        let host = Host::new(&filesystem.path().join("content"), 2);
-        make_file(&host.guests[0].join("file"), SMALL, PLAIN);
-        make_file(
-            &host.guests[1].join("file"),
-            Content {
-                variant: 1,
-                ..SMALL
-            },
-            PLAIN,
-        );
-        assert_eq!(host.run(&[])["files_unified"], 0, "differs in content");
+        pair(1, "content", 1, PLAIN);
+        // And one that is shared, so that it is seen that the run would have shared the others.
+        pair(0, "nothing", 0, PLAIN);
+        let before = snapshots(&host);
+        let report = host.run(&[]);
+        assert_same(&before, &host, "after a run");
+        let is_shared = |name: &str| {
+            let [one, other] = [0, 1].map(|guest| inode(&host.guests[guest].join(name)));
+            one == other
+        };
+        for name in DIFFERENCES.map(|(name, _)| name) {
+            assert!(!is_shared(name), "differs in {name}");
+        }
+        assert!(!is_shared("content"), "differs in content");
+        assert!(is_shared("nothing"));
+        assert_eq!(report["files_unified"], 1);
+        assert_eq!(report["objects_created"], 1);
+        assert_eq!(check_store(&host.store()).len(), 1);
     });
 }
 
