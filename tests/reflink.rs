@@ -1,24 +1,32 @@
 //! `--protect reflink`: guests share extents and no inode, held by the built program on real XFS and
 //! Btrfs.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`blocks`] | where a file lies on the disk |
+//! | [`random_guests`] | guests of all kinds of files |
+//! | [`interrupted`] | writers beside runs, and runs that are killed |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod blocks;
+mod interrupted;
+mod random_guests;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each_of};
-use vhashify_testkit::moments::{equal_guests, snapshots};
-use vhashify_testkit::program::{Host, json, output, spawn};
-use vhashify_testkit::snapshot::{Content as Found, Snapshot, check_store, paths};
-use vhashify_testkit::tree::{
-    self, Content, Item, Metadata, PLAIN, SIZE_WITH_HOLE, inode, make_file,
-};
+use vhashify_testkit::moments::snapshots;
+use vhashify_testkit::program::{Host, json, output};
+use vhashify_testkit::snapshot::{Snapshot, check_store, paths};
+use vhashify_testkit::tree::{Content, Metadata, PLAIN, inode, make_file};
+
+use blocks::{assert_in_one_place, blocks};
 
 /// Larger than what Btrfs keeps among its metadata (`max_inline`, 2,048 bytes).
 const LARGE: Content = Content {
@@ -32,39 +40,6 @@ fn on_each(test: impl Fn(&Filesystem)) {
 
 fn host(place: &Path, guests: usize) -> Host {
     Host::new(place, guests).protected_by("reflink")
-}
-
-/// Where a file lies on the disk, as `filefrag` tells it; `None` where it has no blocks.
-fn blocks(path: &Path) -> Option<Vec<(u64, u64, u64)>> {
-    let told = command(Command::new("filefrag").args(["-s", "-v"]).arg(path));
-    let extents = told.lines().filter_map(|line| {
-        // `   0:        0..      73:         42..       115:     74:             last,shared,eof`
-        let (number, rest) = line.split_once(':')?;
-        number.trim().parse::<u32>().ok()?;
-        let numbers: Vec<u64> = rest
-            .split([':', '.'])
-            .filter_map(|word| word.trim().parse().ok())
-            .collect();
-        let has_no_blocks = rest.contains("inline") || rest.contains("delalloc");
-        Some((!has_no_blocks).then(|| (numbers[0], numbers[2], numbers[4])))
-    });
-    let mut merged: Vec<(u64, u64, u64)> = Vec::new();
-    for extent in extents {
-        let (offset, at, length) = extent?;
-        match merged.last_mut() {
-            Some(last) if last.0 + last.2 == offset && last.1 + last.2 == at => last.2 += length,
-            _ => merged.push((offset, at, length)),
-        }
-    }
-    (!merged.is_empty()).then_some(merged)
-}
-
-fn assert_in_one_place(paths: &[PathBuf]) {
-    let first = blocks(&paths[0]);
-    assert!(first.is_some(), "{} has no blocks", paths[0].display());
-    for path in paths {
-        assert_eq!(blocks(path), first, "{} lies elsewhere", path.display());
-    }
 }
 
 fn in_each(host: &Host, name: &str) -> Vec<PathBuf> {
@@ -88,81 +63,6 @@ fn assert_same(before: &[Snapshot], host: &Host, when: &str) {
     for (number, (before, after)) in before.iter().zip(snapshots(host)).enumerate() {
         before.assert_same(&after, &format!("{when}, guest {number}"));
     }
-}
-
-fn check_everything(guests: &[Vec<Item>], place: &Path) {
-    let host = host(place, guests.len());
-    tree::make_guests(guests, &host.guests);
-    let (before, inodes) = (snapshots(&host), all_inodes(&host));
-    let ctimes = || {
-        let files = inodes.keys();
-        let stamp = |path: &PathBuf| fs::symlink_metadata(path).unwrap();
-        files
-            .map(|path| (stamp(path).ctime(), stamp(path).ctime_nsec()))
-            .collect::<Vec<_>>()
-    };
-    let ctimes_before = ctimes();
-
-    let foretold = host.run(&["--dry-run"]);
-    let report = host.run(&[]);
-    assert_same(&before, &host, "after a run");
-    assert_eq!(all_inodes(&host), inodes, "a name leads to another inode");
-    assert_eq!(ctimes(), ctimes_before, "an inode was changed");
-    assert!(check_store(&host.store()).is_empty(), "there are objects");
-    for number in ["files_unified", "bytes_saved", "disk_bytes_saved"] {
-        assert_eq!(
-            foretold[number], report[number],
-            "the dry run said other {number}"
-        );
-    }
-
-    // Whatever two guests have in common lies in one place.
-    let mut classes: BTreeMap<String, Vec<(usize, PathBuf)>> = BTreeMap::new();
-    for (number, (snapshot, root)) in before.iter().zip(&host.guests).enumerate() {
-        for (path, entry) in &snapshot.0 {
-            let Found::File(size, digest) = entry.content else {
-                continue;
-            };
-            if size == 0 || size == SIZE_WITH_HOLE || blocks(&root.join(path)).is_none() {
-                continue;
-            }
-            let identity = format!(
-                "{digest} {size} {} {} {} {:?} {:?}",
-                entry.mode, entry.owner, entry.group, entry.mtime, entry.attributes
-            );
-            let class = classes.entry(identity).or_default();
-            class.push((number, root.join(path)));
-        }
-    }
-    for class in classes.into_values() {
-        if class.iter().any(|(guest, _)| *guest != class[0].0) {
-            let paths: Vec<PathBuf> = class.into_iter().map(|(_, path)| path).collect();
-            assert_in_one_place(&paths);
-        }
-    }
-
-    let again = host.run(&[]);
-    assert_eq!(again["files_unified"], 0, "a second run found more to do");
-    assert_eq!(again["disk_bytes_saved"], 0);
-    let anew = host.run(&["--refresh"]);
-    assert_eq!(
-        anew["files_unified"], 0,
-        "without the index it found more to do"
-    );
-    host.call(["verify", "--deep"]);
-    host.deunify(0, &[]);
-    host.call(["gc"]);
-    assert_same(&before, &host, "after all commands");
-    assert_eq!(all_inodes(&host), inodes);
-}
-
-#[test]
-fn inv1_inv2_inv3_inv4_random_guests_stay_as_they_are_and_lie_in_one_place() {
-    on_each(|filesystem| {
-        for are_linked in [false, true] {
-            tree::check_random(filesystem.path(), are_linked, 8, 50, check_everything);
-        }
-    });
 }
 
 #[test]
@@ -431,99 +331,5 @@ fn auto_takes_reflink_where_the_filesystem_can() {
         assert_eq!(report["protection"], serde_json::json!(["reflink"]));
         assert_in_one_place(&in_each(&host, "file"));
         assert!(check_store(&host.store()).is_empty());
-    });
-}
-
-#[test]
-fn inv5_what_a_process_writes_while_runs_go_on_is_in_the_file_afterwards() {
-    on_each(|filesystem| {
-        let host = host(filesystem.path(), 2);
-        let (is_over, made) = (AtomicBool::new(false), AtomicU64::new(0));
-        let mut shared = 0;
-        std::thread::scope(|scope| {
-            for (number, guest) in host.guests.iter().enumerate() {
-                for thread in 0..8 {
-                    let (is_over, made) = (&is_over, &made);
-                    scope.spawn(move || {
-                        for round in 0_u64.. {
-                            if is_over.load(Ordering::Relaxed) {
-                                break;
-                            }
-                            write_and_look(guest, thread, round + number as u64);
-                            made.fetch_add(1, Ordering::Relaxed);
-                        }
-                    });
-                }
-            }
-            let begun = Instant::now();
-            // On a busy machine a run takes long, and most files have been written to meanwhile.
-            let is_enough = |shared| shared > 10 && begun.elapsed() > Duration::from_secs(5);
-            while !is_enough(shared) && begun.elapsed() < Duration::from_mins(2) {
-                shared += host.run(&[])["files_unified"].as_u64().unwrap();
-            }
-            is_over.store(true, Ordering::Relaxed);
-        });
-        assert!(made.load(Ordering::Relaxed) > 50);
-        assert!(shared > 10, "runs shared {shared} files only");
-    });
-}
-
-/// Makes a file that has a twin in the other guest, writes into it while it may be being shared,
-/// and looks whether it holds what it wrote and nothing else.
-fn write_and_look(guest: &Path, thread: u64, round: u64) {
-    let path = guest.join(format!("file{thread}"));
-    let new = guest.join(format!("new{thread}"));
-    let content = Content {
-        size: 20_000,
-        variant: 0,
-    };
-    make_file(&new, content, PLAIN);
-    fs::rename(&new, &path).unwrap();
-    // So long that many a run has found its twin, and reads or shares them, when it is written to.
-    std::thread::sleep(Duration::from_millis(200 + round * 67 % 1500));
-    let record = format!("{} wrote {round} here", guest.display());
-    let at = 30 + round * 499 % 19_000;
-    let file = OpenOptions::new().write(true).open(&path).unwrap();
-    std::thread::sleep(Duration::from_millis(round * 3 % 20));
-    file.write_all_at(record.as_bytes(), at).unwrap();
-    (&file).write_all(b"and at the beginning").unwrap();
-    drop(file);
-    std::thread::sleep(Duration::from_millis(round * 5 % 40));
-    let mut wanted = content.bytes();
-    let at = usize::try_from(at).unwrap();
-    wanted[at..at + record.len()].copy_from_slice(record.as_bytes());
-    wanted[..20].copy_from_slice(b"and at the beginning");
-    assert!(fs::read(&path).unwrap() == wanted, "{}", path.display());
-}
-
-#[test]
-fn inv6_killed_at_any_moment() {
-    on_each(|filesystem| {
-        let host = host(filesystem.path(), 3);
-        equal_guests(&host, 100);
-        for guest in &host.guests {
-            for number in 0..60 {
-                let size = 20_000 + number;
-                make_file(
-                    &guest.join(format!("large{number}")),
-                    Content { size, variant: 0 },
-                    PLAIN,
-                );
-            }
-        }
-        let (before, inodes) = (snapshots(&host), all_inodes(&host));
-        let mut killed = 0;
-        for round in 0..25_u64 {
-            let mut run = spawn(&mut host.run_command(&["--refresh"]));
-            std::thread::sleep(Duration::from_micros(round * 7919 % 60_000));
-            run.kill().unwrap();
-            killed += u32::from(!run.wait().unwrap().success());
-            assert_same(&before, &host, "after SIGKILL");
-        }
-        assert!(killed > 10, "most runs were over before they were killed");
-        host.run(&[]);
-        assert_same(&before, &host, "after the last run");
-        assert_eq!(all_inodes(&host), inodes);
-        assert_in_one_place(&in_each(&host, "large0"));
     });
 }
