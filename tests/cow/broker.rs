@@ -1,126 +1,38 @@
 //! The broker and a thread that is under its filter, in the root directory of a guest: what a container
 //! adds is left out, so that this runs in the machines of `tests/vm`, too, where the guard is.
-#![allow(unsafe_code)] // A path that changes while a call reads it.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`in_guest`] | the thread, its filter and its broker |
+//! | [`race`] | a program that outruns the broker |
+//! | [`cost`] | what all this costs |
+#![allow(unsafe_code)] // A thread whose table of files is its own.
+
+mod cost;
+mod in_guest;
+mod race;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::sync::Barrier;
+use std::sync::atomic::AtomicU64;
 
-use libcontainer::oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{FlockOperation, Timespec, Timestamps, flock, futimens};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use serde_json::{Value, json};
-use vhashify::broker::Broker;
-use vhashify::broker::serve::serve;
-use vserver::context::call_numbers::call_table;
-use vserver::context::filter::load_filter;
 use vserver::context::notify;
 
-use vhashify_testkit::filesystem::{Filesystem, Kind};
-use vhashify_testkit::moments::snapshots;
-use vhashify_testkit::program::{Host, is_guarded, output};
-use vhashify_testkit::snapshot::check_store;
+use vhashify_testkit::filesystem::Kind;
+use vhashify_testkit::program::{Host, is_guarded};
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
 
-use super::engine::{breaker, ino, place_in, shared_guests};
+use super::engine::{ino, place_in, shared_guests};
 use super::quota;
-
-/// Says to this test program which filesystem it is to test, in a process of its own: libseccomp makes
-/// one listener for each process.
-const ALONE: &str = "VHASHIFY_TEST_ALONE";
-
-/// Runs `test`, whose name it is, on each kind of filesystem, in a process of its own.
-fn alone(test: &str, kinds: &[Kind], body: impl Fn(&Filesystem)) {
-    if let Ok(chosen) = std::env::var(ALONE) {
-        let kind = kinds.iter().find(|kind| format!("{kind:?}") == chosen);
-        body(&Filesystem::new(*kind.unwrap()));
-        return;
-    }
-    for kind in kinds {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child
-            .args([
-                "--exact",
-                &format!("cow::broker::{test}"),
-                "--include-ignored",
-                "--nocapture",
-            ])
-            .env(ALONE, format!("{kind:?}"));
-        let done = output(&mut child);
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "on {kind:?}: {said}");
-        #[allow(clippy::print_stderr)]
-        {
-            eprint!("{said}");
-        }
-    }
-}
-
-/// Does `work` in the first guest: its root is that guest's, and its calls wait for the broker.
-fn in_guest<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
-    let mut spec = json!({ "linux": { "seccomp": {
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-        "syscalls": [],
-    } } });
-    notify::add(&mut spec, "/none");
-    in_guest_under(host, spec["linux"]["seccomp"].take(), work)
-}
-
-/// The same under this filter.
-fn in_guest_under<T: Send>(host: &Host, filter: Value, work: impl FnOnce() -> T + Send) -> T {
-    let permit = is_guarded().then(|| vhashify::protect::guard::Permit::acquire().unwrap());
-    let broker = Arc::new(Broker::new(
-        breaker(host, 0),
-        Box::new(Vec::new),
-        Arc::new(call_table()),
-    ));
-    let (listeners, listener) = channel();
-    let (ready, go) = channel::<()>();
-    let root = host.guests[0].clone();
-    let result = std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            // SAFETY: only this thread's root and working directory part from the others'.
-            unsafe { unshare_unsafe(UnshareFlags::FS) }.unwrap();
-            rustix::process::chroot(&root).unwrap();
-            rustix::process::chdir("/").unwrap();
-            let filter: LinuxSeccomp = serde_json::from_value(filter).unwrap();
-            listeners
-                .send(load_filter(&filter).unwrap().unwrap())
-                .unwrap();
-            go.recv().unwrap();
-            work()
-        });
-        let threads = serve(&broker, listener.recv().unwrap().into(), 3).unwrap();
-        ready.send(()).unwrap();
-        let result = thread.join();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        result
-    });
-    drop(permit);
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// The other guests, and the store, are what they were.
-fn others(host: &Host, work: impl FnOnce()) {
-    let before = snapshots(host);
-    work();
-    for (number, before) in before.iter().enumerate().skip(1) {
-        let after = vhashify_testkit::snapshot::Snapshot::of(&host.guests[number]);
-        before.assert_same(&after, &format!("guest {number}"));
-    }
-    check_store(&host.store());
-}
+use in_guest::{alone, in_guest, in_guest_under, others};
+use race::race;
 
 fn writable(path: impl AsRef<Path>) -> File {
     OpenOptions::new()
@@ -502,106 +414,4 @@ fn a_program_that_outruns_the_broker_meets_the_guard() {
             }
         },
     );
-}
-
-/// One thread changes the path in memory, two open whatever is there and write to it.
-fn race(refused: &AtomicU64, written: &AtomicU64) {
-    const PATHS: [&[u8; 12]; 3] = [
-        b"/own\0\0\0\0\0\0\0\0",
-        b"/d/single\0\0\0",
-        b"/d/group0\0\0\0",
-    ];
-    let path = [const { AtomicU64::new(0) }; 2];
-    let is_over = AtomicBool::new(false);
-    let put = |bytes: &[u8; 12]| {
-        let (first, rest) = bytes.split_first_chunk::<8>().unwrap();
-        path[0].store(u64::from_ne_bytes(*first), Ordering::Relaxed);
-        let mut last = [0; 8];
-        last[..4].copy_from_slice(rest);
-        path[1].store(u64::from_ne_bytes(last), Ordering::Relaxed);
-    };
-    put(PATHS[0]);
-    let begun = Instant::now();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for number in 0_usize.. {
-                put(PATHS[number % 3]);
-                if is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-        });
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while begun.elapsed() < Duration::from_secs(8) {
-                    // SAFETY: sixteen bytes that live on and hold a zero at their end; the kernel, and
-                    // nothing of this program, reads them while they change.
-                    let file = unsafe { libc::open(path.as_ptr().cast(), libc::O_RDWR) };
-                    if file < 0 {
-                        let error = std::io::Error::last_os_error();
-                        if error.raw_os_error() == Some(libc::EPERM) {
-                            refused.fetch_add(1, Ordering::Relaxed);
-                        }
-                        continue;
-                    }
-                    // SAFETY: three bytes of a constant, and a descriptor that was just opened here.
-                    let count = unsafe { libc::pwrite(file, c"bad".as_ptr().cast(), 3, 0) };
-                    written.fetch_add(u64::from(count == 3), Ordering::Relaxed);
-                    // SAFETY: nobody else has the descriptor.
-                    unsafe { libc::close(file) };
-                }
-                is_over.store(true, Ordering::Relaxed);
-            });
-        }
-    });
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn how_dear_it_is() {
-    alone("how_dear_it_is", &Kind::ALL, |filesystem| {
-        let kind = filesystem.kind;
-        let host = Host::new(&place_in(filesystem), 2);
-        for guest in &host.guests {
-            for number in 0..500 {
-                let path = guest.join(format!("d{}/f{number}", number % 10));
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(&path, format!("{number:10}").repeat(10_240)).unwrap();
-                let file = File::open(&path).unwrap();
-                file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(9))
-                    .unwrap();
-            }
-        }
-        host.run(&[]);
-        fs::write(host.guests[0].join("own"), "own").unwrap();
-        let open = |path: &str| {
-            let begun = Instant::now();
-            drop(OpenOptions::new().append(true).open(path).unwrap());
-            begun.elapsed()
-        };
-        let of_own = |path: &str| (0..5000).map(|_| open(path)).sum::<Duration>() / 5000;
-        let alone = of_own(host.guests[0].join("own").to_str().unwrap());
-        let (brokered, read, mut breaks) = in_guest(&host, || {
-            let brokered = of_own("/own");
-            let begun = Instant::now();
-            (0..5000).for_each(|_| drop(File::open("/own").unwrap()));
-            let read = begun.elapsed() / 5000;
-            // The first one walks the guest.
-            open("/d0/f0");
-            let breaks: Vec<Duration> = (1..500)
-                .map(|n| open(&format!("/d{}/f{n}", n % 10)))
-                .collect();
-            (brokered, read, breaks)
-        });
-        breaks.sort();
-        #[allow(clippy::print_stderr)]
-        {
-            eprintln!(
-                "{kind:?}: open for writing {alone:?}, with the broker {brokered:?}; reading {read:?}; \
-                 break of 100 KB: median {:?}, 99 % {:?}",
-                breaks[breaks.len() / 2],
-                breaks[breaks.len() * 99 / 100],
-            );
-        }
-    });
 }

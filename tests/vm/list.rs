@@ -41,7 +41,10 @@ const STARTED_BY_TESTS: [&str; 3] = [
 ];
 
 /// ... and these measure and assert nothing.
-const MEASUREMENTS: [&str; 2] = ["cow::broker::how_dear_it_is", "guard::overhead::overhead"];
+const MEASUREMENTS: [&str; 2] = [
+    "cow::broker::cost::how_dear_it_is",
+    "guard::overhead::overhead",
+];
 
 /// Where this names a part of a name, a machine runs the tests that have it, for whoever looks for a fault.
 pub const ONLY: &str = "VHASHIFY_VM_ONLY";
