@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::machine::{qemu, wait};
+use super::qemu::{qemu, wait};
 
 const EMULATION: &str = "tcg,thread=multi";
 
@@ -22,7 +22,7 @@ pub fn has_failed(accelerator: &str, console: &str) -> bool {
 
 /// Whether machines are emulated here.
 pub fn is_emulated() -> bool {
-    super::machine::accelerator() == EMULATION
+    super::qemu::accelerator() == EMULATION
 }
 
 /// The value of QEMU's `-accel`. `kernel` holds a `vmlinuz` and an `initrd` to try; what came out is

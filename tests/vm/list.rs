@@ -8,7 +8,7 @@ use std::process::Command;
 
 use vhashify_testkit::program::PROTECTION;
 
-use super::machine::Item;
+use super::item::Item;
 
 /// Enough of the invariants to know that the programs do on these kernels what they do here: all of
 /// them would take minutes where every instruction is emulated.

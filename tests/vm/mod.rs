@@ -4,6 +4,9 @@
 //! | --- | --- |
 //! | [`list`] | which tests each kernel is given |
 //! | [`machine`] | a machine that runs a list, and says of each item what became of it |
+//! | [`item`], [`outcome`] | what it runs, and what became of it |
+//! | [`place`] | the directory of a machine |
+//! | [`qemu`] | QEMU with a kernel |
 //! | [`programs`] | the disk with what it runs |
 //! | [`accelerator`] | whether there is KVM |
 //! | [`torture`] | the attacks of the torture there: `make torture-vm` |
@@ -13,15 +16,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod accelerator;
+mod item;
 mod list;
 mod machine;
+mod outcome;
 mod overhead;
+mod place;
 mod programs;
+mod qemu;
 mod torture;
 
 use std::time::Duration;
 
-use machine::{Item, Machine, Outcome};
+use item::Item;
+use machine::Machine;
+use outcome::Outcome;
 
 /// Root with every capability, namespaces, and the mounts of a booted Debian; `bpf` among the
 /// security modules without a parameter of ours, as Debian's kernels list it.

@@ -1,6 +1,7 @@
 //! What the guard costs those who change nothing.
 
-use super::machine::{Item, Machine};
+use super::item::Item;
+use super::machine::Machine;
 
 fn overhead(release: u32) {
     let overhead = Item::test("guard::overhead::overhead").shown();

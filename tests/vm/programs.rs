@@ -18,7 +18,7 @@ use serde_json::Value;
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::command;
 
-use super::machine::Item;
+use super::item::Item;
 
 /// The name of the other test program.
 pub const TORTURE: &str = "torture";

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use vhashify_testkit::program::PROTECTION;
 
-use super::machine::{Item, Machine};
+use super::item::Item;
+use super::machine::Machine;
 
 /// The attacks of the torture that can be made where the guard is, with an adversary beside each. The
 /// power is cut from disks that the test serves itself, which is nothing to do under emulation.
