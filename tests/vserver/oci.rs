@@ -1,117 +1,25 @@
 //! Guests are built from OCI images: layers over one another, every digest verified, and nothing outside.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`image`] | images to build from |
+//! | [`outside`] | images that would write to the host |
+
+mod image;
+mod outside;
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tar::{Builder, EntryType, Header};
+use tar::EntryType;
 
 use vhashify_testkit::filesystem::command;
 
-use super::host::{Host, listing, sha256, template, wait_until};
-
-/// An image layout that is being made.
-struct Image {
-    top: PathBuf,
-    layers: Vec<Value>,
-}
-
-impl Image {
-    fn new(top: &Path) -> Self {
-        fs::create_dir_all(top.join("blobs/sha256")).unwrap();
-        fs::write(top.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        Self {
-            top: top.to_path_buf(),
-            layers: Vec::new(),
-        }
-    }
-
-    fn blob(&self, bytes: &[u8], kind: &str) -> Value {
-        let digest = sha256(bytes);
-        fs::write(self.top.join("blobs/sha256").join(&digest), bytes).unwrap();
-        json!({ "mediaType": kind, "digest": format!("sha256:{digest}"), "size": bytes.len() })
-    }
-
-    /// Adds a layer, compressed by the program of that name, or plain.
-    fn layer(&mut self, archive: &[u8], compression: &str) {
-        let bytes = match compression {
-            "tar" => archive.to_vec(),
-            program => filter(program, archive),
-        };
-        let kind = format!("application/vnd.oci.image.layer.v1.tar+{compression}");
-        let kind = kind.trim_end_matches("+tar");
-        self.layers.push(self.blob(&bytes, kind));
-    }
-
-    /// Writes the manifest and an index that names it.
-    fn finish(&self, name: &str) -> Value {
-        let config = self.blob(b"{}", "application/vnd.oci.image.config.v1+json");
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": config,
-            "layers": self.layers,
-        });
-        let kind = "application/vnd.oci.image.manifest.v1+json";
-        let mut descriptor = self.blob(manifest.to_string().as_bytes(), kind);
-        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
-        self.index(&[descriptor.clone()]);
-        descriptor
-    }
-
-    fn index(&self, manifests: &[Value]) {
-        let index = json!({ "schemaVersion": 2, "manifests": manifests });
-        fs::write(self.top.join("index.json"), index.to_string()).unwrap();
-    }
-}
-
-fn filter(program: &str, bytes: &[u8]) -> Vec<u8> {
-    use std::io::Write;
-    let mut child = Command::new(program)
-        .arg("-c")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let bytes = bytes.to_vec();
-    let writer = std::thread::spawn(move || stdin.write_all(&bytes));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    output.stdout
-}
-
-/// One entry of an archive: name, kind, target of a link, content.
-type Entry<'a> = (&'a str, EntryType, &'a str, &'a str);
-
-/// An archive with exactly these names, which no honest program would write.
-fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
-    let mut builder = Builder::new(Vec::new());
-    for (name, kind, target, content) in entries {
-        let mut header = Header::new_gnu();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
-        header.set_entry_type(*kind);
-        header.set_size(content.len() as u64);
-        header.set_mode(0o755);
-        header.set_mtime(1_000_000_000);
-        header.set_uid(0);
-        header.set_gid(0);
-        if matches!(kind, EntryType::Block | EntryType::Char) {
-            header.set_device_major(1).unwrap();
-            header.set_device_minor(3).unwrap();
-        }
-        header.set_cksum();
-        builder.append(&header, content.as_bytes()).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
-
-const FILE: EntryType = EntryType::Regular;
-const DIRECTORY: EntryType = EntryType::Directory;
-const SYMLINK: EntryType = EntryType::Symlink;
+use super::host::{Host, listing, template, wait_until};
+use image::{DIRECTORY, FILE, Image, SYMLINK, archive, pack};
 
 fn build(host: &Host, name: &str, image: &Path, more: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> = [name, "build", "-m", "oci"].map(str::to_owned).into();
@@ -139,23 +47,6 @@ fn refused(host: &Host, name: &str, image: &Path, more: &[&str]) -> String {
     line
 }
 
-fn pack(tree: &Path) -> Vec<u8> {
-    let packed = Command::new("tar")
-        .args([
-            "--format=pax",
-            "--xattrs",
-            "--xattrs-include=*",
-            "--numeric-owner",
-            "-C",
-        ])
-        .arg(tree)
-        .args(["-c", "."])
-        .output()
-        .unwrap();
-    assert!(packed.status.success());
-    packed.stdout
-}
-
 /// What the first layer holds and the second leaves alone.
 fn unchanged(top: &Path) -> Vec<(PathBuf, (u32, u64, u32, u32))> {
     let changed = [
@@ -174,11 +65,9 @@ fn unchanged(top: &Path) -> Vec<(PathBuf, (u32, u64, u32, u32))> {
     found
 }
 
-#[test]
-fn a_real_guest_is_built_of_two_layers_and_starts() {
-    let host = Host::new();
-    let tree = host.at("tree");
-    command(Command::new("cp").args(["-a".as_ref(), template("alpha"), tree.as_path()]));
+/// Makes what the first layer holds: a guest, and a file with all that an inode can carry.
+fn make_first_layer(tree: &Path) {
+    command(Command::new("cp").args(["-a".as_ref(), template("alpha"), tree]));
     fs::remove_dir_all(tree.join("dev")).unwrap();
     fs::create_dir(tree.join("dev")).unwrap();
     fs::write(tree.join("srv/own"), "with an attribute").unwrap();
@@ -196,10 +85,11 @@ fn a_real_guest_is_built_of_two_layers_and_starts() {
             .args(["-d", "2002-02-02"])
             .arg(tree.join("srv")),
     );
-    let mut image = Image::new(&host.at("image"));
-    image.layer(&pack(&tree), "zstd");
-    // Over it: a file replaced, one removed, a directory emptied, and a name through a link (/bin).
-    let upper = archive(&[
+}
+
+/// What comes over it: a file replaced, one removed, a directory emptied, and a name through a link (/bin).
+fn second_layer() -> Vec<u8> {
+    archive(&[
         ("etc/motd", FILE, "", "of the second layer"),
         ("etc/.wh.issue", FILE, "", ""),
         ("var/lib/dpkg/info/first", FILE, "", "kept"),
@@ -209,13 +99,13 @@ fn a_real_guest_is_built_of_two_layers_and_starts() {
         ("opt", SYMLINK, "srv", ""),
         ("dev/null", EntryType::Char, "", ""),
         ("./", DIRECTORY, "", ""),
-    ]);
-    image.layer(&upper, "gzip");
-    image.finish("latest");
-    ok(&host, "web", &host.at("image"), &[]);
-    let vdir = host.vdir("web");
+    ])
+}
+
+/// Panics unless a guest is what its layers make of it.
+fn assert_is_of_both_layers(vdir: &Path, tree: &Path) {
     assert!(
-        unchanged(&tree) == unchanged(&vdir),
+        unchanged(tree) == unchanged(vdir),
         "the first layer is not as it was"
     );
     let read = |below: &str| fs::read_to_string(vdir.join(below)).unwrap();
@@ -248,6 +138,20 @@ fn a_real_guest_is_built_of_two_layers_and_starts() {
         fs::metadata(vdir.join("srv")).unwrap().mtime(),
         fs::metadata(tree.join("srv")).unwrap().mtime()
     );
+}
+
+#[test]
+fn a_real_guest_is_built_of_two_layers_and_starts() {
+    let host = Host::new();
+    let tree = host.at("tree");
+    make_first_layer(&tree);
+    let mut image = Image::new(&host.at("image"));
+    image.layer(&pack(&tree), "zstd");
+    image.layer(&second_layer(), "gzip");
+    image.finish("latest");
+    ok(&host, "web", &host.at("image"), &[]);
+    let vdir = host.vdir("web");
+    assert_is_of_both_layers(&vdir, &tree);
     host.set("web", "apps/init/style", "plain\n");
     host.set("web", "apps/init/cmd.start", "/bin/sleep\n1000\n");
     host.ok(&["web", "start"]);
@@ -318,96 +222,6 @@ fn a_whiteout_removes_only_what_lower_layers_have() {
     assert_eq!(fs::read(top.join("becomes")).unwrap(), b"a file");
     let inode = |name: &str| top.join(name).metadata().unwrap().ino();
     assert_eq!(inode("both"), inode("twice"));
-}
-
-#[test]
-fn nothing_is_written_outside_of_the_guest() {
-    let host = Host::new();
-    let outside = host.at("outside");
-    fs::create_dir(&outside).unwrap();
-    fs::write(outside.join("secret"), "of the host").unwrap();
-    let out = outside.to_str().unwrap();
-    let up = format!("../../../../../../../../..{out}");
-    let secret = format!("{up}/secret");
-    let before = listing(&outside);
-    let mut number = 0;
-    let mut image = |layers: &[&[Entry<'_>]]| {
-        number += 1;
-        let mut image = Image::new(&host.at(&format!("image{number}")));
-        for layer in layers {
-            image.layer(&archive(layer), "tar");
-        }
-        image.finish("x");
-        image.top
-    };
-    // Refused, by the name in the archive.
-    for layers in [
-        &[&[("../evil", FILE, "", "x")][..]][..],
-        &[&[("a/../../evil", FILE, "", "x")]],
-        &[&[("/../evil", FILE, "", "x")]],
-        &[&[("evil", EntryType::Link, "../outside/secret", "")]],
-        &[&[("evil", EntryType::Link, "nothing", "")]],
-        &[&[("a/.wh..", FILE, "", "")]],
-        &[&[("a/x", FILE, "", ""), ("a/.wh...", FILE, "", "")]],
-        &[&[(".wh.", FILE, "", "")]],
-        &[&[
-            ("evil", SYMLINK, "nowhere", ""),
-            ("evil/file", FILE, "", "x"),
-        ]],
-        &[&[("x", EntryType::new(b'Q'), "", "x")]],
-    ] {
-        let line = refused(&host, "web", &image(layers), &[]);
-        assert!(line.contains("layer 1 of 1"), "{line}");
-    }
-    // Stays below: links are the guest's own, in one layer and across layers.
-    for (number, layers) in [
-        &[&[
-            ("l", SYMLINK, out, ""),
-            ("tmp", DIRECTORY, "", ""),
-            (&out[1..], DIRECTORY, "", ""),
-            ("l/evil", FILE, "", "x"),
-        ][..]][..],
-        &[
-            &[("l", SYMLINK, &up, ""), (&out[1..], DIRECTORY, "", "")],
-            &[
-                ("l/evil", FILE, "", "x"),
-                ("l/.wh.secret", FILE, "", ""),
-                ("l/.wh..wh..opq", FILE, "", ""),
-            ],
-        ],
-        &[&[("l", SYMLINK, &secret, "")], &[("l", FILE, "", "x")]],
-        &[&[("/abs", FILE, "", "x")]],
-        &[&[
-            ("l", SYMLINK, &secret, ""),
-            ("hard", EntryType::Link, "l", ""),
-        ]],
-        &[&[
-            ("dev/sda", EntryType::Block, "", ""),
-            ("null", EntryType::Char, "", ""),
-            ("f", EntryType::Fifo, "", ""),
-        ]],
-    ]
-    .iter()
-    .enumerate()
-    {
-        let name = format!("good{number}");
-        ok(&host, &name, &image(layers), &[]);
-        for entry in walkdir::WalkDir::new(host.vdir(&name)) {
-            let kind = entry.unwrap().file_type();
-            assert!(!kind.is_block_device() && !kind.is_char_device());
-        }
-    }
-    assert_eq!(fs::read(host.vdir("good3").join("abs")).unwrap(), b"x");
-    assert!(
-        host.vdir("good4")
-            .join("hard")
-            .symlink_metadata()
-            .unwrap()
-            .is_symlink()
-    );
-    assert_eq!(listing(&outside), before);
-    assert_eq!(fs::read(outside.join("secret")).unwrap(), b"of the host");
-    assert!(!host.at("vdirs/evil").exists() && !host.at("evil").exists());
 }
 
 #[test]
