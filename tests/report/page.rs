@@ -109,6 +109,71 @@ const CONTRAST: &str = r"(selector => {
     return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
 })";
 
+/// The page is as wide as the screen, and nothing of it reaches out.
+fn assert_fits(browser: &mut Browser, name: &str, width: u32) {
+    let reach = browser.ask("document.documentElement.scrollWidth").as_u64();
+    assert_eq!(
+        reach,
+        Some(u64::from(width)),
+        "{name}: wider than the screen"
+    );
+    let cut = browser.ask(
+        "[...document.querySelectorAll('td, th, p, li, h1, h2, h3, span')].filter(e => \
+         { const r = e.getBoundingClientRect(); return e.closest('thead') === null && \
+         r.width > 0 && (r.right > innerWidth + 0.5 || r.left < -0.5); }).length",
+    );
+    assert_eq!(cut, 0, "{name}: elements reach out of the screen");
+}
+
+/// Every part of the page and every hostile name is there to be read, as text.
+fn assert_says_all_and_runs_nothing(browser: &mut Browser, name: &str) {
+    let text = browser.ask("document.body.innerText");
+    let text = text.as_str().unwrap();
+    for part in [
+        "Saved on disk",
+        "libc.so.6",
+        "The last runs",
+        "Not yet",
+        MARKUP,
+    ] {
+        assert!(text.contains(part), "{name}: {part:?} is not in {text}");
+    }
+    // Nothing of a name was taken for markup, and nothing ran.
+    assert_eq!(
+        browser.ask("document.querySelectorAll('img, b, script').length"),
+        0
+    );
+    assert!(
+        browser
+            .ask("document.title")
+            .as_str()
+            .unwrap()
+            .starts_with("vhashify on ")
+    );
+}
+
+/// Letters are large enough, and stand out from their ground.
+fn assert_is_legible(browser: &mut Browser, name: &str) {
+    for (selector, least) in [("body", 7.0), (".figure", 7.0), (".soft", 4.5), ("td", 7.0)] {
+        let contrast = browser
+            .ask(&format!("{CONTRAST}('{selector}')"))
+            .as_f64()
+            .unwrap();
+        assert!(
+            contrast >= least,
+            "{name}: {selector} has a contrast of {contrast}"
+        );
+    }
+    let size = browser.ask(
+        "Math.min(...[...document.querySelectorAll('td, p, span, li')].filter(e => \
+         e.innerText).map(e => parseFloat(getComputedStyle(e).fontSize)))",
+    );
+    assert!(
+        size.as_f64().unwrap() >= 11.0,
+        "{name}: letters of {size} px"
+    );
+}
+
 #[test]
 fn it_is_readable_in_light_and_dark_and_on_a_phone() {
     let Some(mut browser) = Browser::start() else {
@@ -135,59 +200,9 @@ fn it_is_readable_in_light_and_dark_and_on_a_phone() {
         browser.open(&page, screen);
         let picture = built::scratch().join(format!("report-{name}.png"));
         pictures.push(browser.picture(&picture));
-        let reach = browser.ask("document.documentElement.scrollWidth").as_u64();
-        assert_eq!(
-            reach,
-            Some(u64::from(width)),
-            "{name}: wider than the screen"
-        );
-        let cut = browser.ask(
-            "[...document.querySelectorAll('td, th, p, li, h1, h2, h3, span')].filter(e => \
-             { const r = e.getBoundingClientRect(); return e.closest('thead') === null && \
-             r.width > 0 && (r.right > innerWidth + 0.5 || r.left < -0.5); }).length",
-        );
-        assert_eq!(cut, 0, "{name}: elements reach out of the screen");
-        let text = browser.ask("document.body.innerText");
-        let text = text.as_str().unwrap();
-        for part in [
-            "Saved on disk",
-            "libc.so.6",
-            "The last runs",
-            "Not yet",
-            MARKUP,
-        ] {
-            assert!(text.contains(part), "{name}: {part:?} is not in {text}");
-        }
-        // Nothing of a name was taken for markup, and nothing ran.
-        assert_eq!(
-            browser.ask("document.querySelectorAll('img, b, script').length"),
-            0
-        );
-        assert!(
-            browser
-                .ask("document.title")
-                .as_str()
-                .unwrap()
-                .starts_with("vhashify on ")
-        );
-        for (selector, least) in [("body", 7.0), (".figure", 7.0), (".soft", 4.5), ("td", 7.0)] {
-            let contrast = browser
-                .ask(&format!("{CONTRAST}('{selector}')"))
-                .as_f64()
-                .unwrap();
-            assert!(
-                contrast >= least,
-                "{name}: {selector} has a contrast of {contrast}"
-            );
-        }
-        let size = browser.ask(
-            "Math.min(...[...document.querySelectorAll('td, p, span, li')].filter(e => \
-             e.innerText).map(e => parseFloat(getComputedStyle(e).fontSize)))",
-        );
-        assert!(
-            size.as_f64().unwrap() >= 11.0,
-            "{name}: letters of {size} px"
-        );
+        assert_fits(&mut browser, name, width);
+        assert_says_all_and_runs_nothing(&mut browser, name);
+        assert_is_legible(&mut browser, name);
         grounds.push(browser.ask("getComputedStyle(document.body).backgroundColor"));
     }
     assert_eq!(grounds[0], grounds[3], "light is light on any screen");
