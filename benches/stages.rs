@@ -67,7 +67,7 @@ fn scan_and_group(criterion: &mut Criterion) {
             .iter()
             .map(|guest| Request { guest, rules })
             .collect();
-        scan(&requests, 0, None, &Silent)
+        scan(&requests, 0, None, &[], &Silent)
     };
     let found = walk(&everything);
     let files = u64::from(GUESTS) * u64::from(DIRECTORIES) * u64::from(FILES_IN_DIRECTORY);

@@ -1,6 +1,6 @@
 //! Names that are made, moved and removed by other guests, or by calls that were under way, just when a file
 //! changes its inode. A run is stopped at these instants; a link that the host makes then stands for the
-//! guest's `link(2)`, which had found its source before (`src/unify/late_names.rs`).
+//! guest's `link(2)`, which had found its source before (`src/relink/stray_links.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use vhashify_testkit::built::FAULTS;
 use vhashify_testkit::disturb::with_moves;
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
-use vhashify_testkit::moments::is_reserved;
 use vhashify_testkit::program::{Host, spawn};
-use vhashify_testkit::snapshot::{check_store, paths};
+use vhashify_testkit::snapshot::check_store;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::work::{assert_tidy, temporary_names};
 
 const SHARED: Content = Content {
     size: 5000,
@@ -45,11 +45,10 @@ impl Scene {
         self.host.guests[guest].join(name)
     }
 
-    /// What stands behind the temporary name in the second guest.
+    /// What stands behind the temporary name that serves one of the second guest.
     fn temporary(&self) -> PathBuf {
-        let all = paths(&self.host.guests[1]);
-        let mut all = all.into_iter().filter(|path| is_reserved(path));
-        all.next().expect("a temporary name")
+        let all = temporary_names(&self.host.store());
+        all.into_iter().next().expect("a temporary name").path
     }
 
     /// These names of the second guest are one file, and nobody else's as far as they are not objects.
@@ -67,11 +66,7 @@ impl Scene {
             inodes.iter().all(|&inode| inode == first),
             "inv3: {names:?} are {inodes:?}"
         );
-        assert!(
-            !paths(&self.host.guests[1])
-                .iter()
-                .any(|path| is_reserved(path))
-        );
+        assert_tidy(&self.host.store(), "a run is over");
         check_store(&self.host.store());
     }
 

@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use vhashify_testkit::built::FAULTS;
 use vhashify_testkit::disturb::{is_killed, with_moves};
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
-use vhashify_testkit::moments::is_reserved;
 use vhashify_testkit::program::{Host, output, spawn};
 use vhashify_testkit::snapshot::{check_store, is_object, paths};
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::work::temporary_names;
 
 const SHARED: Content = Content {
     size: 5000,
@@ -193,16 +193,16 @@ fn inv3_a_link_group_whose_second_name_the_guest_swaps_stays_whole() {
         }
         fs::write(&scene.other, NEWER).unwrap();
         let stops = "exchange:2:stop-before,exchange:2:stop-after";
-        // Whichever of both names comes second: the temporary name beside it is still a link to the
-        // object.
+        // Whichever of both names comes second: its temporary name is still a link to the object.
         let second = || -> PathBuf {
             let objects = check_store(&scene.host.store());
             let is_object =
                 |path: &PathBuf| objects.contains_key(&fs::metadata(path).unwrap().ino());
-            let mut temporary = paths(guest).into_iter().filter(|path| is_reserved(path));
-            let beside = temporary.find(is_object).expect("a link to the object");
-            if beside.starts_with(guest.join("a")) {
-                guest.join("a/first")
+            let mut temporary = temporary_names(&scene.host.store()).into_iter();
+            let waiting = temporary.find(|name| is_object(&name.path));
+            let first = guest.join("a/first");
+            if waiting.expect("a link to the object").serves(&first) {
+                first
             } else {
                 scene.name.clone()
             }
@@ -418,9 +418,8 @@ fn inv4_an_inode_that_another_guest_has_reached_stays_an_object() {
                 assert!(is_object(&file), "its name did not lead to the object");
                 reached.replace(Some(file));
                 // A new name of the old file: the replacement is undone.
-                let mut all = paths(&scene.host.guests[1]).into_iter();
-                let temporary = all.find(|path| is_reserved(path)).unwrap();
-                fs::hard_link(temporary, &scene.other).unwrap();
+                let temporary = &temporary_names(&scene.host.store())[0];
+                fs::hard_link(&temporary.path, &scene.other).unwrap();
             }],
         );
         assert_eq!(said, "");

@@ -5,14 +5,16 @@
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vhashify_testkit::disturb::with_moves;
 use vhashify_testkit::filesystem::on_each;
 use vhashify_testkit::held_open::{APPENDED, HeldWriter};
-use vhashify_testkit::moments::{equal_guests, is_reserved};
+use vhashify_testkit::moments::equal_guests;
 use vhashify_testkit::program::Host;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
+use vhashify_testkit::work::temporary_names;
 
 #[test]
 fn inv5_a_file_that_is_open_for_writing_is_left_alone_and_counted() {
@@ -77,13 +79,19 @@ fn inv2_a_guests_own_change_of_a_directory_is_not_hidden_by_the_old_mtime() {
         // The first guest's files become the objects, so that names are replaced in the second.
         let busy = host.guests[1].join("d3");
         let quiet = host.guests[1].join("d4");
+        let files: Vec<u64> = (0..9)
+            .filter_map(|number| fs::metadata(busy.join(format!("file{}", 3 + 7 * number))).ok())
+            .map(|metadata| metadata.ino())
+            .collect();
         let quiet_since = fs::metadata(&quiet).unwrap().mtime_nsec();
         let last = std::thread::scope(|scope| {
             let guest = scope.spawn(|| {
                 // While names are being replaced there: the last change but those of the run.
                 let is_begun = || {
-                    let entries = fs::read_dir(&busy).unwrap();
-                    entries.flatten().any(|entry| is_reserved(&entry.path()))
+                    let names = temporary_names(&host.store()).into_iter();
+                    names
+                        .map(|name| name.path)
+                        .any(|path| leads_to(&path, &files))
                 };
                 let begun = Instant::now();
                 while !is_begun() {
@@ -105,4 +113,9 @@ fn inv2_a_guests_own_change_of_a_directory_is_not_hidden_by_the_old_mtime() {
         );
         assert_eq!(fs::metadata(&quiet).unwrap().mtime_nsec(), quiet_since);
     });
+}
+
+/// Whether a name leads to one of these inodes; it may be gone.
+fn leads_to(path: &Path, inodes: &[u64]) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| inodes.contains(&metadata.ino()))
 }

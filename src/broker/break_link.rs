@@ -6,20 +6,21 @@
 //!      an interrupted break: go on with its copy                         └ and begin again
 //! ```
 //!
-//! It uses the same pieces as `deunify` ([`crate::relink`]), with the same temporary names: the next break of the same
-//! object, or the next run, goes on with what an interrupted break left.
+//! It uses the same pieces as `deunify` ([`crate::relink`]). The next break of the same object goes on with what an
+//! interrupted break left, and so does the next run after a broker's death.
 //!
 //! # Beside a run of `vhashify`
 //!
 //! A break does not wait for a run, which may take an hour, but for the file that the run works on:
 //!
-//! - A temporary name of sharing beside one of the names says that the run may still undo its
+//! - A temporary name of sharing that serves one of the names says that the run may still undo its
 //!   replacement. It is gone after some hundredths of a second. The break looks for it *after* it has
 //!   seen that the name leads to the object, and the run makes it *before* the name does, so that the break misses
 //!   none. Where its run was killed, the break undoes the replacement (`leftover`): the temporary name leads to the
 //!   guest's file as it was, and nobody can have written to the object meanwhile.
 //! - A temporary name of a copy belongs to another break, or to `deunify`, which notices the new ctime of the
-//!   object and steps back.
+//!   object and steps back. Both kinds have a place that follows from the name that they serve
+//!   ([`WorkDirectory::place_of_run`]).
 //!
 //! # Errors
 //!
@@ -32,7 +33,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
@@ -44,6 +45,7 @@ use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 use vhashify_sys::{file_handle, flush, resolve, tmpfile};
 
+use super::interrupted::{BrokerWork, Interrupted};
 use super::leftover;
 use super::link_group::{LinkGroups, Name, Placed};
 use crate::guest::Guest;
@@ -53,6 +55,7 @@ use crate::relink::exchange::{ExchangeError, Exchanged};
 use crate::relink::private_copy::private_copy;
 use crate::relink::temporary::{self, Purpose};
 use crate::relink::undo::{self, Pair};
+use crate::relink::work_directory::{WorkDirectory, WorkPlace};
 use crate::store::is_locked;
 
 /// How long a break waits for a file that another break or a run works on.
@@ -75,11 +78,12 @@ const MOST_LINKS: u32 = 1000;
 pub struct Breaker {
     guest: Guest,
     groups: LinkGroups,
+    work: BrokerWork,
     inode_locks: [Mutex<()>; INODE_LOCKS],
     /// Objects whose links were broken, and the private file that this guest has instead.
-    broken: Mutex<HashMap<u64, InodeId>>,
+    broken: Mutex<HashMap<u64, Private>>,
     /// Watchers of directories that no break uses at the moment: one for each thread, at most.
-    watchers: Mutex<Vec<DirectoryTimes>>,
+    watchers: Mutex<Vec<(Arc<WorkDirectory>, DirectoryTimes)>>,
 }
 
 /// An inode by its number and the time of its birth: no later inode has both.
@@ -100,6 +104,13 @@ impl InodeId {
             btime: found.stx_btime.into(),
         })
     }
+}
+
+/// A private file and a name that it got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Private {
+    inode: InodeId,
+    name: Name,
 }
 
 /// The right to break the link to one object in a guest. No other break changes its names meanwhile.
@@ -126,6 +137,7 @@ impl Breaker {
         Self {
             guest,
             groups: LinkGroups::new(store),
+            work: BrokerWork::default(),
             inode_locks: [const { Mutex::new(()) }; INODE_LOCKS],
             broken: Mutex::default(),
             watchers: Mutex::default(),
@@ -169,19 +181,13 @@ impl Breaker {
 
     /// The private file that took the place of the object, for a descriptor that was opened before.
     #[must_use]
-    pub fn copy_of(&self, _guard: &InodeGuard<'_>, object: u64, name: &Name) -> Option<OwnedFd> {
+    pub fn copy_of(&self, _guard: &InodeGuard<'_>, object: u64) -> Option<OwnedFd> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        let private = *broken.get(&object)?;
+        let Private { inode, name } = broken.get(&object)?.clone();
         drop(broken);
         let directory = resolve::open_directory(self.guest.root.as_fd(), &name.directory).ok()?;
-        // The kernel may know the object by the temporary name that it had last.
-        let served = if temporary::is_one(&name.name) {
-            leftover::served_name(&directory, &name.name)?
-        } else {
-            name.name.clone()
-        };
-        let file = resolve::open_file(directory.as_fd(), &served).ok()?;
-        (InodeId::of(file.as_fd()) == Some(private)).then_some(file)
+        let file = resolve::open_file(directory.as_fd(), &name.name).ok()?;
+        (InodeId::of(file.as_fd()) == Some(inode)).then_some(file)
     }
 
     /// Gives the guest a private copy of the object in the place of every name that the guest has for it, and returns
@@ -209,7 +215,6 @@ impl Breaker {
         let mut tries = 0;
         loop {
             if let Some(private) = self.attempt(guard, object, hint, begun.elapsed(), tries)? {
-                self.remember(guard.inode, private.as_fd());
                 return Ok(private);
             }
             if begun.elapsed() > PATIENCE {
@@ -222,13 +227,18 @@ impl Breaker {
         }
     }
 
-    fn remember(&self, object: u64, private: BorrowedFd<'_>) {
+    /// Remembers the private file that has taken the place of an object at `places`.
+    fn remember(&self, object: u64, private: BorrowedFd<'_>, places: &[Placed]) {
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         if broken.len() >= MOST_REMEMBERED {
             broken.clear();
         }
         broken.remove(&object);
-        broken.extend(InodeId::of(private).map(|private| (object, private)));
+        let private = InodeId::of(private).zip(places.first());
+        broken.extend(private.map(|(inode, place)| {
+            let name = place.name.clone();
+            (object, Private { inode, name })
+        }));
     }
 
     /// Opens the object through the mount of the guest's root directory. The caller's own mount may show other owners
@@ -260,39 +270,26 @@ impl Breaker {
             // The guest may have moved a name past the walk; or another guest moved its own.
             return Ok(None);
         }
-        let (temporaries, places): (Vec<Placed>, Vec<Placed>) = found
-            .into_iter()
-            .partition(|placed| temporary::is_one(&placed.name.name));
+        // An earlier version's: they are the next run's to tidy up.
+        let is_place = |placed: &Placed| !temporary::is_one(&placed.name.name);
+        let places: Vec<Placed> = found.into_iter().filter(is_place).collect();
+        refuse_directories_that_keep_names(&places)?;
+        let work = self.work.open(&self.guest, self.groups.store())?;
         let is_left = || waited > LIVELY && !self.groups.store().is_some_and(is_locked);
-        for Placed { directory, name } in &places {
-            let sharing = temporary::of(&name.name, Purpose::Share);
-            if resolve::inode_of(directory.as_fd(), &sharing).is_ok() {
-                if is_left() {
-                    leftover::put_back(directory, &name.name, &sharing, guard.inode)?;
-                }
-                return Ok(None);
-            }
-            let own = temporary::of(&name.name, Purpose::Own);
-            if resolve::inode_of(directory.as_fd(), &own).is_ok() {
-                if is_left() {
-                    leftover::remove_copy(directory, &own, guard.inode)?;
-                }
+        for place in &places {
+            if is_served(&work, place, guard.inode, is_left)? {
                 return Ok(None);
             }
         }
-        let is_copys = |left: &&Placed| temporary::purpose(&left.name.name) == Some(Purpose::Own);
-        let leftovers: Vec<&Placed> = temporaries.iter().filter(is_copys).collect();
-        if !leftovers.is_empty() && !is_left() {
-            return Ok(None);
-        }
-        let begun = leftovers.iter().find_map(|left| {
-            leftover::interrupted_copy(&left.directory, &left.name.name, guard.inode)
-        });
-        let replaced = self.replace(guard, object, &stamp, &places, begun)?;
-        if replaced.is_some() {
-            for left in leftovers {
-                leftover::unlink(&left.directory, &left.name.name)?;
+        let interrupted = self.work.of(guard.inode);
+        let begun = interrupted.iter().find_map(|one| one.copy(&self.guest));
+        let replaced = self.replace(guard, object, &stamp, &places, begun, &work)?;
+        if let Some(private) = &replaced {
+            for one in &interrupted {
+                leftover::unlink(&one.temporary)?;
             }
+            self.work.forget(guard.inode);
+            self.remember(guard.inode, private.as_fd(), &places);
         }
         Ok(replaced)
     }
@@ -305,8 +302,8 @@ impl Breaker {
         stamp: &Stamp,
         places: &[Placed],
         begun: Option<OwnedFd>,
+        work: &Arc<WorkDirectory>,
     ) -> Result<Option<OwnedFd>, FailedCall> {
-        refuse_directories_that_keep_names(places)?;
         let readable = tmpfile::open_again(object, OFlags::RDONLY | OFlags::NOATIME)
             .map_err(FailedCall::of("open"))?;
         let leased = match LeasedFile::acquire(readable) {
@@ -329,18 +326,21 @@ impl Breaker {
         let inode = Stamp::of(copy.file.as_fd())
             .map_err(FailedCall::of("statx"))?
             .inode;
-        let times = self.watchers().pop().unwrap_or_default();
+        let times = self.watch(work);
         let mut exchanged = Vec::with_capacity(places.len());
-        let all = copy.exchange_all(inode, guard.inode, places, &times, &mut exchanged);
+        let all = copy.exchange_all(inode, guard.inode, places, work, &times, &mut exchanged);
         let replaced = match all {
             Ok(()) => {
                 copy.finish(exchanged);
                 Ok(Some(()))
             }
             Err(refused) => {
-                self.undo(object, &copy, exchanged);
+                self.undo(object, guard.inode, &copy, places, exchanged, work);
                 match refused {
-                    ExchangeError::Changed | ExchangeError::NameTaken => Ok(None),
+                    // The next try makes the work directory again.
+                    ExchangeError::WorkDirectoryLost
+                    | ExchangeError::Changed
+                    | ExchangeError::NameTaken => Ok(None),
                     ExchangeError::DirectoryKeepsNames => {
                         Err(FailedCall::of("renameat2")(Errno::PERM))
                     }
@@ -355,17 +355,32 @@ impl Breaker {
                 .map(|place| Rc::clone(&place.directory))
                 .ok_or(Errno::NOENT)
         });
-        self.watchers().push(times);
+        self.watchers().push((Arc::clone(work), times));
         Ok(replaced?.map(|()| copy.file))
     }
 
-    /// Undoes the exchanges, unless a writer waits for the copy.
-    fn undo(&self, object: BorrowedFd<'_>, copy: &PrivateCopy, exchanged: Vec<Exchanged>) {
+    /// Undoes the exchanges at the first of `places`, unless a writer waits for the copy.
+    fn undo(
+        &self,
+        object: BorrowedFd<'_>,
+        inode: u64,
+        copy: &PrivateCopy,
+        places: &[Placed],
+        exchanged: Vec<Exchanged>,
+        work: &WorkDirectory,
+    ) {
         let has_no_writer = copy.lease.as_ref().is_some_and(LeasedFile::has_no_writer);
         if !has_no_writer {
+            let left = exchanged.iter().zip(places);
+            self.work.add(left.map(|(done, place)| Interrupted {
+                temporary: done.temporary().clone(),
+                directory: place.name.directory.clone(),
+                object: inode,
+            }));
             return;
         }
         let pair = Pair {
+            work,
             old: object,
             new: copy.file.as_fd(),
             links_without: 0,
@@ -380,9 +395,56 @@ impl Breaker {
         }
     }
 
-    fn watchers(&self) -> MutexGuard<'_, Vec<DirectoryTimes>> {
+    /// A watcher of directories that no other break uses.
+    fn watch(&self, work: &Arc<WorkDirectory>) -> DirectoryTimes {
+        while let Some((of, times)) = self.watchers().pop() {
+            // Of one that was lost it sees nothing.
+            if Arc::ptr_eq(&of, work) {
+                return times;
+            }
+        }
+        DirectoryTimes::new(work)
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, Vec<(Arc<WorkDirectory>, DirectoryTimes)>> {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a run or another break serves one of the names of the object `inode` at the moment: then this one waits.
+/// Where that one was killed, as `is_left` says, it puts the name in order.
+fn is_served(
+    work: &WorkDirectory,
+    place: &Placed,
+    inode: u64,
+    is_left: impl Fn() -> bool,
+) -> Result<bool, FailedCall> {
+    let Placed { directory, name } = place;
+    let looked = Directory::look(directory.as_fd()).map_err(FailedCall::of("statx"))?;
+    let is_there = |at: &WorkPlace| resolve::inode_of(at.directory.as_fd(), at.bytes()).is_ok();
+    let sharing = work.place_of_run(Purpose::Share, looked.inode, &name.name);
+    if is_there(&sharing) {
+        if is_left() {
+            leftover::put_back(&sharing, directory, &name.name, inode)?;
+        }
+        return Ok(true);
+    }
+    let own = work.place_of_run(Purpose::Own, looked.inode, &name.name);
+    if is_there(&own) {
+        if is_left() {
+            leftover::remove_copy(&own, directory, inode)?;
+        }
+        return Ok(true);
+    }
+    // This broker's: of a break that failed before its exchange, or of another object that had the name a moment ago.
+    let of_break = work.place(Purpose::Own, looked.inode, &name.name);
+    if is_there(&of_break) {
+        if leftover::is_copy(&of_break, inode) {
+            leftover::unlink(&of_break)?;
+        }
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 /// Asks each directory once, before anything is made in any of them.
@@ -432,6 +494,7 @@ impl PrivateCopy {
         inode: u64,
         object: u64,
         places: &[Placed],
+        work: &WorkDirectory,
         times: &DirectoryTimes,
         exchanged: &mut Vec<Exchanged>,
     ) -> Result<(), ExchangeError> {
@@ -443,7 +506,7 @@ impl PrivateCopy {
             let number = first.and_then(|at| u32::try_from(at).ok());
             times.begin(number.unwrap_or(0), directory.as_fd());
             let (directory, new) = (Rc::clone(directory), self.file.as_fd());
-            let done = Exchanged::new(directory, &name.name, Purpose::Own, new, inode)?;
+            let done = Exchanged::new(work, directory, &name.name, Purpose::Own, new, inode)?;
             let displaced = done.displaced_inode();
             exchanged.push(done);
             if displaced != object {

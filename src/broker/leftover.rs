@@ -1,4 +1,4 @@
-//! Finishes or removes what an interrupted run or break left beside a name of an object.
+//! Finishes or removes the temporary name by which an interrupted run or break served a name of an object.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,8 +10,8 @@ use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::resolve;
 
 use crate::relink::copy_mark;
-use crate::relink::exchange::{UndoError, exchange, preserve};
-use crate::relink::temporary::{self, Purpose};
+use crate::relink::exchange::{UndoError, exchange_with, preserve};
+use crate::relink::work_directory::WorkPlace;
 
 /// Undoes the replacement of `name` by the object, which a killed run has not made final: `temporary` leads to the
 /// guest's own file. A file that no run can have left stays.
@@ -19,61 +19,54 @@ use crate::relink::temporary::{self, Purpose};
 /// # Errors
 /// `renameat2` or `unlinkat`.
 pub fn put_back(
+    temporary: &WorkPlace,
     directory: &OwnedFd,
     name: &[u8],
-    temporary: &[u8],
     object: u64,
 ) -> Result<(), FailedCall> {
-    let Ok(held) = resolve::open_file(directory.as_fd(), temporary) else {
+    let Ok(held) = resolve::open_file(temporary.directory.as_fd(), temporary.bytes()) else {
         return Ok(());
     };
     match flags::read(held.as_fd()) {
         // The run has linked the object and not exchanged it yet.
-        Ok(Flags::Marked) => return unlink(directory, temporary),
+        Ok(Flags::Marked) => return unlink(temporary),
         Ok(Flags::Plain) => {}
         _ => return Ok(()),
     }
     let swap = || {
         fault::at(Point::RecoverExchange, || {
-            exchange(directory, temporary, directory, name)
+            exchange_with(temporary, directory, name)
         })
         .map_err(FailedCall::of("renameat2"))
     };
     swap()?;
-    if resolve::inode_of(directory.as_fd(), temporary) == Ok(object) {
-        return unlink(directory, temporary);
+    if resolve::inode_of(temporary.directory.as_fd(), temporary.bytes()) == Ok(object) {
+        return unlink(temporary);
     }
     // The guest has put a newer file there in that instant: back with it.
     swap()
 }
 
-/// The name that the temporary name `left` of a copy serves, if the guest still has it.
-pub fn served_name(directory: &OwnedFd, left: &[u8]) -> Option<Vec<u8>> {
-    let names = resolve::names(directory.as_fd()).ok()?;
-    let mut names = names.into_iter();
-    names.find(|served| temporary::of(served, Purpose::Own) == left)
-}
-
-/// Opens the copy that an interrupted break has put in the place of the name that `left` serves, whatever the
-/// guest has written to it since. `None` for a file that the guest has put there instead.
-pub fn interrupted_copy(directory: &OwnedFd, left: &[u8], object: u64) -> Option<OwnedFd> {
-    let served = served_name(directory, left)?;
-    let file = resolve::open_file(directory.as_fd(), &served).ok()?;
-    (copy_mark::of(file.as_fd()) == Ok(Some(object))).then_some(file)
-}
-
-/// Removes the copy of a break that was interrupted before its exchange. Any other file of that temporary name is one
+/// Removes the copy of a `deunify` that was interrupted before its exchange. Any other file of that temporary name is one
 /// that the guest had put in the place of the object in the instant of the exchange. It has no other name, and gets a
-/// lasting one.
+/// lasting one in the guest's `directory`.
 ///
 /// # Errors
 /// `renameat2` or `unlinkat`.
-pub fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: u64) -> Result<(), FailedCall> {
-    let found = resolve::open_file(directory.as_fd(), temporary);
-    if found.is_ok_and(|file| copy_mark::of(file.as_fd()) == Ok(Some(object))) {
-        return unlink(directory, temporary);
+pub fn remove_copy(
+    temporary: &WorkPlace,
+    directory: &OwnedFd,
+    object: u64,
+) -> Result<(), FailedCall> {
+    if is_copy(temporary, object) {
+        return unlink(temporary);
     }
-    match preserve(directory, temporary) {
+    let WorkPlace {
+        directory: holder,
+        name,
+        ..
+    } = temporary;
+    match preserve(holder, temporary.bytes(), directory, name.lasting()) {
         UndoError::Failed(errno) => Err(FailedCall::of("renameat2")(errno)),
         stuck => {
             tracing::warn!(
@@ -85,12 +78,19 @@ pub fn remove_copy(directory: &OwnedFd, temporary: &[u8], object: u64) -> Result
     }
 }
 
-/// Removes a temporary name. That the guest has removed it already is as good.
+/// Whether a temporary name leads to a copy of this object.
+#[must_use]
+pub fn is_copy(temporary: &WorkPlace, object: u64) -> bool {
+    let found = resolve::open_file(temporary.directory.as_fd(), temporary.bytes());
+    found.is_ok_and(|file| copy_mark::of(file.as_fd()) == Ok(Some(object)))
+}
+
+/// Removes a temporary name. That it is gone already is as good.
 ///
 /// # Errors
 /// `unlinkat`.
-pub fn unlink(directory: &OwnedFd, name: &[u8]) -> Result<(), FailedCall> {
-    let unlink = || rustix::fs::unlinkat(directory, name, AtFlags::empty());
+pub fn unlink(temporary: &WorkPlace) -> Result<(), FailedCall> {
+    let unlink = || rustix::fs::unlinkat(&temporary.directory, temporary.bytes(), AtFlags::empty());
     match fault::at(Point::RecoverUnlink, unlink) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(FailedCall::of("unlinkat")(errno)),

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | [`mod@object`] | finds out whether a file is an object |
 //! | [`break_link`] | gives one guest a copy of one object, under every name |
+//! | `interrupted` | the broker's work directory, and what interrupted breaks of the guest left in it |
 //! | `leftover` | finishes or removes what an interrupted break or run left |
 //! | [`link_group`] | finds every name by which a guest has an object |
 //! | [`pending_links`] | keeps account of calls that give an object further names |
@@ -53,6 +54,7 @@ pub mod call;
 pub mod caller;
 pub mod containers;
 pub mod descriptor;
+mod interrupted;
 mod leftover;
 pub mod link_group;
 pub mod message;
@@ -229,10 +231,9 @@ impl Broker {
         let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
         let is_named = |name: &Name| name.leads_to(self.breaker.guest(), inode);
         let has_name = name.as_ref().is_some_and(is_named);
-        let copy = name
-            .as_ref()
-            .filter(|_| !has_name)
-            .and_then(|name| self.breaker.copy_of(&guard, inode, name));
+        let copy = (!has_name)
+            .then(|| self.breaker.copy_of(&guard, inode))
+            .flatten();
         let private = copy.map_or_else(
             || {
                 let hint = name.as_ref().filter(|_| has_name);

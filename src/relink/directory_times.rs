@@ -9,8 +9,8 @@
 //!                                                              └─ others, too: leave it            └─ some: now
 //! ```
 //!
-//! The watch separates our own changes from the guest's: each event of ours has a temporary name, or is one half
-//! of a move whose other half has one. The look after the setting finds a guest's change in the moment before it:
+//! The watch separates our own changes from the guest's: each event of ours is one half of a move whose other half is in
+//! the work directory, which is watched, too. The look after the setting finds a guest's change in the moment before it:
 //! such a directory gets the current time.
 //!
 //! A killed run restores no mtime. Content and metadata of files do not depend on this.
@@ -29,7 +29,7 @@ use vhashify_sys::fault::{self, Point};
 use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::stamp::{Stamp, Timestamp, set_mtime};
 
-use super::temporary;
+use super::work_directory::WorkDirectory;
 
 /// Directories that are watched at once. Far below what a kernel allows for one user
 /// (`fs.inotify.max_user_watches`, 8,192 on the smallest hosts and more with more memory).
@@ -57,8 +57,9 @@ struct State {
     /// By the scan's number of the directory.
     touched: HashMap<u32, Touched>,
     by_watch: HashMap<i32, u32>,
-    /// Halves of moves whose other half is still to come, by cookie: the watch, and whether the name is
-    /// a temporary one.
+    /// The watches of the work directory.
+    work: HashSet<i32>,
+    /// Halves of moves whose other half is still to come, by cookie: the watch, and whether it is ours.
     moves: HashMap<u32, (i32, bool)>,
     /// Directories that could not be watched.
     unwatched: u64,
@@ -87,22 +88,33 @@ impl Touched {
     };
 }
 
-impl Default for DirectoryTimes {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl DirectoryTimes {
-    /// Watches no directory yet.
+    /// Watches no directory of a guest yet. Names are exchanged with names in `work`.
     #[must_use]
-    pub fn new() -> Self {
-        let watcher = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+    pub fn new(work: &WorkDirectory) -> Self {
+        const MOVES: WatchFlags = WatchFlags::MOVED_FROM
+            .union(WatchFlags::MOVED_TO)
+            .union(WatchFlags::ONLYDIR);
+        let watch = || {
+            let watcher = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+            let places = work.places();
+            let work = places
+                .map(|place| inotify::add_watch(&watcher, descriptor_path(&place), MOVES))
+                .collect::<Result<HashSet<i32>, Errno>>()?;
+            Ok::<_, Errno>((watcher, work))
+        };
+        let (watcher, work) = watch()
             .inspect_err(|errno| tracing::warn!(%errno, "directories get a new mtime"))
-            .ok();
+            .map_or((None, HashSet::new()), |(watcher, work)| {
+                (Some(watcher), work)
+            });
+        let state = State {
+            work,
+            ..State::default()
+        };
         Self {
             watcher,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
     }
 
@@ -111,6 +123,11 @@ impl DirectoryTimes {
         let mut state = self.state();
         if state.touched.contains_key(&number) {
             return;
+        }
+        if state.touched.is_empty() {
+            // What came since the last use, by others who use the work directory. It may be more than the queue takes.
+            self.take_events_into(&mut state);
+            state.moves.clear();
         }
         let touched = if let Ok((watch, touched)) = self.watch(directory, &mut state) {
             state.by_watch.insert(watch, number);
@@ -166,6 +183,7 @@ impl DirectoryTimes {
         // The kernel gives no number of a watch twice, so that a late event matches none.
         *state = State {
             kept,
+            work: std::mem::take(&mut state.work),
             ..State::default()
         };
     }
@@ -241,8 +259,8 @@ impl DirectoryTimes {
         let mut taken_at_once = 0;
         // Ends with EAGAIN, once the queue is empty.
         while let Ok(event) = reader.next() {
-            let name = event.file_name().map_or(&b""[..], |name| name.to_bytes());
-            state.note(event.wd(), event.events(), event.cookie(), name);
+            let has_name = event.file_name().is_some_and(|name| !name.is_empty());
+            state.note(event.wd(), event.events(), event.cookie(), has_name);
             taken_at_once += 1;
             if reader.is_buffer_empty() {
                 // The read had room for more: the queue is empty.
@@ -276,7 +294,7 @@ impl DirectoryTimes {
 }
 
 impl State {
-    fn note(&mut self, watch: i32, events: ReadFlags, cookie: u32, name: &[u8]) {
+    fn note(&mut self, watch: i32, events: ReadFlags, cookie: u32, has_name: bool) {
         if events.contains(ReadFlags::QUEUE_OVERFLOW) {
             // Anything may have happened.
             for touched in self.touched.values_mut() {
@@ -286,12 +304,12 @@ impl State {
         }
         if events.contains(ReadFlags::ATTRIB) {
             // Without a name it is the directory itself, by `utimes` say; with one it is a file in it.
-            if name.is_empty() && !self.is_restoring {
+            if !has_name && !self.is_restoring {
                 self.changed_by_guest(watch);
             }
             return;
         }
-        let is_ours = temporary::is_one(name);
+        let is_ours = self.work.contains(&watch);
         if events.intersects(ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO) {
             match self.moves.remove(&cookie) {
                 None => {
@@ -303,7 +321,7 @@ impl State {
                 }
                 Some(_) => {}
             }
-        } else if !is_ours {
+        } else {
             self.changed_by_guest(watch);
         }
     }
@@ -326,11 +344,12 @@ fn put_back(directory: BorrowedFd<'_>, mtime: Timespec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{State, Touched};
-    use crate::relink::temporary::{self, Purpose};
     use rustix::fs::inotify::ReadFlags;
     use vhashify_sys::stamp::Timestamp;
 
-    fn changed_after(events: &[(ReadFlags, u32, &[u8])]) -> bool {
+    const WORK: i32 = 3;
+
+    fn changed_after(events: &[(i32, ReadFlags, u32, bool)]) -> bool {
         let mut state = State::default();
         let touched = Touched {
             inode: 1,
@@ -339,8 +358,9 @@ mod tests {
         };
         state.touched.insert(0, touched);
         state.by_watch.insert(7, 0);
-        for &(event, cookie, name) in events {
-            state.note(7, event, cookie, name);
+        state.work.insert(WORK);
+        for &(watch, event, cookie, has_name) in events {
+            state.note(watch, event, cookie, has_name);
         }
         state.touched[&0].is_changed_by_guest
     }
@@ -348,23 +368,20 @@ mod tests {
     #[test]
     fn our_own_replacement_is_told_from_a_guests_changes() {
         use ReadFlags as E;
-        let temporary = temporary::of(b"file", Purpose::Share);
         let ours = [
-            (E::CREATE, 0, temporary.as_slice()),
-            (E::MOVED_FROM, 1, &temporary),
-            (E::MOVED_TO, 1, b"file"),
-            (E::MOVED_FROM, 2, b"file"),
-            (E::MOVED_TO, 2, &temporary),
-            (E::DELETE, 0, &temporary),
+            (WORK, E::MOVED_FROM, 1, true),
+            (7, E::MOVED_TO, 1, true),
+            (7, E::MOVED_FROM, 2, true),
+            (WORK, E::MOVED_TO, 2, true),
         ];
         assert!(!changed_after(&ours));
-        assert!(!changed_after(&[(E::ATTRIB, 0, b"file")]));
-        let guests: [&[(ReadFlags, u32, &[u8])]; 5] = [
-            &[(E::ATTRIB, 0, b"")],
-            &[(E::CREATE, 0, b"file")],
-            &[(E::DELETE, 0, b"file")],
-            &[(E::MOVED_FROM, 9, b"file.new"), (E::MOVED_TO, 9, b"file")],
-            &[(E::QUEUE_OVERFLOW, 0, b"")],
+        assert!(!changed_after(&[(7, E::ATTRIB, 0, true)]));
+        let guests: [&[(i32, ReadFlags, u32, bool)]; 5] = [
+            &[(7, E::ATTRIB, 0, false)],
+            &[(7, E::CREATE, 0, true)],
+            &[(7, E::DELETE, 0, true)],
+            &[(7, E::MOVED_FROM, 9, true), (7, E::MOVED_TO, 9, true)],
+            &[(7, E::QUEUE_OVERFLOW, 0, false)],
         ];
         for events in guests {
             assert!(changed_after(&[&ours[..], events].concat()), "{events:?}");

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!            link                exchange              unlink
-//! N ─▶ old ───────▶ N ─▶ old ───────────▶ N ─▶ new ───────────▶ N ─▶ new
-//!                   T ─▶ new              T ─▶ old
+//! N ─▶ old ───────▶ N ─▶ old ───────────▶ N ─▶ new ───────────▶ N ─▶ new      N in the guest
+//!                   T ─▶ new              T ─▶ old                            T in the work directory
 //!                                         │ a writer waits, or metadata changed:
 //!                                         └─ exchange back, unlink T
 //! ```
@@ -30,7 +30,8 @@ use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
 
-use super::temporary::{self, Purpose};
+use super::temporary::Purpose;
+use super::work_directory::{WorkDirectory, WorkPlace};
 use crate::outcome::FileError;
 
 /// One name that leads to the new inode, while its temporary name leads to the displaced one.
@@ -38,13 +39,12 @@ use crate::outcome::FileError;
 pub struct Exchanged {
     directory: Rc<OwnedFd>,
     name: Vec<u8>,
-    temporary: Vec<u8>,
+    temporary: WorkPlace,
     new_inode: u64,
     displaced_inode: u64,
 }
 
-/// A temporary name that leads to the new inode, beside the name that it is made for: the guest can reach the new inode
-/// from now on, whatever becomes of the exchange.
+/// A temporary name that leads to the new inode. No guest can reach it.
 #[derive(Debug)]
 #[must_use = "its temporary name stays otherwise"]
 pub struct Linked(Exchanged);
@@ -55,7 +55,7 @@ pub enum ExchangeError {
     /// The guest has removed the name, or it leads to another file by now.
     #[error("the name leads to another file by now")]
     Changed,
-    /// Its directory is append-only or immutable: a temporary name would stay for good.
+    /// Its directory is append-only or immutable.
     #[error(
         "its directory is append-only or immutable (chattr -a, -i): no name in it can be replaced"
     )]
@@ -66,6 +66,9 @@ pub enum ExchangeError {
     /// The new inode has no name left in its store.
     #[error("the object has no name any more")]
     SourceGone,
+    /// Somebody has removed the work directory meanwhile.
+    #[error("somebody has removed the work directory beside the store meanwhile; run it again")]
+    WorkDirectoryLost,
     /// Link or exchange failed.
     #[error(transparent)]
     Failed(#[from] FailedCall),
@@ -106,11 +109,12 @@ impl UndoError {
 }
 
 impl Linked {
-    /// Gives the inode behind `new` the temporary name for `name`.
+    /// Gives the inode behind `new` the temporary name for `name` of `directory`.
     ///
     /// # Errors
     /// [`ExchangeError`]; no name leads to the inode then that did not before.
     pub fn new(
+        work: &WorkDirectory,
         directory: Rc<OwnedFd>,
         name: &[u8],
         purpose: Purpose,
@@ -122,8 +126,8 @@ impl Linked {
         if looked.keeps_names {
             return Err(ExchangeError::DirectoryKeepsNames);
         }
-        let temporary = temporary::of(name, purpose);
-        link(new, &directory, &temporary)?;
+        let temporary = work.place(purpose, looked.inode, name);
+        link(new, &temporary, work)?;
         Ok(Self(Exchanged {
             directory,
             name: name.to_vec(),
@@ -136,21 +140,29 @@ impl Linked {
     /// Exchanges the two names: as [`Exchanged::new`].
     ///
     /// # Errors
-    /// [`ExchangeError`]; the name leads where it did then.
+    /// [`ExchangeError`]; the name leads where it did then, and has not led to the new inode for an instant.
     pub fn exchange(self) -> Result<Exchanged, ExchangeError> {
         let Self(mut this) = self;
         match this.exchange(Point::Exchange) {
             Ok(()) => {}
+            // An error of the disk after the exchange: the temporary name leads to the displaced inode.
+            Err(_) if this.inode_of_temporary() != Ok(this.new_inode) => {}
             Err(errno) => {
+                let directory = Rc::clone(&this.directory);
                 this.discard();
+                let looked = || Directory::look(directory.as_fd());
                 return Err(match errno {
                     Errno::NOENT => ExchangeError::Changed,
+                    // Since the first look.
+                    Errno::PERM if looked().is_ok_and(|now| now.keeps_names) => {
+                        ExchangeError::DirectoryKeepsNames
+                    }
                     _ => FailedCall::of("renameat2")(errno).into(),
                 });
             }
         }
         // No inode has the number 0, so that an inode that cannot be looked at is never the one that was meant.
-        this.displaced_inode = this.inode_of(&this.temporary).unwrap_or(0);
+        this.displaced_inode = this.inode_of_temporary().unwrap_or(0);
         Ok(this)
     }
 }
@@ -165,13 +177,14 @@ impl Exchanged {
     /// # Errors
     /// [`ExchangeError`]; nothing is changed then.
     pub fn new(
+        work: &WorkDirectory,
         directory: Rc<OwnedFd>,
         name: &[u8],
         purpose: Purpose,
         new: BorrowedFd<'_>,
         new_inode: u64,
     ) -> Result<Self, ExchangeError> {
-        Linked::new(directory, name, purpose, new, new_inode)?.exchange()
+        Linked::new(work, directory, name, purpose, new, new_inode)?.exchange()
     }
 
     /// The number of the inode that `name` led to in the instant of the exchange; 0 where it cannot be looked at.
@@ -180,12 +193,18 @@ impl Exchanged {
         self.displaced_inode
     }
 
+    /// Its temporary name.
+    #[must_use]
+    pub fn temporary(&self) -> &WorkPlace {
+        &self.temporary
+    }
+
     /// Opens the displaced inode, which may be of any type, with `O_PATH`.
     ///
     /// # Errors
     /// What `openat2(2)` lists.
     pub fn open_displaced(&self) -> Result<OwnedFd, Errno> {
-        resolve::open_any(self.directory.as_fd(), &self.temporary)
+        resolve::open_any(self.temporary.directory.as_fd(), self.temporary.bytes())
     }
 
     /// Makes it final: the displaced inode loses its temporary name.
@@ -194,7 +213,7 @@ impl Exchanged {
     /// What `unlinkat(2)` lists. The replacement stands all the same; the next run removes the temporary name.
     pub fn finish(self) -> Result<(), Errno> {
         match self.unlink_temporary(Point::TemporaryUnlink) {
-            // The guest removed a name that it did not know.
+            // Another run has tidied up after a broker that it took for dead.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -220,7 +239,7 @@ impl Exchanged {
         let is_at_place = |inode| resolve::inode_of(directory.as_fd(), name) == Ok(inode);
         let exchange = || {
             fault::at(Point::UndoExchange, || {
-                exchange(&self.directory, &self.temporary, directory, name)
+                exchange_with(&self.temporary, directory, name)
             })
         };
         // Only our own link may be taken away.
@@ -232,7 +251,7 @@ impl Exchanged {
             Err(Errno::NOENT) => return Ok(Some(self)),
             Err(errno) => return Err(errno.into()),
         }
-        if self.inode_of(&self.temporary) == Ok(self.new_inode) {
+        if self.inode_of_temporary() == Ok(self.new_inode) {
             self.discard();
             return Ok(None);
         }
@@ -241,7 +260,7 @@ impl Exchanged {
         if is_at_place(self.displaced_inode) {
             exchange()?;
         }
-        if self.inode_of(&self.temporary) == Ok(self.displaced_inode) {
+        if self.inode_of_temporary() == Ok(self.displaced_inode) {
             return Ok(Some(self));
         }
         Err(self.preserve())
@@ -251,7 +270,15 @@ impl Exchanged {
     /// Returns the error to report.
     #[must_use]
     pub fn preserve(self) -> UndoError {
-        preserve(&self.directory, &self.temporary)
+        let WorkPlace {
+            directory, name, ..
+        } = &self.temporary;
+        preserve(
+            directory,
+            self.temporary.bytes(),
+            &self.directory,
+            name.lasting(),
+        )
     }
 
     /// Removes the temporary name, whatever it leads to.
@@ -262,33 +289,46 @@ impl Exchanged {
         }
     }
 
-    fn inode_of(&self, name: &[u8]) -> Result<u64, Errno> {
-        resolve::inode_of(self.directory.as_fd(), name)
+    fn inode_of_temporary(&self) -> Result<u64, Errno> {
+        resolve::inode_of(self.temporary.directory.as_fd(), self.temporary.bytes())
     }
 
     fn exchange(&self, point: Point) -> Result<(), Errno> {
-        let directory = &*self.directory;
         fault::at(point, || {
-            exchange(directory, &self.temporary, directory, &self.name)
+            exchange_with(&self.temporary, &self.directory, &self.name)
         })
     }
 
     fn unlink_temporary(&self, point: Point) -> Result<(), Errno> {
+        let WorkPlace { directory, .. } = &self.temporary;
         fault::at(point, || {
-            rustix::fs::unlinkat(&*self.directory, &*self.temporary, AtFlags::empty())
+            rustix::fs::unlinkat(directory, self.temporary.bytes(), AtFlags::empty())
         })
     }
 }
 
-/// Renames the temporary name to one that no run removes. Returns the error to report.
+/// Renames a temporary name in `holder` to one in the guest's `directory` that no run removes. Returns the error to
+/// report.
 #[must_use]
-pub fn preserve(directory: &OwnedFd, temporary: &[u8]) -> UndoError {
-    let lasting = temporary::lasting(temporary);
+pub fn preserve(
+    holder: &OwnedFd,
+    temporary: &[u8],
+    directory: &OwnedFd,
+    lasting: Vec<u8>,
+) -> UndoError {
     let flags = RenameFlags::NOREPLACE;
-    match rustix::fs::renameat_with(directory, temporary, directory, &*lasting, flags) {
+    match rustix::fs::renameat_with(holder, temporary, directory, &*lasting, flags) {
         Ok(()) => UndoError::Displaced(lasting),
         Err(errno) => UndoError::Failed(errno),
     }
+}
+
+/// Exchanges a temporary name and `name` of a guest's `directory`.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn exchange_with(temporary: &WorkPlace, directory: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    exchange(&temporary.directory, temporary.bytes(), directory, name)
 }
 
 /// Lets each of two names lead to the inode of the other one, in one step (`RENAME_EXCHANGE`).
@@ -305,13 +345,19 @@ pub fn exchange(
     rustix::fs::renameat_with(directory, name, other_directory, other, flags)
 }
 
-/// Gives the inode behind `file` the name `name`; by descriptor, so that no other inode gets it.
-fn link(file: BorrowedFd<'_>, directory: &OwnedFd, name: &[u8]) -> Result<(), ExchangeError> {
+/// Gives the inode behind `file` a temporary name; by descriptor, so that no other inode gets it.
+fn link(
+    file: BorrowedFd<'_>,
+    place: &WorkPlace,
+    work: &WorkDirectory,
+) -> Result<(), ExchangeError> {
     let linked = fault::at(Point::TemporaryLink, || {
+        let (directory, name) = (&place.directory, place.bytes());
         rustix::fs::linkat(file, c"", directory, name, AtFlags::EMPTY_PATH)
     });
     linked.map_err(|errno| match errno {
         Errno::EXIST => ExchangeError::NameTaken,
+        Errno::NOENT if work.is_lost() => ExchangeError::WorkDirectoryLost,
         // An inode whose last name was removed cannot get one again (`vfs_link`, fs/namei.c).
         Errno::NOENT => ExchangeError::SourceGone,
         _ => FailedCall::of("linkat")(errno).into(),

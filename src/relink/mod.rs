@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `names` | lists every name of a guest with its inode number |
 //! | [`temporary`] | the temporary names of replacements |
+//! | [`work_directory`] | the directory beside the store in which they lie |
 //! | `exchange` | replaces one name |
 //! | `undo` | undoes the replacement of one file, also under names that the guest has moved meanwhile |
 //! | `stray_links` | relinks names that a call under way has given to the wrong inode |
@@ -19,3 +20,4 @@ pub mod private_copy;
 pub(crate) mod stray_links;
 pub mod temporary;
 pub(crate) mod undo;
+pub mod work_directory;

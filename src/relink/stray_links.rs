@@ -25,6 +25,7 @@ use vhashify_sys::tmpfile::open_again;
 use super::exchange::{ExchangeError, Exchanged, UndoError};
 use super::names::{Name, each_name};
 use super::temporary::{self, Purpose};
+use super::work_directory::WorkDirectory;
 use crate::guest::Guest;
 
 /// How often a guest is walked for names that it moves on meanwhile.
@@ -33,6 +34,7 @@ pub const MOST_WALKS: u32 = 20;
 /// An inode that some guests gave up for another one. Names that lead to the first are to lead to the second.
 #[derive(Debug)]
 pub struct StrayLinks<'a> {
+    work: &'a WorkDirectory,
     abandoned: OwnedFd,
     owner: OwnedFd,
     guests: Vec<&'a Guest>,
@@ -46,12 +48,14 @@ impl<'a> StrayLinks<'a> {
     /// # Errors
     /// What `open(2)` lists: too many open files.
     pub fn new(
+        work: &'a WorkDirectory,
         abandoned: BorrowedFd<'_>,
         owner: BorrowedFd<'_>,
         guests: Vec<&'a Guest>,
         purpose: Purpose,
     ) -> Result<Self, Errno> {
         Ok(Self {
+            work,
             abandoned: open_again(abandoned, OFlags::PATH)?,
             owner: open_again(owner, OFlags::PATH)?,
             guests,
@@ -75,7 +79,7 @@ impl<'a> StrayLinks<'a> {
         let inode = self.abandoned()?.inode;
         self.guests
             .iter()
-            .try_for_each(|guest| relink(guest, inode, self.owner.as_fd(), self.purpose))
+            .try_for_each(|guest| relink(self.work, guest, inode, self.owner.as_fd(), self.purpose))
     }
 
     /// Does so for many files with one walk of each guest. Returns which of them failed, by their positions in
@@ -116,8 +120,13 @@ impl<'a> StrayLinks<'a> {
                 strays = inodes;
             }
             for (inode, position) in strays {
-                let StrayLinks { owner, purpose, .. } = all[position];
-                let relinked = relink(guest, inode, owner.as_fd(), *purpose);
+                let StrayLinks {
+                    work,
+                    owner,
+                    purpose,
+                    ..
+                } = all[position];
+                let relinked = relink(work, guest, inode, owner.as_fd(), *purpose);
                 failed.extend(relinked.err().map(|error| (position, error)));
             }
         }
@@ -131,6 +140,7 @@ impl<'a> StrayLinks<'a> {
 /// # Errors
 /// [`UndoError`].
 pub fn relink(
+    work: &WorkDirectory,
     guest: &Guest,
     inode: u64,
     owner: BorrowedFd<'_>,
@@ -148,7 +158,7 @@ pub fn relink(
                 continue;
             };
             let directory: Rc<OwnedFd> = directory.into();
-            match Exchanged::new(directory, &name, purpose, owner, owner_inode) {
+            match Exchanged::new(work, directory, &name, purpose, owner, owner_inode) {
                 Ok(exchanged) if exchanged.displaced_inode() == inode => exchanged.finish()?,
                 // Another file stood there by then: back with it, and the next walk finds the name.
                 Ok(exchanged) => {
@@ -159,7 +169,9 @@ pub fn relink(
                 // The guest moved it: the next walk finds it.
                 Err(ExchangeError::Changed | ExchangeError::NameTaken) => {}
                 Err(ExchangeError::DirectoryKeepsNames) => return Err(Errno::PERM.into()),
-                Err(ExchangeError::SourceGone) => return Err(Errno::NOENT.into()),
+                Err(ExchangeError::SourceGone | ExchangeError::WorkDirectoryLost) => {
+                    return Err(Errno::NOENT.into());
+                }
                 Err(ExchangeError::Failed(failed)) => return Err(failed.errno.into()),
             }
         }

@@ -1,18 +1,23 @@
-//! Temporary names beside the files they replace.
+//! Temporary names of replacements.
 //!
-//! A temporary name is a prefix and 32 hex digits of the BLAKE3 of the name that it serves. So a run that finds one
-//! after a crash knows which name of the same directory it belongs to, without a journal that could be lost. The
-//! prefix says what the interrupted step was about to do:
+//! A name N of a guest is exchanged with a temporary name T, which lies in the work directory
+//! ([`super::work_directory`]). T says all that a run has to know that finds it after a crash, without a journal that
+//! could be lost:
 //!
-//! | prefix | the served name was about to lead to |
-//! | --- | --- |
-//! | `.vhashify-` | an object (unification) |
-//! | `.vhashify-own-` | a private copy (deunification) |
+//! ```text
+//! share-80a31-6f1c…   what N was about to lead to: an object (share) or a private copy (own)
+//!       │     └─────  32 hex digits of the BLAKE3 of N
+//!       └───────────  the inode number of N's directory, which it keeps wherever the guest moves it
+//! ```
 //!
-//! Names of this form are reserved: whatever has one is taken for a leftover.
+//! Up to version 0.1 temporary names lay in the guests, beside the names that they served, with a prefix in the place of
+//! the first two parts: `.vhashify-` for an object, `.vhashify-own-` for a copy. A run still tidies these up, and so
+//! names of that form are reserved in guests.
+
+use std::fmt;
 
 /// Where a replacement lets a name lead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// A link to an object.
     Share,
@@ -21,6 +26,7 @@ pub enum Purpose {
 }
 
 const DIGITS: usize = 32;
+const LASTING: &[u8] = b".vhashify-misplaced-";
 
 impl Purpose {
     fn prefix(self) -> &'static [u8] {
@@ -31,24 +37,109 @@ impl Purpose {
     }
 }
 
-/// The temporary name that serves `name`.
-#[must_use]
-pub fn of(name: &[u8], purpose: Purpose) -> Vec<u8> {
-    let digits = blake3::hash(name).to_hex();
-    [purpose.prefix(), &digits.as_bytes()[..DIGITS]].concat()
+/// Hexadecimal digits of a hash.
+pub type Digits = [u8; DIGITS];
+
+/// A temporary name in the work directory, in its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WorkName {
+    /// What the served name was about to lead to.
+    pub purpose: Purpose,
+    /// The inode number of the served name's directory.
+    pub directory: u64,
+    /// The hash of the served name.
+    pub digits: Digits,
 }
 
-/// The purpose that a temporary name says; `None` for any other name.
+impl WorkName {
+    /// The one that serves `name` of the directory with this inode number.
+    #[must_use]
+    pub fn of(purpose: Purpose, directory: u64, name: &[u8]) -> Self {
+        Self {
+            purpose,
+            directory,
+            digits: digits(name),
+        }
+    }
+
+    /// Reads it from the name of a directory entry; `None` for any other name.
+    #[must_use]
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(name).ok()?.splitn(3, '-');
+        let purpose = match parts.next()? {
+            "share" => Purpose::Share,
+            "own" => Purpose::Own,
+            _ => return None,
+        };
+        let directory = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let digits = parts.next()?.as_bytes().try_into().ok()?;
+        let this = Self {
+            purpose,
+            directory,
+            digits,
+        };
+        // Of several ways to write a number one is ours.
+        (are_digits(&digits) && this.to_string().as_bytes() == name).then_some(this)
+    }
+
+    /// Whether it serves `name`, in its directory.
+    #[must_use]
+    pub fn serves(&self, name: &[u8]) -> bool {
+        self.digits == digits(name)
+    }
+
+    /// The first digit of the hash, 0 to 15: spreads names over as many places.
+    #[must_use]
+    pub fn place(&self) -> usize {
+        char::from(self.digits[0]).to_digit(16).unwrap_or(0) as usize
+    }
+
+    /// The lasting name in the guest of a file that has this temporary name and whose place is unknown. It is not
+    /// reserved: every later run takes it for a file like others.
+    #[must_use]
+    pub fn lasting(&self) -> Vec<u8> {
+        [LASTING, self.digits.as_slice()].concat()
+    }
+}
+
+impl fmt::Display for WorkName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let purpose = match self.purpose {
+            Purpose::Share => "share",
+            Purpose::Own => "own",
+        };
+        let digits = String::from_utf8_lossy(&self.digits);
+        write!(out, "{purpose}-{:x}-{digits}", self.directory)
+    }
+}
+
+/// The hash of a served name, as temporary names have it.
 #[must_use]
-pub fn purpose(name: &[u8]) -> Option<Purpose> {
-    [Purpose::Share, Purpose::Own].into_iter().find(|purpose| {
-        name.strip_prefix(purpose.prefix()).is_some_and(|rest| {
-            rest.len() == DIGITS
-                && rest
-                    .iter()
-                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+pub fn digits(name: &[u8]) -> Digits {
+    let hex = blake3::hash(name).to_hex();
+    std::array::from_fn(|at| hex.as_bytes()[at])
+}
+
+fn are_digits(bytes: &[u8]) -> bool {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    bytes.len() == DIGITS && bytes.iter().all(is_digit)
+}
+
+/// The temporary name that served `name` in its own directory, up to version 0.1.
+#[must_use]
+pub fn of(name: &[u8], purpose: Purpose) -> Vec<u8> {
+    [purpose.prefix(), digits(name).as_slice()].concat()
+}
+
+/// The purpose of such a temporary name, and the hash of the name that it served; `None` for any other name.
+#[must_use]
+pub fn parts(name: &[u8]) -> Option<(Purpose, Digits)> {
+    [Purpose::Share, Purpose::Own]
+        .into_iter()
+        .find_map(|purpose| {
+            let digits = name.strip_prefix(purpose.prefix())?;
+            are_digits(digits).then_some((purpose, digits.try_into().ok()?))
         })
-    })
 }
 
 /// The lasting name of a file that has the temporary name `temporary` and whose place is unknown. It is not
@@ -56,24 +147,24 @@ pub fn purpose(name: &[u8]) -> Option<Purpose> {
 #[must_use]
 pub fn lasting(temporary: &[u8]) -> Vec<u8> {
     let digits = &temporary[temporary.len().saturating_sub(DIGITS)..];
-    [b".vhashify-misplaced-", digits].concat()
+    [LASTING, digits].concat()
 }
 
 /// Whether `name` is reserved for temporary names.
 #[must_use]
 pub fn is_one(name: &[u8]) -> bool {
-    purpose(name).is_some()
+    parts(name).is_some()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Purpose, is_one, lasting, of, purpose};
+    use super::{Purpose, WorkName, digits, is_one, lasting, of, parts};
 
     #[test]
     fn only_temporary_names_are_taken_for_them() {
         for name in [&b"passwd"[..], b"\xff\n", &[b'x'; 255]] {
             for one in [Purpose::Share, Purpose::Own] {
-                assert_eq!(purpose(&of(name, one)), Some(one));
+                assert_eq!(parts(&of(name, one)), Some((one, digits(name))));
             }
             assert!(!is_one(name) && !is_one(&lasting(&of(name, Purpose::Share))));
         }
@@ -86,5 +177,32 @@ mod tests {
             assert!(!is_one(name));
         }
         assert_ne!(of(b"a", Purpose::Share), of(b"b", Purpose::Share));
+    }
+
+    #[test]
+    fn a_temporary_name_says_what_it_serves() {
+        for (purpose, directory, name) in [
+            (Purpose::Share, 2, &b"passwd"[..]),
+            (Purpose::Own, u64::MAX, &[b'x'; 255]),
+        ] {
+            let of = WorkName::of(purpose, directory, name);
+            let read = WorkName::parse(of.to_string().as_bytes());
+            assert_eq!(read, Some(of));
+            assert!(of.serves(name) && !of.serves(b"shadow") && of.place() < 16);
+            assert!(!is_one(of.to_string().as_bytes()) && !is_one(&of.lasting()));
+        }
+        let hash = "0123456789abcdef0123456789abcdef";
+        for other in [
+            "share-2-0",
+            "share-02-",
+            "share-+2-",
+            "shared-2-",
+            "-2-",
+            "share-2",
+        ] {
+            let name = format!("{other}{hash}");
+            assert_eq!(WorkName::parse(name.as_bytes()), None, "{name}");
+        }
+        assert_eq!(WorkName::parse(b"share-2-\xff"), None);
     }
 }

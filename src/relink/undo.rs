@@ -26,11 +26,14 @@ use vhashify_sys::stamp::Stamp;
 use super::exchange::{Exchanged, UndoError};
 use super::stray_links::{MOST_WALKS, StrayLinks, names_of, relink};
 use super::temporary::Purpose;
+use super::work_directory::WorkDirectory;
 use crate::guest::Guest;
 
 /// A file that was replaced, and the inode that replaced it.
 #[derive(Debug)]
 pub struct Pair<'a, 'g> {
+    /// Where the temporary names of the replacement lie.
+    pub work: &'g WorkDirectory,
     /// The inode that the names led to.
     pub old: BorrowedFd<'a>,
     /// The inode that they lead to.
@@ -85,7 +88,7 @@ pub fn undo<'g>(
     // Where other guests add names meanwhile the count stays high, although there is nothing to find.
     while walks < MOST_WALKS && (has_strays() || (walks == 0 && is_doubtful)) {
         for guest in &pair.guests {
-            relink(guest, new.inode, owner, pair.purpose)?;
+            relink(pair.work, guest, new.inode, owner, pair.purpose)?;
         }
         walks += 1;
     }
@@ -95,7 +98,7 @@ pub fn undo<'g>(
         // An inode without a name cannot get one any more (`vfs_link`, fs/namei.c).
         return Ok(None);
     }
-    let strays = StrayLinks::new(pair.new, owner, pair.guests, pair.purpose)?;
+    let strays = StrayLinks::new(pair.work, pair.new, owner, pair.guests, pair.purpose)?;
     Ok(Some(strays))
 }
 

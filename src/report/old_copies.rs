@@ -2,17 +2,17 @@
 //!
 //! A process that mapped a library before it was unified keeps the old inode until it unmaps it.
 //! `/proc/PID/maps` shows such a file as `(deleted)`, under its last name. A run exchanges a file's name N with a
-//! temporary name T ([`temporary`]) and then removes T. So the last name is T, and N, from which T was computed,
-//! stands in the same directory. A file that a package manager replaced before shows the name N itself.
+//! temporary name T ([`temporary`]) and then removes T. So the last name is T, which says the inode number of N's
+//! directory and a hash of N. A file that a package manager replaced before shows the name N itself.
 //!
 //! The report lists a mapping only if the file at its path is an object today: restarting the process saves
 //! nothing by sharing otherwise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
@@ -25,7 +25,9 @@ use vhashify_sys::{page_cache, resolve};
 
 use super::survey::Survey;
 use crate::guest::Guest;
-use crate::relink::temporary::{self, Purpose};
+use crate::relink::names::each_name;
+use crate::relink::temporary::{self, Purpose, WorkName};
+use crate::scan::join;
 
 /// Replaced files that processes still keep.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -96,11 +98,13 @@ pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
         }
     }
     let places = Places::of(survey.guests, &processes);
+    let directories = directories(survey.guests, &processes);
     let mut inodes: HashMap<u64, OldCopy> = HashMap::new();
     for process in &processes {
         let mut by_guest: HashMap<usize, Vec<OldCopy>> = HashMap::new();
         for range in &process.deleted {
-            let Some((guest, inode, copy)) = look(survey, &places, process, range) else {
+            let Some((guest, inode, copy)) = look(survey, &places, &directories, process, range)
+            else {
                 continue;
             };
             inodes.entry(inode).or_insert_with(|| copy.clone());
@@ -164,6 +168,11 @@ impl Process {
             mount_namespace: fs::read_link(file("ns/mnt")).unwrap_or_default(),
             deleted,
         }))
+    }
+
+    /// The link to a mapped file.
+    fn mapping(&self, range: &str) -> PathBuf {
+        procfs::path(self.number, &format!("map_files/{range}"))
     }
 
     fn command(&self) -> String {
@@ -263,13 +272,21 @@ fn relative(path: &Path) -> PathBuf {
 fn look(
     survey: &Survey<'_>,
     places: &Places<'_>,
+    directories: &HashMap<u64, (usize, Vec<u8>)>,
     process: &Process,
     range: &str,
 ) -> Option<(usize, u64, OldCopy)> {
-    let link = procfs::path(process.number, &format!("map_files/{range}"));
-    let shown = fs::read_link(&link).ok()?;
-    let path = shown.as_os_str().as_bytes().strip_suffix(DELETED)?;
-    let (guest, path) = places.resolve(process, Path::new(OsStr::from_bytes(path)))?;
+    let link = process.mapping(range);
+    let path = last_path(&link)?;
+    let temporary = temporary_name(&path);
+    let (guest, path) = match temporary {
+        Some(name) => {
+            let (guest, directory) = directories.get(&name.directory)?;
+            let directory = Path::new(OsStr::from_bytes(directory));
+            (*guest, directory.join(path.file_name()?))
+        }
+        None => places.resolve(process, &path)?,
+    };
     let (device, was) = look_at(&link)?;
     let is_elsewhere = device != survey.guests[guest].device;
     if !was.is_regular() || is_elsewhere || survey.objects.contains_key(&was.inode) {
@@ -278,7 +295,7 @@ fn look(
     let root = survey.guests[guest].root.as_fd();
     let directory = path.parent().unwrap_or(Path::new(""));
     let opened = resolve::open_directory(root, directory.as_os_str().as_bytes()).ok()?;
-    let name = name_now(&opened, path.file_name()?.as_bytes())?;
+    let name = name_now(&opened, path.file_name()?.as_bytes(), temporary)?;
     let now = Stamp::at(opened.as_fd(), name.as_slice()).ok()?;
     if !survey.objects.contains_key(&now.inode) {
         return None;
@@ -308,14 +325,58 @@ fn look_at(link: &Path) -> Option<(u64, Stamp)> {
 
 /// The name in `directory` that a file with the last name `name` has today: the one that a temporary name was
 /// computed from, or the same.
-fn name_now(directory: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
-    if temporary::purpose(name) != Some(Purpose::Share) {
-        return Some(name.to_vec());
+fn name_now(directory: &OwnedFd, name: &[u8], work: Option<WorkName>) -> Option<Vec<u8>> {
+    let digits = match (work, temporary::parts(name)) {
+        (Some(name), _) => name.digits,
+        (None, Some((Purpose::Share, digits))) => digits,
+        _ => return Some(name.to_vec()),
+    };
+    let names = resolve::names(directory.as_fd()).ok()?;
+    let mut names = names.into_iter();
+    names.find(|other| temporary::digits(other) == digits)
+}
+
+/// The path by which the kernel knew the file behind a link of `/proc` when it lost its last name; `None` for a file
+/// that has names.
+fn last_path(link: &Path) -> Option<PathBuf> {
+    let shown = fs::read_link(link).ok()?.into_os_string().into_vec();
+    let path = shown.strip_suffix(DELETED)?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// The temporary name that stands at the end of such a path, if it is one of sharing in the work directory.
+fn temporary_name(path: &Path) -> Option<WorkName> {
+    let name = WorkName::parse(path.file_name()?.as_bytes())?;
+    (name.purpose == Purpose::Share).then_some(name)
+}
+
+/// The directories of guests in which the names were that temporary names at the ends of mappings have served: by their
+/// inode numbers, each with the guest's position and its path below the vdir.
+fn directories(guests: &[&Guest], processes: &[Process]) -> HashMap<u64, (usize, Vec<u8>)> {
+    let mappings = processes.iter().flat_map(|process| {
+        let ranges = process.deleted.iter();
+        ranges.filter_map(|range| temporary_name(&last_path(&process.mapping(range))?))
+    });
+    let wanted: HashSet<u64> = mappings.map(|name| name.directory).collect();
+    let mut found = HashMap::new();
+    if wanted.is_empty() {
+        return found;
     }
-    resolve::names(directory.as_fd())
-        .ok()?
-        .into_iter()
-        .find(|other| temporary::of(other, Purpose::Share) == name)
+    for (at, guest) in guests.iter().enumerate() {
+        if wanted.contains(&guest.inode) {
+            found.insert(guest.inode, (at, Vec::new()));
+        }
+        let walked = each_name(guest, |directory, name, inode| {
+            if wanted.contains(&inode) {
+                found.insert(inode, (at, join(directory, name)));
+            }
+        });
+        if let Err(errno) = walked {
+            let vdir = Shown::path(&guest.vdir);
+            tracing::warn!(%errno, "{vdir} cannot be walked for old copies of its files");
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl<'a> Survey<'a> {
                 rules: &rules,
             })
             .collect();
-        let mut scan = scan(&requests, 0, None, progress);
+        let mut scan = scan(&requests, 0, None, &[], progress);
         scan.files
             .sort_unstable_by_key(|file| (file.inode(), file.directory));
         let objects: HashMap<u64, ObjectName> = listed

@@ -24,6 +24,7 @@ pub(super) struct DirectoryReader<'a> {
     pub(super) rules: &'a Rules,
     pub(super) smallest: u64,
     pub(super) known: Option<&'a KnownInodes<'a>>,
+    pub(super) wanted: &'a [u64],
     pub(super) directory: u32,
     pub(super) found: &'a mut Findings,
     /// `/usr/bin` while `usr/bin` is read; `verdict` appends a name to ask the rules, and cuts it off again.
@@ -43,6 +44,10 @@ impl DirectoryReader<'_> {
             .map_err(|errno| ("openat2", errno))?;
         let looked = Directory::look(opened.as_fd()).map_err(|errno| ("statx", errno))?;
         self.known = self.known.filter(|known| known.device == looked.device);
+        // Those on other filesystems have numbers of their own.
+        if looked.device == self.guest.device && self.wanted.binary_search(&looked.inode).is_ok() {
+            self.found.wanted.push((looked.inode, self.directory));
+        }
         if looked.keeps_names {
             self.found.keep_names.push(self.directory);
         }

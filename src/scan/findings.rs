@@ -14,6 +14,8 @@ pub(super) struct Findings {
     pub(super) leftovers: Vec<LeftoverName>,
     /// Directories in which no name can be replaced.
     pub(super) keep_names: Vec<u32>,
+    /// The directories that were asked for, with their inode numbers.
+    pub(super) wanted: Vec<(u64, u32)>,
     pub(super) skipped: Skipped,
     pub(super) errors: Vec<FileError>,
     pub(super) files_seen: u64,

@@ -22,7 +22,7 @@ mod walk;
 
 use crate::exclude::Rules;
 use crate::guest::Guest;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::outcome::{FileError, Progress, Skipped};
 use vhashify_sys::stamp::Stamp;
@@ -81,6 +81,8 @@ pub struct Scan {
     pub bytes_seen: u64,
     /// Directories in which no name can be replaced.
     keep_names: HashSet<u32>,
+    /// The directories that were asked for, by their inode numbers.
+    wanted: HashMap<u64, u32>,
     directories: Vec<DirectoryRecord>,
     directory_names: Names,
     names: Names,
@@ -98,6 +100,12 @@ impl Scan {
     #[must_use]
     pub fn keeps_names(&self, directory: u32) -> bool {
         self.keep_names.contains(&directory)
+    }
+
+    /// The directory with this inode number, if [`scan`] was asked for it and found it.
+    #[must_use]
+    pub fn directory_of_inode(&self, inode: u64) -> Option<u32> {
+        self.wanted.get(&inode).copied()
     }
 
     /// A file's name in its directory.
@@ -141,16 +149,17 @@ impl Scan {
 /// Walks all `requests` on the threads of the current rayon pool, and calls `statx` for every file whose inode
 /// is not `known`.
 ///
-/// Files smaller than `smallest` bytes are skipped. A directory that cannot be read becomes one of
+/// It notes which directories have the inode numbers `wanted`, which are sorted. Files smaller than `smallest` bytes are skipped. A directory that cannot be read becomes one of
 /// [`Scan::errors`], and the walk goes on.
 #[must_use]
 pub fn scan(
     requests: &[Request<'_>],
     smallest: u64,
     known: Option<&KnownInodes<'_>>,
+    wanted: &[u64],
     progress: &dyn Progress,
 ) -> Scan {
-    let walk = Walk::new(requests, smallest, known, progress);
+    let walk = Walk::new(requests, smallest, known, wanted, progress);
     rayon::scope(|scope| walk.start(scope));
     walk.gather()
 }

@@ -22,6 +22,7 @@ pub(super) struct Walk<'a> {
     requests: &'a [Request<'a>],
     smallest: u64,
     known: Option<&'a KnownInodes<'a>>,
+    wanted: &'a [u64],
     progress: &'a dyn Progress,
     directories: Mutex<Directories>,
     /// One for each thread, so that nobody waits for its lock.
@@ -57,6 +58,7 @@ impl<'a> Walk<'a> {
         requests: &'a [Request<'a>],
         smallest: u64,
         known: Option<&'a KnownInodes<'a>>,
+        wanted: &'a [u64],
         progress: &'a dyn Progress,
     ) -> Self {
         let threads = rayon::current_num_threads().max(1);
@@ -64,6 +66,7 @@ impl<'a> Walk<'a> {
             requests,
             smallest,
             known,
+            wanted,
             progress,
             directories: Mutex::default(),
             found: (0..threads)
@@ -97,6 +100,7 @@ impl<'a> Walk<'a> {
             rules: request.rules,
             smallest: self.smallest,
             known: self.known,
+            wanted: self.wanted,
             directory,
             found: &mut found,
             full_path: [b"/", path].concat(),
@@ -153,6 +157,7 @@ impl<'a> Walk<'a> {
                 move_all(&mut found.files, &mut scan.files);
             }
             scan.keep_names.extend(found.keep_names);
+            scan.wanted.extend(found.wanted);
             scan.leftovers.append(&mut found.leftovers);
             scan.errors.append(&mut found.errors);
             scan.skipped.merge(&found.skipped);

@@ -341,7 +341,7 @@ impl<'a> Applier<'a> {
                     if self.begun.insert(file.directory) {
                         self.times.begin(file.directory, directory.as_fd());
                     }
-                    new.exchange(directory, name)
+                    new.exchange(self.target.work, directory, name)
                 });
             let reason = match exchanged {
                 Ok(exchanged) => {
@@ -359,7 +359,13 @@ impl<'a> Applier<'a> {
         }
         if let Some((reason, file)) = refused {
             // A link group is replaced whole or not at all.
-            let back = new.undo_names(names, &leased.file, &participant.guests, self.view.known);
+            let back = new.undo_names(
+                names,
+                &leased.file,
+                &participant.guests,
+                self.view.known,
+                self.target.work,
+            );
             match back {
                 Ok(strays) => self.undone.extend(strays.map(|names| (*file, names))),
                 Err(error) => {
@@ -398,6 +404,12 @@ impl<'a> Applier<'a> {
             ExchangeError::DirectoryKeepsNames => Skip::DirectoryKeepsNames,
             ExchangeError::NameTaken => Skip::NameTaken,
             ExchangeError::SourceGone => Skip::ObjectGone,
+            ExchangeError::WorkDirectoryLost => {
+                let path = self.view.known.host_path(file);
+                let reason = reason.to_string();
+                stats.failed(FileError { path, reason }, Errno::NOENT);
+                return;
+            }
             ExchangeError::Failed(FailedCall {
                 errno: Errno::MLINK,
                 ..

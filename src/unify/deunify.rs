@@ -14,11 +14,12 @@ use super::path_filter::PathFilter;
 use super::private_copies::Deunifier;
 use super::recover::recover;
 use super::source::Source;
-use super::target::lock;
+use super::target::{lock, work_directory};
 use crate::error::Error;
 use crate::guest::StoreLocation;
 use crate::outcome::{FileError, Progress};
 use crate::relink::exchange::ExchangeError;
+use crate::relink::work_directory::WorkDirectory;
 use crate::scan::{FileRecord, Request, Scan, scan};
 use crate::store::{Announced, Listed, Store, Wait};
 
@@ -49,6 +50,9 @@ pub fn deunify(
     let lock = lock(&store, options.wait, progress)?;
     // Brokers need not look where no name is replaced. Without this nothing below writes.
     let announced = (!options.dry_run).then(|| lock.announce());
+    let work = (!options.dry_run)
+        .then(|| work_directory(&store, &lock))
+        .transpose()?;
     let (listed, _) = store.list()?;
 
     progress.stage("scan", None);
@@ -56,7 +60,8 @@ pub fn deunify(
         dry_run: options.dry_run,
         ..DeunifyReport::default()
     };
-    let (began, mut found) = walk(source, &listed, announced.as_ref(), &mut report, progress);
+    let changing = announced.as_ref().zip(work.as_ref());
+    let (began, mut found) = walk(source, &listed, changing, &mut report, progress);
     if !found.errors.is_empty() {
         // In a directory that cannot be read there may be names of any of the files: a link group
         // would be split if it were replaced without them.
@@ -78,14 +83,14 @@ pub fn deunify(
         }
     }));
     let bytes: u64 = groups.iter().map(|names| names[0].size()).sum();
-    let Some(announced) = &announced else {
+    let Some((announced, work)) = changing else {
         report.files_deunified = groups.iter().map(|names| names.len() as u64).sum();
         report.bytes_copied = bytes;
         return Ok(report);
     };
 
     progress.stage("deunify", Some(bytes));
-    let deunifier = Deunifier::new(announced, guest, &found, began, &mut report);
+    let deunifier = Deunifier::new(announced, work, guest, &found, began, &mut report);
     deunifier.give_copies(&store, &groups, progress)?;
     Ok(report)
 }
@@ -95,21 +100,31 @@ pub fn deunify(
 fn walk(
     source: &Source,
     listed: &[Listed],
-    announced: Option<&Announced<'_>>,
+    changing: Option<(&Announced<'_>, &WorkDirectory)>,
     report: &mut DeunifyReport,
     progress: &dyn Progress,
 ) -> (Timestamp, Scan) {
     let Source { guest, rules } = source;
-    let walk = || scan(&[Request { guest, rules }], 0, None, progress);
+    let left = changing.map(|(_, work)| work.leftovers());
+    let left = left.transpose().unwrap_or_else(|failed| {
+        report
+            .errors
+            .push(FileError::failed(failed, guest.vdir.clone()));
+        None
+    });
+    let left = left.unwrap_or_default();
+    let wanted = left.directories();
+    let walk = || scan(&[Request { guest, rules }], 0, None, &wanted, progress);
     let mut began = wait_for_next_tick();
     let mut found = walk();
-    if let Some(announced) = announced
-        && !found.leftovers.is_empty()
-    {
-        let all = listed.iter().map(|object| (object.inode, object.name));
-        report.errors = recover(announced, &[guest], &found, all);
-        began = wait_for_next_tick();
-        found = walk();
+    if let Some((announced, work)) = changing {
+        if !(found.leftovers.is_empty() && left.names.is_empty()) {
+            let all = listed.iter().map(|object| (object.inode, object.name));
+            report.errors = recover(announced, work, &left, &[guest], &found, all);
+            began = wait_for_next_tick();
+            found = walk();
+        }
+        work.tidy(left);
     }
     let objects: HashSet<u64> = listed.iter().map(|&Listed { inode, .. }| inode).collect();
     let is_object = |file: &FileRecord| objects.contains(&file.inode());

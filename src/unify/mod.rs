@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! run                  the phases of a run on one store: lock, prepare, walk, group, share, finish
-//!  ├ recover           what an interrupted run left behind
+//!  ├ recover           puts in order what an interrupted run left behind
+//!  │  └ leftovers      finds it
 //!  ├ groups            the groups that are worth looking into
 //!  │  └ group          files that agree in the metadata that must agree; pure
 //!  ├ workers           the threads that share the groups among them
@@ -44,6 +45,7 @@ pub mod group;
 mod groups;
 mod hidden_links;
 mod index_update;
+mod leftovers;
 mod object;
 mod objects;
 mod open_object;

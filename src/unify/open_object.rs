@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! made ─▶ with its WayBack ─▶ give_back: unmarked, out of the store: its guest's file and nobody else's
-//!             │ exchange: a name of another guest leads to it, if only for a moment
+//!             │ exchange: a name of another guest leads to it, if only for an instant
 //!             ▼
 //! found ─▶ without ─────────▶ keep: marked and in the store, whatever became of the replacements
 //! ```
@@ -27,10 +27,11 @@ use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::{Change, look_again};
 use crate::index;
 use crate::outcome::{FileError, Skip};
-use crate::relink::exchange::{self, ExchangeError, Exchanged, UndoError};
+use crate::relink::exchange::{ExchangeError, Exchanged, UndoError};
 use crate::relink::stray_links::{MOST_WALKS, StrayLinks, relink};
 use crate::relink::temporary::Purpose;
 use crate::relink::undo::{self, Pair};
+use crate::relink::work_directory::WorkDirectory;
 use crate::scan::GuestId;
 use crate::store::{ObjectName, Store};
 
@@ -94,20 +95,20 @@ impl OpenObject {
         look_again(&self.file, &self.stamp, &self.name.identity)
     }
 
-    /// Lets `name` of a guest's `directory` lead to it. From the instant in which a temporary name does, it is an
-    /// object for good.
+    /// Lets `name` of a guest's `directory` lead to it. From that instant it is an object for good.
     ///
     /// # Errors
     /// [`ExchangeError`].
     pub fn exchange(
         &mut self,
+        work: &WorkDirectory,
         directory: Rc<OwnedFd>,
         name: &[u8],
     ) -> Result<Exchanged, ExchangeError> {
         let (file, inode) = (self.file.as_fd(), self.stamp.inode);
-        let linked = exchange::Linked::new(directory, name, Purpose::Share, file, inode)?;
+        let exchanged = Exchanged::new(work, directory, name, Purpose::Share, file, inode)?;
         self.way_back = None;
-        linked.exchange()
+        Ok(exchanged)
     }
 
     /// Counts names that lead to it for good, unless they are undone.
@@ -130,8 +131,10 @@ impl OpenObject {
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
         known: &'a Known<'a>,
+        work: &'a WorkDirectory,
     ) -> Result<Option<StrayLinks<'a>>, UndoError> {
         let pair = Pair {
+            work,
             old: old.as_fd(),
             new: self.file.as_fd(),
             links_without: self.links,
@@ -151,6 +154,7 @@ impl OpenObject {
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
         known: &Known<'_>,
+        work: &WorkDirectory,
     ) -> Result<(), UndoError> {
         for _ in 0..MOST_WALKS {
             let old = Stamp::of(old.as_fd())?;
@@ -158,7 +162,7 @@ impl OpenObject {
                 return Ok(());
             }
             for guest in known.guests(guests) {
-                relink(guest, old.inode, self.file.as_fd(), Purpose::Share)?;
+                relink(work, guest, old.inode, self.file.as_fd(), Purpose::Share)?;
             }
         }
         Err(UndoError::KeepsMoving)

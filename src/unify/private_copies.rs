@@ -31,6 +31,7 @@ use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
 use crate::relink::temporary::Purpose;
 use crate::relink::undo::{self, Pair};
+use crate::relink::work_directory::WorkDirectory;
 use crate::scan::{FileRecord, Scan};
 use crate::store::{Announced, Store};
 
@@ -96,6 +97,7 @@ struct Abandoned<'a> {
 
 /// Gives copies to one guest.
 pub struct Deunifier<'a> {
+    work: &'a WorkDirectory,
     guest: &'a Guest,
     scan: &'a Scan,
     /// When the scan began.
@@ -112,18 +114,20 @@ impl<'a> Deunifier<'a> {
     /// so it asks that the run is announced.
     pub fn new(
         _announced: &'a Announced<'a>,
+        work: &'a WorkDirectory,
         guest: &'a Guest,
         scan: &'a Scan,
         began: Timestamp,
         report: &'a mut DeunifyReport,
     ) -> Self {
         Self {
+            work,
             guest,
             scan,
             began,
             report,
             directories: HashMap::new(),
-            times: DirectoryTimes::new(),
+            times: DirectoryTimes::new(work),
             abandoned: Vec::new(),
         }
     }
@@ -227,7 +231,7 @@ impl<'a> Deunifier<'a> {
                     let name = self.scan.name_of(file);
                     self.times.begin(file.directory, directory.as_fd());
                     let new = copy.private.as_fd();
-                    Exchanged::new(directory, name, Purpose::Own, new, copy.inode)
+                    Exchanged::new(self.work, directory, name, Purpose::Own, new, copy.inode)
                 });
             let refused = match done {
                 Ok(done) => {
@@ -244,10 +248,12 @@ impl<'a> Deunifier<'a> {
             let path = self.host_path(file);
             self.report.errors.push(match refused {
                 ExchangeError::Failed(failed) => FileError::failed(failed, path),
-                ExchangeError::DirectoryKeepsNames => FileError {
-                    path,
-                    reason: refused.to_string(),
-                },
+                ExchangeError::DirectoryKeepsNames | ExchangeError::WorkDirectoryLost => {
+                    FileError {
+                        path,
+                        reason: refused.to_string(),
+                    }
+                }
                 _ => FileError {
                     path,
                     reason: CHANGED.to_owned(),
@@ -302,7 +308,7 @@ impl<'a> Deunifier<'a> {
     /// Abandons the object: the guest has the copy now.
     fn abandon(&mut self, copy: &PendingCopy<'a>) {
         let (object, private) = (copy.object.as_fd(), copy.private.as_fd());
-        let strays = StrayLinks::new(object, private, vec![self.guest], Purpose::Own);
+        let strays = StrayLinks::new(self.work, object, private, vec![self.guest], Purpose::Own);
         let file = &copy.names[0];
         let relinked = strays.map_err(UndoError::from).and_then(|strays| {
             if copy.is_touched() {
@@ -333,6 +339,7 @@ impl<'a> Deunifier<'a> {
 
     fn undo(&mut self, copy: &PendingCopy<'_>, exchanged: Vec<Exchanged>) {
         let pair = Pair {
+            work: self.work,
             old: copy.object.as_fd(),
             new: copy.private.as_fd(),
             links_without: 0,
@@ -355,7 +362,7 @@ impl<'a> Deunifier<'a> {
     }
 
     fn restore_times(&mut self) {
-        let times = std::mem::take(&mut self.times);
+        let times = std::mem::replace(&mut self.times, DirectoryTimes::new(self.work));
         let unwatched = times.restore(|directory| self.open(directory));
         if unwatched > 0 {
             tracing::warn!("{unwatched} directories have a new mtime: they could not be watched");

@@ -1,8 +1,8 @@
-//! Finishes or undoes what an interrupted run left in the guests.
+//! Finishes or undoes what an interrupted run left.
 //!
-//! A temporary name T serves the name N of the same directory ([`temporary`]), and tells whether N
-//! was about to be shared or to get a private copy. A link group is replaced name by name, and may
-//! have been left half way, so that all leftovers of one file are decided together:
+//! A temporary name T serves a name N of a guest ([`leftovers`](super::leftovers)), and tells whether N was about to be
+//! shared or to get a private copy. A link group is replaced name by name, and may have been left half way, so that all
+//! leftovers of one file are decided together:
 //!
 //! | T is for | T leads to | so | now |
 //! | --- | --- | --- | --- |
@@ -12,17 +12,17 @@
 //! | a copy | a private file | N was not exchanged | unlink T |
 //! | a copy | an object | N was exchanged; other names of the object in this guest were not | give them the copy, too |
 //!
-//! A file all of whose names were exchanged is let go if it still is what the object is. If a
-//! process wrote to it after the run died, it is put back. Where the guest replaced or removed N
-//! since, that stands, and T is unlinked: but only if what it leads to is an object's twin. It may be
-//! a file that the guest put in the place of N in the instant of the exchange, and that has no other
-//! name: then it is kept under one of its own, and told.
+//! A file all of whose names were exchanged may go if it still is what the object is. If a process wrote to it after the
+//! run died, it goes back. Where the guest replaced or removed N since, that stands, and T is unlinked: but only if it
+//! leads to an object's twin. It may lead to a file that the guest put in the place of N in the instant of the exchange,
+//! and that has no other name: that one gets a name of its own and is reported.
 //!
 //! A copy goes forward and never back, because the guest may have written to it since.
+//!
+//! Where no guest of this run has the directory of N, T stays for a run that has it, unless it can go whatever N is.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustix::fs::AtFlags;
@@ -31,19 +31,22 @@ use thiserror::Error;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
+use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Stamp;
 
+use super::leftovers::{OpenLeftover, open_all};
 use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
 use crate::identity::{Leased, Proven, Unproven, look_again};
 use crate::outcome::{FileError, Skip};
 use crate::relink::copy_mark;
 use crate::relink::exchange::{ExchangeError, Exchanged, UndoError, exchange, preserve};
-use crate::relink::temporary::{self, Purpose};
-use crate::scan::{GuestId, Scan, join};
+use crate::relink::temporary::Purpose;
+use crate::relink::work_directory::{Leftovers, WorkDirectory};
+use crate::scan::{GuestId, Scan};
 use crate::store::{Announced, ObjectName};
 
-/// Tidies up all temporary names that `scan` found in `guests`.
+/// Tidies up all temporary names that the walk of `guests` found in them, and those in the work directory (`left`).
 ///
 /// It replaces names, which brokers have to know: so it asks that the run is announced.
 ///
@@ -51,33 +54,39 @@ use crate::store::{Announced, ObjectName};
 #[must_use]
 pub fn recover(
     _announced: &Announced<'_>,
+    work: &WorkDirectory,
+    left: &Leftovers,
     guests: &[&Guest],
     scan: &Scan,
     listed: impl Iterator<Item = (u64, ObjectName)>,
 ) -> Vec<FileError> {
     let (objects, identities) = listed.map(|(inode, name)| (inode, name.identity)).unzip();
+    let (opened, errors) = open_all(guests, scan, left);
     let mut recovery = Recovery {
+        work,
         guests,
         scan,
         objects,
         identities,
         digester: Digester::default(),
-        errors: Vec::new(),
+        errors,
     };
     // Files of half-shared groups, and copies that are in place, each with all of its leftovers.
-    let mut replaced: HashMap<(GuestId, u64), Vec<OpenLeftover>> = HashMap::new();
+    let mut replaced: HashMap<u64, Vec<OpenLeftover>> = HashMap::new();
     let mut copied: HashMap<(GuestId, u64), Vec<OpenLeftover>> = HashMap::new();
-    for found in &scan.leftovers {
-        let Some((leftover, purpose)) = recovery.look(found.directory, &found.name) else {
-            continue;
-        };
-        let is_object = recovery.objects.contains(&leftover.stamp.inode);
-        let key = (leftover.guest, leftover.stamp.inode);
-        match (purpose, is_object) {
-            (Purpose::Share, false) => replaced.entry(key).or_default().push(leftover),
-            (Purpose::Own, true) => copied.entry(key).or_default().push(leftover),
+    for leftover in opened {
+        let inode = leftover.stamp.inode;
+        match (leftover.purpose, recovery.objects.contains(&inode)) {
+            (Purpose::Share, false) => replaced.entry(inode).or_default().push(leftover),
             (Purpose::Share, true) => recovery.unlink(&leftover),
             (Purpose::Own, false) => recovery.undo_copying(&leftover),
+            (Purpose::Own, true) => match &leftover.place {
+                Some(place) => copied
+                    .entry((place.guest, inode))
+                    .or_default()
+                    .push(leftover),
+                None => leave(&leftover),
+            },
         }
     }
     for leftovers in replaced.values() {
@@ -89,15 +98,12 @@ pub fn recover(
     recovery.errors
 }
 
-/// A temporary name and what it leads to.
-struct OpenLeftover {
-    guest: GuestId,
-    directory: Rc<OwnedFd>,
-    name: Vec<u8>,
-    path: PathBuf,
-    stamp: Stamp,
-    /// The name that it serves and its inode, unless that is gone.
-    served: Option<(Vec<u8>, u64)>,
+/// What needs a guest that is not part of this run stays.
+fn leave(leftover: &OpenLeftover) {
+    let path = Shown::path(&leftover.path);
+    tracing::warn!(
+        "{path} was left by an interrupted run and belongs to no guest of this one; run it with all guests"
+    );
 }
 
 /// Why a step was not done.
@@ -112,6 +118,7 @@ enum RecoverError {
 }
 
 struct Recovery<'a> {
+    work: &'a WorkDirectory,
     guests: &'a [&'a Guest],
     scan: &'a Scan,
     objects: HashSet<u64>,
@@ -122,44 +129,6 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    fn look(&mut self, directory: u32, name: &[u8]) -> Option<(OpenLeftover, Purpose)> {
-        let guest = self.scan.guest_of(directory);
-        let path_below = self.scan.directory_path(directory);
-        let root = self.guests[usize::from(guest)];
-        let path = root.path_of(&join(&path_below, name));
-        let purpose = temporary::purpose(name)?;
-        let look = || -> Result<OpenLeftover, (&'static str, Errno)> {
-            let directory = resolve::open_directory(root.root.as_fd(), &path_below)
-                .map_err(|errno| ("openat2", errno))?;
-            let stamp = Stamp::at(directory.as_fd(), name).map_err(|errno| ("statx", errno))?;
-            let names = resolve::names(directory.as_fd()).map_err(|errno| ("getdents64", errno))?;
-            let served = names
-                .into_iter()
-                .find(|served| temporary::of(served, purpose) == name);
-            let served = served.and_then(|served| {
-                let inode = resolve::inode_of(directory.as_fd(), &served).ok()?;
-                Some((served, inode))
-            });
-            Ok(OpenLeftover {
-                guest,
-                directory: Rc::new(directory),
-                name: name.to_vec(),
-                path: path.clone(),
-                stamp,
-                served,
-            })
-        };
-        match look() {
-            Ok(leftover) => Some((leftover, purpose)),
-            // The guest removed it.
-            Err((_, Errno::NOENT)) => None,
-            Err((call, errno)) => {
-                self.errors.push(FileError::call(call, path, &errno.into()));
-                None
-            }
-        }
-    }
-
     /// Lets a file go whose names were all exchanged, or puts it back.
     fn finish_sharing(&mut self, leftovers: &[OpenLeftover]) {
         let names = leftovers.len() as u64;
@@ -174,19 +143,41 @@ impl Recovery<'_> {
                 Err(error) => return self.failed(leftover, error),
             }
         }
-        let has_place = |leftover: &OpenLeftover| leftover.shared_name(&self.objects).is_some();
-        if is_whole && !is_same && !leftovers.iter().any(has_place) {
-            let stuck = preserve(&leftovers[0].directory, &leftovers[0].name);
-            self.failed(&leftovers[0], stuck.into());
-            // All names of one file: the others may go now.
-            leftovers[1..].iter().for_each(|name| self.unlink(name));
-            return;
+        let leads_to_object = |one: &OpenLeftover| one.served_of(&self.objects).is_some();
+        if is_whole && !is_same && !leftovers.iter().any(leads_to_object) {
+            return self.preserve(leftovers);
         }
         for leftover in leftovers {
             if is_same {
                 self.unlink(leftover);
-            } else {
+            } else if leftover.place.is_some() {
                 self.put_back(leftover);
+            } else {
+                leave(leftover);
+            }
+        }
+    }
+
+    /// Gives a file whose place is unknown a name of its own.
+    fn preserve(&mut self, leftovers: &[OpenLeftover]) {
+        let placed = leftovers.iter().position(|one| one.place.is_some());
+        let Some((at, place)) = placed.and_then(|at| Some((at, leftovers[at].place.as_ref()?)))
+        else {
+            return leave(&leftovers[0]);
+        };
+        let OpenLeftover {
+            holder,
+            name,
+            lasting,
+            ..
+        } = &leftovers[at];
+        let stuck = preserve(holder, name, &place.directory, lasting.clone());
+        let is_named = matches!(stuck, UndoError::Displaced(_));
+        self.failed(&leftovers[at], stuck.into());
+        // All names of one file: the others may go now.
+        for (other, leftover) in leftovers.iter().enumerate() {
+            if is_named && other != at {
+                self.unlink(leftover);
             }
         }
     }
@@ -195,9 +186,9 @@ impl Recovery<'_> {
     /// has replaced or removed that name itself, so that there is nothing to put back.
     fn is_same_as_object(&mut self, leftover: &OpenLeftover) -> Result<bool, RecoverError> {
         let digester = &mut self.digester;
-        let mut read = |name: &[u8], mtime| {
-            let file = resolve::open_file(leftover.directory.as_fd(), name)
-                .map_err(FailedCall::of("openat2"))?;
+        let mut read = |directory: &OwnedFd, name: &[u8], mtime| {
+            let file =
+                resolve::open_file(directory.as_fd(), name).map_err(FailedCall::of("openat2"))?;
             Leased::new(file)?.prove(mtime, digester)
         };
         let failure = |unproven| match unproven {
@@ -206,9 +197,9 @@ impl Recovery<'_> {
             // What the old file is now, no object can be.
             Unproven::Skipped(_) => None,
         };
-        let Some((served, _)) = leftover.shared_name(&self.objects) else {
+        let Some((directory, served)) = leftover.served_of(&self.objects) else {
             for mtime in [Mtime::Kept, Mtime::Ignored] {
-                match read(&leftover.name, mtime) {
+                match read(&leftover.holder, &leftover.name, mtime) {
                     Ok(found) if self.identities.contains(&found.identity) => return Ok(true),
                     Ok(_) => {}
                     Err(unproven) => return failure(unproven).map_or(Ok(false), Err),
@@ -216,11 +207,11 @@ impl Recovery<'_> {
             }
             return Ok(false);
         };
-        let object = match read(served, Mtime::Kept) {
+        let object = match read(directory, served, Mtime::Kept) {
             Ok(object) => object,
             Err(unproven) => return failure(unproven).map_or(Ok(false), Err),
         };
-        let old = match read(&leftover.name, Mtime::Kept) {
+        let old = match read(&leftover.holder, &leftover.name, Mtime::Kept) {
             Ok(old) => old,
             Err(unproven) => return failure(unproven).map_or(Ok(false), Err),
         };
@@ -232,10 +223,7 @@ impl Recovery<'_> {
     fn undo_copying(&mut self, leftover: &OpenLeftover) {
         match self.try_undo_copying(leftover) {
             Ok(true) => self.unlink(leftover),
-            Ok(false) => {
-                let stuck = preserve(&leftover.directory, &leftover.name);
-                self.failed(leftover, stuck.into());
-            }
+            Ok(false) => self.preserve(std::slice::from_ref(leftover)),
             Err(error) => self.failed(leftover, error),
         }
     }
@@ -243,16 +231,16 @@ impl Recovery<'_> {
     /// Whether what has the temporary name now may go: a copy, and not a file of the guest or a copy that
     /// it has written to.
     fn try_undo_copying(&self, leftover: &OpenLeftover) -> Result<bool, RecoverError> {
-        let directory = &leftover.directory;
-        let is_copy = |name: &[u8]| copy_behind(directory, name).map(|copy| copy.is_some());
-        if let Some((served, _)) = &leftover.served
-            && !is_copy(&leftover.name)?
-            && is_copy(served)?
+        let OpenLeftover { holder, name, .. } = leftover;
+        if let Some(place) = &leftover.place
+            && let Some((served, _)) = &place.served
+            && copy_behind(holder, name)?.is_none()
+            && copy_behind(&place.directory, served)?.is_some()
         {
-            let back = || exchange(directory, &leftover.name, directory, served);
+            let back = || exchange(holder, name, &place.directory, served);
             fault::at(Point::RecoverExchange, back).map_err(FailedCall::of("renameat2"))?;
         }
-        let copy = copy_behind(directory, &leftover.name)?;
+        let copy = copy_behind(holder, name)?;
         Ok(copy.is_some_and(|(file, object)| self.is_unchanged(&file, object)))
     }
 
@@ -288,10 +276,13 @@ impl Recovery<'_> {
         object: u64,
         leftover: &OpenLeftover,
     ) -> Result<(), RecoverError> {
-        let Some((served, inode)) = &leftover.served else {
+        let Some(place) = &leftover.place else {
             return Ok(());
         };
-        match copy_behind(&leftover.directory, served)? {
+        let Some((served, inode)) = &place.served else {
+            return Ok(());
+        };
+        match copy_behind(&place.directory, served)? {
             Some((file, origin)) if origin == object => {
                 self.spread(guest, object, &file, *inode)?;
                 Ok(copy_mark::unmark(&file).map_err(FailedCall::of("fremovexattr"))?)
@@ -319,7 +310,14 @@ impl Recovery<'_> {
                 .map_err(FailedCall::of("openat2"))?;
             let name = self.scan.name_of(record);
             let directory = Rc::new(directory);
-            match Exchanged::new(directory, name, Purpose::Own, copy.as_fd(), inode) {
+            match Exchanged::new(
+                self.work,
+                directory,
+                name,
+                Purpose::Own,
+                copy.as_fd(),
+                inode,
+            ) {
                 Ok(exchanged) if exchanged.displaced_inode() == object => {
                     let finished = exchanged.finish();
                     finished.map_err(FailedCall::of("unlinkat"))?;
@@ -335,7 +333,11 @@ impl Recovery<'_> {
                 Err(ExchangeError::DirectoryKeepsNames) => {
                     return Err(FailedCall::of("linkat")(Errno::PERM).into());
                 }
-                Err(ExchangeError::NameTaken | ExchangeError::SourceGone) => {
+                Err(
+                    ExchangeError::NameTaken
+                    | ExchangeError::SourceGone
+                    | ExchangeError::WorkDirectoryLost,
+                ) => {
                     return Err(FailedCall::of("linkat")(Errno::EXIST).into());
                 }
             }
@@ -344,10 +346,9 @@ impl Recovery<'_> {
     }
 
     fn put_back(&mut self, leftover: &OpenLeftover) {
-        if let Some((served, _)) = leftover.shared_name(&self.objects) {
-            let directory = &leftover.directory;
+        if let Some((directory, served)) = leftover.served_of(&self.objects) {
             let exchanged = fault::at(Point::RecoverExchange, || {
-                exchange(directory, &leftover.name, directory, served)
+                exchange(&leftover.holder, &leftover.name, directory, served)
             });
             if let Err(errno) = exchanged {
                 return self.failed(leftover, FailedCall::of("renameat2")(errno).into());
@@ -358,7 +359,7 @@ impl Recovery<'_> {
 
     fn unlink(&mut self, leftover: &OpenLeftover) {
         let name = leftover.name.as_slice();
-        let unlink = || rustix::fs::unlinkat(&*leftover.directory, name, AtFlags::empty());
+        let unlink = || rustix::fs::unlinkat(&*leftover.holder, name, AtFlags::empty());
         match fault::at(Point::RecoverUnlink, unlink) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => self.failed(leftover, FailedCall::of("unlinkat")(errno).into()),
@@ -375,14 +376,6 @@ impl Recovery<'_> {
                 reason: error.to_string(),
             },
         });
-    }
-}
-
-impl OpenLeftover {
-    /// The name that it serves, if that leads to an object.
-    fn shared_name(&self, objects: &HashSet<u64>) -> Option<(&[u8], u64)> {
-        let (name, inode) = self.served.as_ref()?;
-        objects.contains(inode).then_some((name.as_slice(), *inode))
     }
 }
 

@@ -27,7 +27,7 @@ use super::objects::Objects;
 use super::recover::recover;
 use super::scope::{ReferenceMatch, Scope};
 use super::source::Source;
-use super::target::{Hold, Target, lock};
+use super::target::{Hold, Target, leftovers, lock};
 use super::view::{Effort, Known, Question, View};
 use super::workers::{Done, joined, work};
 use crate::error::Error;
@@ -36,6 +36,7 @@ use crate::identity::{Identity, Mtime};
 use crate::index::{Index, IndexSnapshot};
 use crate::outcome::{FileError, Progress, RunReport};
 use crate::protect::{self, Mode, Sharing};
+use crate::relink::work_directory::Leftovers;
 use crate::scan::{KnownInodes, Request, Scan, scan};
 use crate::store::{Announced, Store, Wait};
 
@@ -88,7 +89,7 @@ pub fn unify(
     let hold = if options.dry_run {
         Hold::to_look(lock)
     } else {
-        Hold::to_change(lock, sharing)
+        Hold::to_change(&store, lock, sharing)?
     };
     let target = hold.target();
     let began = Timestamp::now();
@@ -253,13 +254,18 @@ fn walk_guests<'a>(
     // Where there is no object yet, nearly every file is about to become one or to be replaced.
     let is_first = question.reflink.is_none() && objects.by_inode.is_empty();
     let locked: &Store = store;
+    let left = target.map_or_else(
+        || Ok(Leftovers::default()),
+        |target| leftovers(store, &target),
+    )?;
+    let wanted = left.directories();
     let (mut scan, synchronised) = std::thread::scope(|scope| {
         let opening = target.filter(|_| is_index_new);
         let opening = opening.map(|target| scope.spawn(move || open_index(job, locked, &target)));
         let synchronising = target.filter(|_| is_first);
         let synchronising =
             synchronising.map(|target| scope.spawn(move || synchronise(locked, &target)));
-        let scan = walk(job, question, &objects);
+        let scan = walk(job, question, &objects, &wanted);
         if let Some(opening) = opening {
             index = Some(joined(opening)?);
         }
@@ -267,14 +273,18 @@ fn walk_guests<'a>(
     })?;
     let (mut announced, mut errors) = (None, Vec::new());
     if let Some(target) = target
-        && !scan.leftovers.is_empty()
+        && !(scan.leftovers.is_empty() && left.names.is_empty())
     {
         let guests: Vec<&Guest> = job.sources.iter().map(|source| &source.guest).collect();
         let listed = objects.by_inode.iter();
         let listed = listed.map(|(inode, state)| (*inode, state.name));
-        errors = recover(announced.insert(target.announce()), &guests, &scan, listed);
+        let announced = announced.insert(target.announce());
+        errors = recover(announced, target.work, &left, &guests, &scan, listed);
         objects = Objects::look(store, &snapshot.objects)?;
-        scan = walk(job, question, &objects);
+        scan = walk(job, question, &objects, &[]);
+    }
+    if let Some(target) = target {
+        target.work.tidy(left);
     }
     // What the index says of each object stands in `objects`.
     let IndexSnapshot { read, extents, .. } = snapshot;
@@ -338,7 +348,7 @@ fn open_index(job: &Job<'_>, store: &Store, _target: &Target<'_>) -> Result<Inde
     Ok(Index::open(job.state_directory, store, warn)?)
 }
 
-fn walk(job: &Job<'_>, question: &Question, objects: &Objects) -> Scan {
+fn walk(job: &Job<'_>, question: &Question, objects: &Objects, wanted: &[u64]) -> Scan {
     let sources = job.sources.iter();
     let requests: Vec<Request<'_>> = sources
         .map(|Source { guest, rules }| Request { guest, rules })
@@ -348,7 +358,13 @@ fn walk(job: &Job<'_>, question: &Question, objects: &Objects) -> Scan {
         device: job.location.device,
         stamp_of: &|inode| objects.of(inode).map(|state| state.stamp),
     };
-    scan(&requests, question.smallest, Some(&known), job.progress)
+    scan(
+        &requests,
+        question.smallest,
+        Some(&known),
+        wanted,
+        job.progress,
+    )
 }
 
 /// The most links that an inode can have, by filesystem.

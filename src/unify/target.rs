@@ -12,7 +12,8 @@ use vhashify_sys::stamp::Timestamp;
 use crate::error::Error;
 use crate::outcome::Progress;
 use crate::protect::{Protection, Sharing};
-use crate::store::{Announced, Store, StoreLock, Wait};
+use crate::relink::work_directory::{Leftovers, WorkDirectory};
+use crate::store::{Announced, Store, StoreError, StoreLock, Wait};
 
 /// A store that no other run changes for as long as this lives.
 pub enum Hold {
@@ -27,6 +28,8 @@ pub enum Hold {
         lock: StoreLock,
         /// What guests share.
         sharing: Sharing,
+        /// Where temporary names lie.
+        work: WorkDirectory,
     },
 }
 
@@ -38,9 +41,16 @@ impl Hold {
     }
 
     /// Keeps the lock for a run that changes the store.
-    #[must_use]
-    pub fn to_change(lock: StoreLock, sharing: Sharing) -> Self {
-        Self::Change { lock, sharing }
+    ///
+    /// # Errors
+    /// There is no work directory.
+    pub fn to_change(store: &Store, lock: StoreLock, sharing: Sharing) -> Result<Self, Error> {
+        let work = work_directory(store, &lock)?;
+        Ok(Self::Change {
+            lock,
+            sharing,
+            work,
+        })
     }
 
     /// The right to change; a dry run has none.
@@ -48,8 +58,13 @@ impl Hold {
     pub fn target(&self) -> Option<Target<'_>> {
         match self {
             Self::Look { .. } => None,
-            Self::Change { lock, sharing } => Some(Target {
+            Self::Change {
                 lock,
+                sharing,
+                work,
+            } => Some(Target {
+                lock,
+                work,
                 protection: sharing.protection(),
                 synchronised: Timestamp::default(),
             }),
@@ -68,11 +83,37 @@ pub fn lock(store: &Store, wait: Wait, progress: &dyn Progress) -> Result<StoreL
     })?)
 }
 
+/// Opens the work directory beside the store, or makes it. Who has the lock is the one run that it is for.
+///
+/// # Errors
+/// [`StoreError::WorkDirectory`].
+pub fn work_directory(store: &Store, _lock: &StoreLock) -> Result<WorkDirectory, Error> {
+    let opened = WorkDirectory::of_run(store.directory());
+    Ok(opened.map_err(|failed| StoreError::WorkDirectory {
+        store: store.path().to_path_buf(),
+        failed,
+    })?)
+}
+
+/// What dead runs and brokers left in the work directory.
+///
+/// # Errors
+/// [`StoreError::WorkDirectory`].
+pub fn leftovers(store: &Store, target: &Target<'_>) -> Result<Leftovers, Error> {
+    let left = target.work.leftovers();
+    Ok(left.map_err(|failed| StoreError::WorkDirectory {
+        store: store.path().to_path_buf(),
+        failed,
+    })?)
+}
+
 /// The right to change the store and the guests that share it.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// The right to change the store.
     pub lock: &'a StoreLock,
+    /// Where temporary names lie.
+    pub work: &'a WorkDirectory,
     /// What objects are put under.
     pub protection: &'a dyn Protection,
     /// What was written before this is on the disk.

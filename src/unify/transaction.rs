@@ -96,7 +96,7 @@ impl Transaction {
     pub fn finish<'a>(
         mut self,
         known: &'a Known<'a>,
-        target: &Target<'_>,
+        target: &Target<'a>,
         stats: &mut WorkerStats,
     ) -> Vec<(FileRecord, StrayLinks<'a>)> {
         let mut strays = Vec::new();
@@ -124,7 +124,7 @@ impl Transaction {
                 let object = &mut self.objects[replacement.object];
                 let Replacement { names, old, .. } = replacement;
                 object.subtract_links(names.len());
-                match object.undo_names(names, &old, &replacement.guests, known) {
+                match object.undo_names(names, &old, &replacement.guests, known, target.work) {
                     Ok(names) => strays.extend(names.map(|names| (replacement.file, names))),
                     Err(error) => {
                         object.undo_failed(error, known.host_path(&replacement.file), stats);
@@ -143,7 +143,8 @@ impl Transaction {
             }
             if is_finished {
                 let object = &mut self.objects[replacement.object];
-                let relinked = object.relink_strays(&replacement.old, &replacement.guests, known);
+                let relinked =
+                    object.relink_strays(&replacement.old, &replacement.guests, known, target.work);
                 if let Err(error) = relinked {
                     object.undo_failed(error, path(), stats);
                 }

@@ -32,7 +32,7 @@ pub fn work(view: View<'_>, target: Option<&Target<'_>>, groups: &[Group]) -> Do
         if let Some(times) = last {
             stats.directories_with_new_mtime += restore(times, view.known);
         }
-        let times = target.map(|_| DirectoryTimes::new());
+        let times = target.map(|target| DirectoryTimes::new(target.work));
         let round = Round {
             view,
             target: target.zip(times.as_ref()),

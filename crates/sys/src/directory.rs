@@ -10,8 +10,10 @@ use rustix::io::Result;
 pub struct Directory {
     /// Its filesystem (`st_dev`).
     pub device: u64,
+    /// Its inode number.
+    pub inode: u64,
     /// Whether no name in it can be replaced: it is append-only (`chattr +a`), so that it takes names and gives none
-    /// back, or immutable (`+i`). A temporary name in the first kind could never be removed.
+    /// back, or immutable (`+i`).
     pub keeps_names: bool,
 }
 
@@ -25,11 +27,12 @@ impl Directory {
             directory,
             c"",
             AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
-            StatxFlags::empty(),
+            StatxFlags::INO,
         )?;
         let keeping = StatxAttributes::APPEND | StatxAttributes::IMMUTABLE;
         Ok(Self {
             device: makedev(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
             keeps_names: found.stx_attributes.intersects(keeping),
         })
     }

@@ -66,6 +66,8 @@ points! {
     ShareExtents = "share-extents",
     /// `syncfs` before names are replaced.
     Sync = "sync",
+    /// `mkdirat` of the work directory and in it.
+    WorkDirectory = "work-directory",
     /// `linkat` of a temporary name.
     TemporaryLink = "temporary-link",
     /// `renameat2(RENAME_EXCHANGE)` that replaces a name.

@@ -12,12 +12,11 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::built::{FAULTS, assert_faults_happen};
 use super::filesystem::Filesystem;
-use super::moments::{
-    after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
-};
+use super::moments::{after_recovery, at_any_moment, check_objects, equal_guests, snapshots};
 use super::program::{Host, output, spawn};
-use super::snapshot::{Content as Found, Entry, Snapshot, check_store};
+use super::snapshot::{Content as Found, Snapshot, check_store};
 use super::tree::{Content, PLAIN, make_file};
+use super::work::{TemporaryName, assert_tidy, temporary_names, work_directory};
 
 const FILES: u64 = 10;
 const WRITTEN: &str = "written while no run held a lease";
@@ -201,52 +200,46 @@ pub fn is_killed(output: &Output) -> bool {
 /// Writes to a file that a killed run has left under a temporary name only, as a process does that
 /// had resolved the name before it was exchanged.
 fn write_to_a_leftover(host: &Host) {
-    let leftover = host
-        .guests
-        .iter()
-        .flat_map(|guest| super::snapshot::paths(guest))
-        .find(|path| is_reserved(path))
-        .expect("a temporary name");
-    fs::write(leftover, WRITTEN).unwrap();
+    let left = temporary_names(&host.store());
+    let leftover = left.first().expect("a temporary name");
+    fs::write(&leftover.path, WRITTEN).unwrap();
 }
 
 /// What every path is to be in the end: as it is now, but what was written to the leftover of a
 /// killed run is to be found under the names that the leftover serves.
 fn expected(host: &Host) -> Vec<Snapshot> {
     let mut all = snapshots(host);
-    for snapshot in &mut all {
-        let written: Vec<(PathBuf, Entry)> = snapshot
-            .0
-            .iter()
-            .filter(|(path, entry)| {
-                is_reserved(path)
-                    && matches!(entry.content, Found::File(size, _) if size == WRITTEN.len() as u64)
-            })
-            .map(|(path, entry)| (path.clone(), entry.clone()))
-            .collect();
-        let served: Vec<PathBuf> = written
-            .iter()
-            .map(|(path, _)| served_by(path, snapshot))
-            .collect();
-        for (path, (_, entry)) in served.iter().zip(&written) {
-            let mut entry = entry.clone();
-            entry.first_name.clone_from(served.iter().min().unwrap());
-            snapshot.0.insert(path.clone(), entry);
+    let left = Snapshot::of(&work_directory_of(host));
+    for leftover in temporary_names(&host.store()) {
+        let below = leftover.path.strip_prefix(work_directory_of(host)).unwrap();
+        let entry = &left.0[below];
+        if !matches!(entry.content, Found::File(size, _) if size == WRITTEN.len() as u64) {
+            continue;
         }
-        snapshot.0.retain(|path, _| !is_reserved(path));
+        for (guest, snapshot) in host.guests.iter().zip(&mut all) {
+            let group: Vec<PathBuf> = served_with(&leftover, guest, snapshot);
+            for path in &group {
+                let mut entry = entry.clone();
+                entry.first_name.clone_from(group.iter().min().unwrap());
+                snapshot.0.insert(path.clone(), entry);
+            }
+        }
     }
     all
 }
 
-/// The name that a temporary name serves: `.vhashify-` and 32 digits of the name's BLAKE3.
-fn served_by(temporary: &Path, snapshot: &Snapshot) -> PathBuf {
-    let wanted = temporary.file_name().unwrap().to_str().unwrap();
-    let is_served = |path: &&PathBuf| {
-        let name = path.file_name().unwrap_or_default();
-        let digest = blake3::hash(name.as_encoded_bytes()).to_hex();
-        path.parent() == temporary.parent() && wanted == format!(".vhashify-{}", &digest[..32])
-    };
-    snapshot.0.keys().find(is_served).expect("a name").clone()
+/// The name that a leftover serves in a guest, with all names that the same run has replaced for the same file.
+fn served_with(leftover: &TemporaryName, guest: &Path, snapshot: &Snapshot) -> Vec<PathBuf> {
+    let is_served = |path: &&PathBuf| leftover.serves(&guest.join(path));
+    let served = snapshot.0.keys().find(is_served);
+    let first = served.map(|path| &snapshot.0[path].first_name);
+    let names = snapshot.0.iter();
+    let group = names.filter(|(_, entry)| Some(&entry.first_name) == first);
+    group.map(|(path, _)| path.clone()).collect()
+}
+
+fn work_directory_of(host: &Host) -> PathBuf {
+    work_directory(&host.store())
 }
 
 /// What is disturbed, and how.
@@ -297,6 +290,7 @@ pub fn disturb(case: &Case, filesystem: &Filesystem) -> Output {
         }
     }
     check_store(&host.store());
+    assert_tidy(&host.store(), &what);
     host.call(["verify", "--deep"]);
     for guest in 0..host.guests.len() {
         host.deunify(guest, &[]);

@@ -53,6 +53,7 @@ pub mod power;
 pub mod program;
 pub mod snapshot;
 pub mod tree;
+pub mod work;
 
 /// Whether a test may pass over what this machine cannot do. In CI it may not.
 pub fn skip(why: &str) {

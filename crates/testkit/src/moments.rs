@@ -47,10 +47,9 @@ pub fn assert_same(before: &[Snapshot], host: &Host, when: &str) {
 }
 
 /// What holds at every moment, also after SIGKILL: no path is missing or has other bytes or
-/// metadata. Temporary names, directories' times and half-shared groups are the next run's.
+/// metadata, and none is there that was not. Directories' times and half-shared groups are the next run's.
 pub fn at_any_moment(snapshot: &Snapshot) -> Snapshot {
     let mut entries = snapshot.0.clone();
-    entries.retain(|path, _| !is_reserved(path));
     for (path, entry) in &mut entries {
         entry.first_name.clone_from(path);
         forget_times_of_directory(entry);
@@ -71,7 +70,7 @@ fn forget_times_of_directory(entry: &mut Entry) {
     }
 }
 
-/// Whether a name is one of those that runs put beside what they replace.
+/// Whether a name is one of those that runs up to version 0.1 put beside what they replaced.
 pub fn is_reserved(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(RESERVED)

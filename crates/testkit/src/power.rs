@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use super::disk::{Disk, Image, Recording};
 use super::filesystem::Kind;
-use super::moments::{
-    after_recovery, at_any_moment, check_objects, equal_guests, is_reserved, snapshots,
-};
+use super::moments::{after_recovery, at_any_moment, check_objects, equal_guests, snapshots};
 use super::numbers::Numbers;
 use super::program::{Host, output};
 use super::snapshot::{Snapshot, check_store, is_marked, paths};
 use super::tree::{Content, PLAIN, make_file};
+use super::work::{assert_tidy, temporary_names};
 
 const FILES: u64 = 24;
 
@@ -313,9 +312,8 @@ fn check(disk: &mut Disk, image: Image, cut: &Cut<'_>, counts: &mut Counts) -> R
     for (before, now) in guests.iter().zip(&now) {
         let when = format!("at once, {what}");
         at_any_moment(before).assert_same(&at_any_moment(now), &when);
-        let leftovers = now.0.keys().filter(|path| is_reserved(path)).count();
-        counts.leftovers += leftovers as u64;
     }
+    counts.leftovers += temporary_names(&host.store()).len() as u64;
     check_objects(&host.store());
     let store = paths(&host.store());
     let unmarked = |path: &&PathBuf| path.is_file() && !is_marked(path);
@@ -331,6 +329,7 @@ fn check(disk: &mut Disk, image: Image, cut: &Cut<'_>, counts: &mut Counts) -> R
     host.run(&[]);
     assert_guests(&host, guests, &format!("after a run, {what}"));
     check_store(&host.store());
+    assert_tidy(&host.store(), what);
     host.call(["verify", "--deep"]);
     counts.cuts += 1;
     if is_given_back {

@@ -1,0 +1,319 @@
+//! The work directory, in which temporary names lie ([`super::temporary`]), beside the store:
+//!
+//! ```text
+//! /vservers/.hash/                    the store
+//! /vservers/.vhashify-work-80001/     mode 0700; 80001 is the inode number of the store
+//!   0/ … f/                           of the run that has the store's lock, by the first digit of a name's hash
+//!   broker-2f03-4711-0/               of the broker of a guest (its vdir's inode number), as long as its flock(2) lasts
+//! ```
+//!
+//! No guest sees, opens, links or plants a temporary name: the directory lies in no vdir, and no user but the host's
+//! root may enter it. A directory of a guest that takes names and gives none back (`chattr +a`) keeps no temporary
+//! name for good. Recovery lists one directory and walks no guest.
+//!
+//! It is not in the store: a displaced file has one name, and the store's users may remove what has one name.
+//!
+//! A guest can move a *directory* to a name in the instant in which that name is exchanged, and the directory then lies
+//! here until it is exchanged back. Its `..` leads to this directory meanwhile. A user other than root cannot pass here
+//! (mode 0700), and a root whose mount begins at or below its vdir does not get past that (`path_connected`,
+//! fs/namei.c).
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::fault::{self, Point};
+use vhashify_sys::resolve;
+use vhashify_sys::stamp::Stamp;
+
+use super::temporary::{Purpose, WorkName};
+
+/// Subdirectories of a run: as many as hex digits.
+const PLACES: usize = 16;
+const BROKER: &str = "broker-";
+
+/// Where one run or one broker puts temporary names.
+#[derive(Debug)]
+pub struct WorkDirectory {
+    top: OwnedFd,
+    /// The run's, in their order.
+    run: Vec<Arc<OwnedFd>>,
+    /// The broker's own, where this is one's.
+    own: Option<Own>,
+}
+
+/// A broker's subdirectory. Its lock ends with the process.
+#[derive(Debug)]
+struct Own {
+    directory: Arc<OwnedFd>,
+    name: String,
+}
+
+/// A temporary name, and the subdirectory that has it.
+#[derive(Debug, Clone)]
+pub struct WorkPlace {
+    /// The subdirectory.
+    pub directory: Arc<OwnedFd>,
+    /// The name, in its parts.
+    pub name: WorkName,
+    /// And as the subdirectory has it.
+    text: String,
+}
+
+/// What a dead run or broker left.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// Its temporary names.
+    pub names: Vec<WorkPlace>,
+    /// The subdirectories of dead brokers, locked for as long as this lives.
+    brokers: Vec<(OwnedFd, Vec<u8>)>,
+    /// Whether somebody else tidies up after a broker that was meant.
+    pub is_taken: bool,
+}
+
+impl WorkDirectory {
+    /// Opens the one of the run that has the lock of the store at `store`, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// The call that failed. `ENOTDIR` or `EPERM` by the name "work directory": somebody else made it, or others than
+    /// its owner may enter it; `EXDEV`: the store is the root of its mount, so that nothing of that mount is beside it.
+    pub fn of_run(store: BorrowedFd<'_>) -> Result<Self, FailedCall> {
+        let top = open_top(store)?;
+        let run = (0..PLACES).map(|place| open_or_make(&top, format!("{place:x}").as_bytes()));
+        let run = run
+            .map(|place| place.map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            top,
+            run,
+            own: None,
+        })
+    }
+
+    /// Opens it for the broker of the guest whose vdir has this inode number, with a subdirectory of the broker's own.
+    ///
+    /// # Errors
+    /// As [`of_run`](Self::of_run).
+    pub fn of_broker(store: BorrowedFd<'_>, vdir: u64) -> Result<Self, FailedCall> {
+        let mut this = Self::of_run(store)?;
+        this.own = Some(Own::make(&this.top, vdir)?);
+        Ok(this)
+    }
+
+    /// The temporary name that serves `name` of the directory with this inode number.
+    #[must_use]
+    pub fn place(&self, purpose: Purpose, directory: u64, name: &[u8]) -> WorkPlace {
+        let name = WorkName::of(purpose, directory, name);
+        let of_run = || &self.run[name.place()];
+        let directory = self.own.as_ref().map_or_else(of_run, |own| &own.directory);
+        WorkPlace::new(directory, name)
+    }
+
+    /// The temporary name by which a run serves `name`.
+    #[must_use]
+    pub fn place_of_run(&self, purpose: Purpose, directory: u64, name: &[u8]) -> WorkPlace {
+        let name = WorkName::of(purpose, directory, name);
+        WorkPlace::new(&self.run[name.place()], name)
+    }
+
+    /// The subdirectories in which this puts names: to watch them.
+    pub fn places(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let own = self.own.iter().map(|own| own.directory.as_fd());
+        let run = self.run.iter().map(|place| place.as_fd());
+        own.chain(run.take(if self.own.is_some() { 0 } else { PLACES }))
+    }
+
+    /// Whether somebody has removed it meanwhile: nothing gets a name in it any more.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.places().any(is_removed)
+    }
+
+    /// What dead runs and brokers left. Only the run that has the store's lock may ask.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn leftovers(&self) -> Result<Leftovers, FailedCall> {
+        let mut left = self.leftovers_of_brokers(None)?;
+        for place in &self.run {
+            left.names.extend(names_in(place)?);
+        }
+        Ok(left)
+    }
+
+    /// What dead brokers left: all, or those of the guest whose vdir has this inode number.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn leftovers_of_brokers(&self, vdir: Option<u64>) -> Result<Leftovers, FailedCall> {
+        let mut left = Leftovers::default();
+        let wanted = vdir.map_or_else(|| BROKER.to_owned(), prefix);
+        let is_own = |name: &[u8]| {
+            self.own
+                .as_ref()
+                .is_some_and(|own| own.name.as_bytes() == name)
+        };
+        let names = resolve::names(self.top.as_fd()).map_err(FailedCall::of("getdents64"))?;
+        for name in names {
+            if !name.starts_with(wanted.as_bytes()) || is_own(&name) {
+                continue;
+            }
+            let Ok(directory) = resolve::open_directory(self.top.as_fd(), &name) else {
+                continue;
+            };
+            // The broker lives, or somebody tidies up after it.
+            if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+                left.is_taken = true;
+                continue;
+            }
+            // By a descriptor of its own: the lock is to end with the value that is returned.
+            let again = resolve::open_directory(directory.as_fd(), b"");
+            let again = again.map_err(FailedCall::of("openat2"))?;
+            left.names.extend(names_in(&Arc::new(again))?);
+            left.brokers.push((directory, name));
+        }
+        Ok(left)
+    }
+
+    /// Removes the subdirectories of dead brokers that are empty by now.
+    pub fn tidy(&self, left: Leftovers) {
+        for (_lock, name) in left.brokers {
+            remove(&self.top, &name);
+        }
+    }
+}
+
+impl Drop for WorkDirectory {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            remove(&self.top, own.name.as_bytes());
+        }
+    }
+}
+
+impl Own {
+    fn make(top: &OwnedFd, vdir: u64) -> Result<Self, FailedCall> {
+        let process = std::process::id();
+        let mut number = 0;
+        loop {
+            let name = format!("{}{process}-{number}", prefix(vdir));
+            number += 1;
+            match rustix::fs::mkdirat(top, name.as_str(), Mode::RWXU) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(errno) => return Err(FailedCall::of("mkdirat")(errno)),
+            }
+            // A run that tidies up may have locked and removed it by now, since it is empty: then another one.
+            let Ok(directory) = resolve::open_directory(top.as_fd(), name.as_bytes()) else {
+                continue;
+            };
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            if rustix::fs::flock(&directory, lock).is_ok() && !is_removed(directory.as_fd()) {
+                let directory = Arc::new(directory);
+                return Ok(Self { directory, name });
+            }
+        }
+    }
+}
+
+impl Leftovers {
+    /// The inode numbers of the directories of the names that these served, sorted.
+    #[must_use]
+    pub fn directories(&self) -> Vec<u64> {
+        let served = self.names.iter().map(|place| place.name.directory);
+        served.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+impl WorkPlace {
+    fn new(directory: &Arc<OwnedFd>, name: WorkName) -> Self {
+        Self {
+            directory: Arc::clone(directory),
+            name,
+            text: name.to_string(),
+        }
+    }
+
+    /// Its path on the host, for messages.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        let above = resolve::path_of(self.directory.as_fd()).unwrap_or_default();
+        PathBuf::from(OsString::from_vec(above)).join(&self.text)
+    }
+
+    /// Its name as the subdirectory has it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// How the names of a guest's brokers begin.
+fn prefix(vdir: u64) -> String {
+    format!("{BROKER}{vdir:x}-")
+}
+
+fn open_top(store: BorrowedFd<'_>) -> Result<OwnedFd, FailedCall> {
+    let failed = FailedCall::of("opening the work directory");
+    let identity = |file: BorrowedFd<'_>| {
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        rustix::fs::statx(file, c"", flags, wanted).map_err(failed)
+    };
+    let here = identity(store)?;
+    let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(store, c"..", up, Mode::empty()).map_err(failed)?;
+    let top = open_or_make(
+        &parent,
+        format!(".vhashify-work-{}", here.stx_ino).as_bytes(),
+    )?;
+    let (stamp, there) = (
+        Stamp::of(top.as_fd()).map_err(failed)?,
+        identity(top.as_fd())?,
+    );
+    if there.stx_mnt_id != here.stx_mnt_id {
+        return Err(failed(Errno::XDEV));
+    }
+    let is_ours = stamp.owner == rustix::process::geteuid().as_raw();
+    if !is_ours || u32::from(stamp.mode) & 0o077 != 0 {
+        return Err(failed(Errno::PERM));
+    }
+    Ok(top)
+}
+
+fn open_or_make(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, FailedCall> {
+    let open = || resolve::open_directory(parent.as_fd(), name);
+    let failed = FailedCall::of("opening the work directory");
+    match open() {
+        Err(Errno::NOENT) => {}
+        opened => return opened.map_err(failed),
+    }
+    let make = || rustix::fs::mkdirat(parent, name, Mode::RWXU);
+    match fault::at(Point::WorkDirectory, make) {
+        Ok(()) | Err(Errno::EXIST) => open().map_err(failed),
+        Err(errno) => Err(FailedCall::of("making the work directory")(errno)),
+    }
+}
+
+fn names_in(directory: &Arc<OwnedFd>) -> Result<Vec<WorkPlace>, FailedCall> {
+    let names = resolve::names(directory.as_fd()).map_err(FailedCall::of("getdents64"))?;
+    let ours = names.iter().filter_map(|name| WorkName::parse(name));
+    Ok(ours.map(|name| WorkPlace::new(directory, name)).collect())
+}
+
+fn is_removed(directory: BorrowedFd<'_>) -> bool {
+    Stamp::of(directory).is_ok_and(|stamp| stamp.link_count == 0)
+}
+
+/// Removes a subdirectory; one that still has names stays for the next run.
+fn remove(top: &OwnedFd, name: &[u8]) {
+    if let Err(errno) = rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR) {
+        tracing::debug!(%errno, "a broker's work directory stays");
+    }
+}
