@@ -422,14 +422,14 @@ fn is_served(
     let Placed { directory, name } = place;
     let looked = Directory::look(directory.as_fd()).map_err(FailedCall::of("statx"))?;
     let is_there = |at: &WorkPlace| resolve::inode_of(at.directory.as_fd(), at.bytes()).is_ok();
-    let sharing = work.place_of_run(Purpose::Share, looked.inode, &name.name);
+    let sharing = work.place_of_run(Purpose::Share, looked.inode, &name.name)?;
     if is_there(&sharing) {
         if is_left() {
             leftover::put_back(&sharing, directory, &name.name, inode)?;
         }
         return Ok(true);
     }
-    let own = work.place_of_run(Purpose::Own, looked.inode, &name.name);
+    let own = work.place_of_run(Purpose::Own, looked.inode, &name.name)?;
     if is_there(&own) {
         if is_left() {
             leftover::remove_copy(&own, directory, inode)?;
@@ -437,7 +437,7 @@ fn is_served(
         return Ok(true);
     }
     // This broker's: of a break that failed before its exchange, or of another object that had the name a moment ago.
-    let of_break = work.place(Purpose::Own, looked.inode, &name.name);
+    let of_break = work.place(Purpose::Own, looked.inode, &name.name)?;
     if is_there(&of_break) {
         if leftover::is_copy(&of_break, inode) {
             leftover::unlink(&of_break)?;

@@ -95,11 +95,13 @@ impl DirectoryTimes {
         const MOVES: WatchFlags = WatchFlags::MOVED_FROM
             .union(WatchFlags::MOVED_TO)
             .union(WatchFlags::ONLYDIR);
+        // Where it cannot be made no name is replaced, which others report.
+        let places = work.places().unwrap_or_default();
         let watch = || {
             let watcher = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-            let places = work.places();
             let work = places
-                .map(|place| inotify::add_watch(&watcher, descriptor_path(&place), MOVES))
+                .iter()
+                .map(|place| inotify::add_watch(&watcher, descriptor_path(place), MOVES))
                 .collect::<Result<HashSet<i32>, Errno>>()?;
             Ok::<_, Errno>((watcher, work))
         };

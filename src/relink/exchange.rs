@@ -126,7 +126,7 @@ impl Linked {
         if looked.keeps_names {
             return Err(ExchangeError::DirectoryKeepsNames);
         }
-        let temporary = work.place(purpose, looked.inode, name);
+        let temporary = work.place(purpose, looked.inode, name)?;
         link(new, &temporary, work)?;
         Ok(Self(Exchanged {
             directory,

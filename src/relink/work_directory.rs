@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -38,9 +38,18 @@ use super::temporary::{Purpose, WorkName};
 const PLACES: usize = 16;
 const BROKER: &str = "broker-";
 
-/// Where one run or one broker puts temporary names.
+/// Where one run or one broker puts temporary names. It is made when the first one is needed.
 #[derive(Debug)]
 pub struct WorkDirectory {
+    store: OwnedFd,
+    /// The inode number of the vdir, where this is a broker's.
+    vdir: Option<u64>,
+    opened: OnceLock<Opened>,
+    opening: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Opened {
     top: OwnedFd,
     /// The run's, in their order.
     run: Vec<Arc<OwnedFd>>,
@@ -78,61 +87,102 @@ pub struct Leftovers {
 }
 
 impl WorkDirectory {
-    /// Opens the one of the run that has the lock of the store at `store`, and makes it where it is missing.
+    /// The one of the run that has the lock of the store that is open as `store`.
     ///
     /// # Errors
-    /// The call that failed. `ENOTDIR` or `EPERM` by the name "work directory": somebody else made it, or others than
-    /// its owner may enter it; `EXDEV`: the store is the root of its mount, so that nothing of that mount is beside it.
+    /// What `dup(2)` lists.
     pub fn of_run(store: BorrowedFd<'_>) -> Result<Self, FailedCall> {
-        let top = open_top(store)?;
-        let run = (0..PLACES).map(|place| open_or_make(&top, format!("{place:x}").as_bytes()));
-        let run = run
-            .map(|place| place.map(Arc::new))
-            .collect::<Result<_, _>>()?;
+        Self::new(store, None)
+    }
+
+    /// The one of the broker of the guest whose vdir has this inode number, with a subdirectory of the broker's own.
+    ///
+    /// # Errors
+    /// What `dup(2)` lists.
+    pub fn of_broker(store: BorrowedFd<'_>, vdir: u64) -> Result<Self, FailedCall> {
+        Self::new(store, Some(vdir))
+    }
+
+    fn new(store: BorrowedFd<'_>, vdir: Option<u64>) -> Result<Self, FailedCall> {
+        let store = store.try_clone_to_owned();
         Ok(Self {
-            top,
-            run,
-            own: None,
+            store: store.map_err(|error| FailedCall::from(("dup", error)))?,
+            vdir,
+            opened: OnceLock::new(),
+            opening: Mutex::default(),
         })
     }
 
-    /// Opens it for the broker of the guest whose vdir has this inode number, with a subdirectory of the broker's own.
+    /// Makes what is missing.
     ///
     /// # Errors
-    /// As [`of_run`](Self::of_run).
-    pub fn of_broker(store: BorrowedFd<'_>, vdir: u64) -> Result<Self, FailedCall> {
-        let mut this = Self::of_run(store)?;
-        this.own = Some(Own::make(&this.top, vdir)?);
-        Ok(this)
+    /// The call that failed. `EPERM`: somebody else made it, or others than its owner may enter it; `EXDEV`: the store is
+    /// the root of its mount, so that nothing of that mount is beside it.
+    fn opened(&self) -> Result<&Opened, FailedCall> {
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let (parent, name) = place_of(self.store.as_fd())?;
+        make(&parent, &name)?;
+        let top = open_top(self.store.as_fd(), &parent, &name)?;
+        let run = (0..PLACES).map(|place| {
+            let name = format!("{place:x}").into_bytes();
+            make(&top, &name)?;
+            let opened = resolve::open_directory(top.as_fd(), &name);
+            opened.map(Arc::new).map_err(failed())
+        });
+        let run = run.collect::<Result<_, _>>()?;
+        let own = self.vdir.map(|vdir| Own::make(&top, vdir)).transpose()?;
+        Ok(self.opened.get_or_init(|| Opened { top, run, own }))
     }
 
     /// The temporary name that serves `name` of the directory with this inode number.
-    #[must_use]
-    pub fn place(&self, purpose: Purpose, directory: u64, name: &[u8]) -> WorkPlace {
+    ///
+    /// # Errors
+    /// The call that failed: the work directory cannot be made.
+    pub fn place(
+        &self,
+        purpose: Purpose,
+        directory: u64,
+        name: &[u8],
+    ) -> Result<WorkPlace, FailedCall> {
+        let opened = self.opened()?;
         let name = WorkName::of(purpose, directory, name);
-        let of_run = || &self.run[name.place()];
-        let directory = self.own.as_ref().map_or_else(of_run, |own| &own.directory);
-        WorkPlace::new(directory, name)
+        let of_run = || &opened.run[name.place()];
+        let own = opened.own.as_ref();
+        let directory = own.map_or_else(of_run, |own| &own.directory);
+        Ok(WorkPlace::new(directory, name))
     }
 
     /// The temporary name by which a run serves `name`.
-    #[must_use]
-    pub fn place_of_run(&self, purpose: Purpose, directory: u64, name: &[u8]) -> WorkPlace {
+    ///
+    /// # Errors
+    /// As [`place`](Self::place).
+    pub fn place_of_run(
+        &self,
+        purpose: Purpose,
+        directory: u64,
+        name: &[u8],
+    ) -> Result<WorkPlace, FailedCall> {
+        let opened = self.opened()?;
         let name = WorkName::of(purpose, directory, name);
-        WorkPlace::new(&self.run[name.place()], name)
+        Ok(WorkPlace::new(&opened.run[name.place()], name))
     }
 
     /// The subdirectories in which this puts names: to watch them.
-    pub fn places(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let own = self.own.iter().map(|own| own.directory.as_fd());
-        let run = self.run.iter().map(|place| place.as_fd());
-        own.chain(run.take(if self.own.is_some() { 0 } else { PLACES }))
+    ///
+    /// # Errors
+    /// As [`place`](Self::place).
+    pub fn places(&self) -> Result<Vec<BorrowedFd<'_>>, FailedCall> {
+        Ok(self.opened()?.places().collect())
     }
 
     /// Whether somebody has removed it meanwhile: nothing gets a name in it any more.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.places().any(is_removed)
+        let opened = self.opened.get();
+        opened.is_some_and(|opened| opened.places().any(is_removed))
     }
 
     /// What dead runs and brokers left. Only the run that has the store's lock may ask.
@@ -141,10 +191,30 @@ impl WorkDirectory {
     /// The call that failed.
     pub fn leftovers(&self) -> Result<Leftovers, FailedCall> {
         let mut left = self.leftovers_of_brokers(None)?;
-        for place in &self.run {
-            left.names.extend(names_in(place)?);
+        let Some(top) = self.top()? else {
+            return Ok(left);
+        };
+        for place in 0..PLACES {
+            match resolve::open_directory(top.as_fd(), format!("{place:x}").as_bytes()) {
+                Ok(place) => left.names.extend(names_in(&Arc::new(place))?),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed()(errno)),
+            }
         }
         Ok(left)
+    }
+
+    /// The directory itself, if it was made.
+    fn top(&self) -> Result<Option<OwnedFd>, FailedCall> {
+        let (parent, name) = place_of(self.store.as_fd())?;
+        match open_top(self.store.as_fd(), &parent, &name) {
+            Ok(top) => Ok(Some(top)),
+            Err(FailedCall {
+                errno: Errno::NOENT,
+                ..
+            }) => Ok(None),
+            Err(failed) => Err(failed),
+        }
     }
 
     /// What dead brokers left: all, or those of the guest whose vdir has this inode number.
@@ -154,17 +224,17 @@ impl WorkDirectory {
     pub fn leftovers_of_brokers(&self, vdir: Option<u64>) -> Result<Leftovers, FailedCall> {
         let mut left = Leftovers::default();
         let wanted = vdir.map_or_else(|| BROKER.to_owned(), prefix);
-        let is_own = |name: &[u8]| {
-            self.own
-                .as_ref()
-                .is_some_and(|own| own.name.as_bytes() == name)
+        let Some(top) = self.top()? else {
+            return Ok(left);
         };
-        let names = resolve::names(self.top.as_fd()).map_err(FailedCall::of("getdents64"))?;
+        let own = self.opened.get().and_then(|opened| opened.own.as_ref());
+        let is_own = |name: &[u8]| own.is_some_and(|own| own.name.as_bytes() == name);
+        let names = resolve::names(top.as_fd()).map_err(FailedCall::of("getdents64"))?;
         for name in names {
             if !name.starts_with(wanted.as_bytes()) || is_own(&name) {
                 continue;
             }
-            let Ok(directory) = resolve::open_directory(self.top.as_fd(), &name) else {
+            let Ok(directory) = resolve::open_directory(top.as_fd(), &name) else {
                 continue;
             };
             // The broker lives, or somebody tidies up after it.
@@ -183,13 +253,24 @@ impl WorkDirectory {
 
     /// Removes the subdirectories of dead brokers that are empty by now.
     pub fn tidy(&self, left: Leftovers) {
+        let Ok(Some(top)) = self.top() else {
+            return;
+        };
         for (_lock, name) in left.brokers {
-            remove(&self.top, &name);
+            remove(&top, &name);
         }
     }
 }
 
-impl Drop for WorkDirectory {
+impl Opened {
+    fn places(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let own = self.own.iter().map(|own| own.directory.as_fd());
+        let of_run = if self.own.is_some() { 0 } else { PLACES };
+        own.chain(self.run.iter().take(of_run).map(|place| place.as_fd()))
+    }
+}
+
+impl Drop for Opened {
     fn drop(&mut self) {
         if let Some(own) = &self.own {
             remove(&self.top, own.name.as_bytes());
@@ -259,46 +340,43 @@ fn prefix(vdir: u64) -> String {
     format!("{BROKER}{vdir:x}-")
 }
 
-fn open_top(store: BorrowedFd<'_>) -> Result<OwnedFd, FailedCall> {
-    let failed = FailedCall::of("opening the work directory");
-    let identity = |file: BorrowedFd<'_>| {
-        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        rustix::fs::statx(file, c"", flags, wanted).map_err(failed)
-    };
-    let here = identity(store)?;
+/// The directory of the store, and the name beside the store.
+fn place_of(store: BorrowedFd<'_>) -> Result<(OwnedFd, Vec<u8>), FailedCall> {
+    let stamp = Stamp::of(store).map_err(failed())?;
     let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = rustix::fs::openat(store, c"..", up, Mode::empty()).map_err(failed)?;
-    let top = open_or_make(
-        &parent,
-        format!(".vhashify-work-{}", here.stx_ino).as_bytes(),
-    )?;
-    let (stamp, there) = (
-        Stamp::of(top.as_fd()).map_err(failed)?,
-        identity(top.as_fd())?,
-    );
-    if there.stx_mnt_id != here.stx_mnt_id {
-        return Err(failed(Errno::XDEV));
+    let parent = rustix::fs::openat(store, c"..", up, Mode::empty()).map_err(failed())?;
+    let name = format!(".vhashify-work-{}", stamp.inode);
+    Ok((parent, name.into_bytes()))
+}
+
+fn open_top(store: BorrowedFd<'_>, parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, FailedCall> {
+    let mount = |file: BorrowedFd<'_>| {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let found = rustix::fs::statx(file, c"", flags, StatxFlags::MNT_ID);
+        found.map(|found| found.stx_mnt_id).map_err(failed())
+    };
+    let top = resolve::open_directory(parent.as_fd(), name).map_err(failed())?;
+    if mount(top.as_fd())? != mount(store)? {
+        return Err(failed()(Errno::XDEV));
     }
+    let stamp = Stamp::of(top.as_fd()).map_err(failed())?;
     let is_ours = stamp.owner == rustix::process::geteuid().as_raw();
     if !is_ours || u32::from(stamp.mode) & 0o077 != 0 {
-        return Err(failed(Errno::PERM));
+        return Err(failed()(Errno::PERM));
     }
     Ok(top)
 }
 
-fn open_or_make(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, FailedCall> {
-    let open = || resolve::open_directory(parent.as_fd(), name);
-    let failed = FailedCall::of("opening the work directory");
-    match open() {
-        Err(Errno::NOENT) => {}
-        opened => return opened.map_err(failed),
-    }
+fn make(parent: &OwnedFd, name: &[u8]) -> Result<(), FailedCall> {
     let make = || rustix::fs::mkdirat(parent, name, Mode::RWXU);
     match fault::at(Point::WorkDirectory, make) {
-        Ok(()) | Err(Errno::EXIST) => open().map_err(failed),
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(FailedCall::of("making the work directory")(errno)),
     }
+}
+
+fn failed() -> impl Fn(Errno) -> FailedCall + Copy {
+    FailedCall::of("opening the work directory")
 }
 
 fn names_in(directory: &Arc<OwnedFd>) -> Result<Vec<WorkPlace>, FailedCall> {

@@ -14,6 +14,7 @@
 //!
 //! The room stands above `unify`: it takes a guest with its rules (`Source`) from there, and changes nothing.
 
+mod displaced;
 mod guests;
 mod history;
 mod objects;

@@ -1,18 +1,18 @@
 //! Processes that still map files that a run replaced: restarting them frees memory and disk.
 //!
 //! A process that mapped a library before it was unified keeps the old inode until it unmaps it.
-//! `/proc/PID/maps` shows such a file as `(deleted)`, under its last name. A run exchanges a file's name N with a
-//! temporary name T ([`temporary`]) and then removes T. So the last name is T, which says the inode number of N's
-//! directory and a hash of N. A file that a package manager replaced before shows the name N itself.
+//! `/proc/PID/maps` shows such a file as `(deleted)`, under its last name, which was a temporary one: its content tells
+//! which file it was ([`displaced`](super::displaced)). Up to version 0.1 the temporary name stood beside that file, and
+//! was computed from its name. A file that a package manager replaced before shows the name itself.
 //!
 //! The report lists a mapping only if the file at its path is an object today: restarting the process saves
 //! nothing by sharing otherwise.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
@@ -23,11 +23,10 @@ use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Stamp;
 use vhashify_sys::{page_cache, resolve};
 
+use super::displaced::Displaced;
 use super::survey::Survey;
 use crate::guest::Guest;
-use crate::relink::names::each_name;
-use crate::relink::temporary::{self, Purpose, WorkName};
-use crate::scan::join;
+use crate::relink::temporary::{self, Purpose};
 
 /// Replaced files that processes still keep.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -98,12 +97,12 @@ pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
         }
     }
     let places = Places::of(survey.guests, &processes);
-    let directories = directories(survey.guests, &processes);
+    let mut displaced = Displaced::new(survey);
     let mut inodes: HashMap<u64, OldCopy> = HashMap::new();
     for process in &processes {
         let mut by_guest: HashMap<usize, Vec<OldCopy>> = HashMap::new();
         for range in &process.deleted {
-            let Some((guest, inode, copy)) = look(survey, &places, &directories, process, range)
+            let Some((guest, inode, copy)) = look(survey, &places, &mut displaced, process, range)
             else {
                 continue;
             };
@@ -168,11 +167,6 @@ impl Process {
             mount_namespace: fs::read_link(file("ns/mnt")).unwrap_or_default(),
             deleted,
         }))
-    }
-
-    /// The link to a mapped file.
-    fn mapping(&self, range: &str) -> PathBuf {
-        procfs::path(self.number, &format!("map_files/{range}"))
     }
 
     fn command(&self) -> String {
@@ -245,6 +239,14 @@ impl<'a> Places<'a> {
             .position(|guest| process.root == Some((guest.device, guest.inode)))
     }
 
+    /// The guest whose process it is, as far as its root directory or mount namespace tells.
+    fn guest_of(&self, process: &Process) -> Option<usize> {
+        self.guest_of_root(process).or_else(|| {
+            let namespace = process.mount_namespace.as_path();
+            self.namespaces.get(namespace).copied()
+        })
+    }
+
     /// The guest, and the path below its vdir, of a `path` that `/proc` shows of a process.
     fn resolve(&self, process: &Process, path: &Path) -> Option<(usize, PathBuf)> {
         if let Some(guest) = self.guest_of_root(process) {
@@ -272,30 +274,42 @@ fn relative(path: &Path) -> PathBuf {
 fn look(
     survey: &Survey<'_>,
     places: &Places<'_>,
-    directories: &HashMap<u64, (usize, Vec<u8>)>,
+    displaced: &mut Displaced<'_>,
     process: &Process,
     range: &str,
 ) -> Option<(usize, u64, OldCopy)> {
-    let link = process.mapping(range);
-    let path = last_path(&link)?;
-    let temporary = temporary_name(&path);
-    let (guest, path) = match temporary {
-        Some(name) => {
-            let (guest, directory) = directories.get(&name.directory)?;
-            let directory = Path::new(OsStr::from_bytes(directory));
-            (*guest, directory.join(path.file_name()?))
-        }
-        None => places.resolve(process, &path)?,
-    };
+    let link = procfs::path(process.number, &format!("map_files/{range}"));
+    let shown = fs::read_link(&link).ok()?;
+    let path = shown.as_os_str().as_bytes().strip_suffix(DELETED)?;
+    let path = Path::new(OsStr::from_bytes(path));
     let (device, was) = look_at(&link)?;
-    let is_elsewhere = device != survey.guests[guest].device;
-    if !was.is_regular() || is_elsewhere || survey.objects.contains_key(&was.inode) {
+    let is_one = |guest: &Guest| device == guest.device;
+    if !was.is_regular() || survey.objects.contains_key(&was.inode) {
+        return None;
+    }
+    if Displaced::is_one(path) {
+        let guest = places.guest_of(process);
+        if !survey.guests.iter().any(|guest| is_one(guest)) {
+            return None;
+        }
+        let found = displaced.find(guest, &link, &was)?;
+        let old = File::open(&link).ok()?;
+        let copy = OldCopy {
+            path: Shown::path(&found.as_guest()).to_string(),
+            is_older: false,
+            bytes: was.allocated,
+            page_cache_bytes: page_cache::resident_bytes(old.as_fd(), was.size).ok(),
+        };
+        return Some((found.guest, was.inode, copy));
+    }
+    let (guest, path) = places.resolve(process, path)?;
+    if !is_one(survey.guests[guest]) {
         return None;
     }
     let root = survey.guests[guest].root.as_fd();
     let directory = path.parent().unwrap_or(Path::new(""));
     let opened = resolve::open_directory(root, directory.as_os_str().as_bytes()).ok()?;
-    let name = name_now(&opened, path.file_name()?.as_bytes(), temporary)?;
+    let name = name_now(&opened, path.file_name()?.as_bytes())?;
     let now = Stamp::at(opened.as_fd(), name.as_slice()).ok()?;
     if !survey.objects.contains_key(&now.inode) {
         return None;
@@ -325,58 +339,13 @@ fn look_at(link: &Path) -> Option<(u64, Stamp)> {
 
 /// The name in `directory` that a file with the last name `name` has today: the one that a temporary name was
 /// computed from, or the same.
-fn name_now(directory: &OwnedFd, name: &[u8], work: Option<WorkName>) -> Option<Vec<u8>> {
-    let digits = match (work, temporary::parts(name)) {
-        (Some(name), _) => name.digits,
-        (None, Some((Purpose::Share, digits))) => digits,
-        _ => return Some(name.to_vec()),
+fn name_now(directory: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
+    let Some((Purpose::Share, digits)) = temporary::parts(name) else {
+        return Some(name.to_vec());
     };
     let names = resolve::names(directory.as_fd()).ok()?;
     let mut names = names.into_iter();
     names.find(|other| temporary::digits(other) == digits)
-}
-
-/// The path by which the kernel knew the file behind a link of `/proc` when it lost its last name; `None` for a file
-/// that has names.
-fn last_path(link: &Path) -> Option<PathBuf> {
-    let shown = fs::read_link(link).ok()?.into_os_string().into_vec();
-    let path = shown.strip_suffix(DELETED)?;
-    Some(PathBuf::from(OsStr::from_bytes(path)))
-}
-
-/// The temporary name that stands at the end of such a path, if it is one of sharing in the work directory.
-fn temporary_name(path: &Path) -> Option<WorkName> {
-    let name = WorkName::parse(path.file_name()?.as_bytes())?;
-    (name.purpose == Purpose::Share).then_some(name)
-}
-
-/// The directories of guests in which the names were that temporary names at the ends of mappings have served: by their
-/// inode numbers, each with the guest's position and its path below the vdir.
-fn directories(guests: &[&Guest], processes: &[Process]) -> HashMap<u64, (usize, Vec<u8>)> {
-    let mappings = processes.iter().flat_map(|process| {
-        let ranges = process.deleted.iter();
-        ranges.filter_map(|range| temporary_name(&last_path(&process.mapping(range))?))
-    });
-    let wanted: HashSet<u64> = mappings.map(|name| name.directory).collect();
-    let mut found = HashMap::new();
-    if wanted.is_empty() {
-        return found;
-    }
-    for (at, guest) in guests.iter().enumerate() {
-        if wanted.contains(&guest.inode) {
-            found.insert(guest.inode, (at, Vec::new()));
-        }
-        let walked = each_name(guest, |directory, name, inode| {
-            if wanted.contains(&inode) {
-                found.insert(inode, (at, join(directory, name)));
-            }
-        });
-        if let Err(errno) = walked {
-            let vdir = Shown::path(&guest.vdir);
-            tracing::warn!(%errno, "{vdir} cannot be walked for old copies of its files");
-        }
-    }
-    found
 }
 
 #[cfg(test)]

@@ -209,10 +209,10 @@ fn write_to_a_leftover(host: &Host) {
 /// killed run is to be found under the names that the leftover serves.
 fn expected(host: &Host) -> Vec<Snapshot> {
     let mut all = snapshots(host);
-    let left = Snapshot::of(&work_directory_of(host));
+    let work = work_directory(&host.store());
     for leftover in temporary_names(&host.store()) {
-        let below = leftover.path.strip_prefix(work_directory_of(host)).unwrap();
-        let entry = &left.0[below];
+        let left = Snapshot::of(&work);
+        let entry = &left.0[leftover.path.strip_prefix(&work).unwrap()];
         if !matches!(entry.content, Found::File(size, _) if size == WRITTEN.len() as u64) {
             continue;
         }
@@ -236,10 +236,6 @@ fn served_with(leftover: &TemporaryName, guest: &Path, snapshot: &Snapshot) -> V
     let names = snapshot.0.iter();
     let group = names.filter(|(_, entry)| Some(&entry.first_name) == first);
     group.map(|(path, _)| path.clone()).collect()
-}
-
-fn work_directory_of(host: &Host) -> PathBuf {
-    work_directory(&host.store())
 }
 
 /// What is disturbed, and how.
