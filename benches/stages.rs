@@ -112,7 +112,7 @@ fn planning(criterion: &mut Criterion) {
     let object = Instance {
         number: 0,
         guests: (0..11).collect(),
-        room: MOST_LINKS,
+        links_left: MOST_LINKS,
     };
     let (no_object, one_object) = ([], [object]);
     let newcomer = [member(11)];

@@ -1,10 +1,9 @@
-//! Decides who links what where one guest is unified path by path against reference guests. Pure, as
-//! [`super::plan`] is: no system call, nothing but numbers in and numbers out.
+//! Plans for one guest that is unified path by path against reference guests. Pure, as [`super::plan`]
+//! is: it makes no system call, and takes and returns only numbers.
 //!
-//! A file of the guest is shared with the file that a reference guest has *at the same path*, and with
-//! nothing else: not with the same content at another path, and not with an object that no reference
-//! guest has there. Of several reference guests the first is taken with which it can be done; what
-//! the others have stays as it is.
+//! A file of the guest may share only with the file that a reference guest has *at the same path*: not
+//! with an equal file at another path, and not with an object that no reference guest has there. It
+//! shares with the first reference guest that allows it; the files of the others stay as they are.
 //!
 //! ```text
 //!            guest      reference 1   reference 2
@@ -14,7 +13,7 @@
 //! /tmp/x     A          -             -             as /bin/x, but nobody has it there: stays private
 //! ```
 //!
-//! `same_path` says which files are partners. Invariant 3 holds as it does in a plan for all guests.
+//! `same_path` finds the files that are partners. Invariant 3 holds as it does in a plan for all guests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,104 +23,103 @@ use crate::scan::GuestId;
 
 /// Plans for all files of one identity.
 ///
-/// `instances` are all objects of this identity, also those that no guest of the run links: a new
-/// one takes a number that none has. `names` are those of each instance, then those of each member.
-/// Otherwise as [`super::plan::plan`].
+/// `instances` are all objects of this identity, also those that no guest of the run links, so that a
+/// new object takes a free number. `names` holds the names of each instance, then those of each
+/// member. The rest is as for [`super::plan::plan`].
 #[must_use]
 pub fn plan(
     instances: &[Instance],
     members: &[Member],
     names: &[Vec<GuestPath>],
-    links: u64,
+    most_links: u64,
 ) -> Vec<Step> {
     let objects = instances.iter().map(|instance| {
         let object = PlannedObject {
             guests: instance.guests.iter().copied().collect(),
-            room: instance.room,
+            links_left: instance.links_left,
         };
         (instance.number, object)
     });
     let numbers = instances.iter().map(|instance| Some(instance.number));
-    let mut work = PlanBuilder {
+    let mut builder = PlanBuilder {
         members,
         first_member: instances.len(),
         objects: objects.collect(),
         object_of: numbers.chain(members.iter().map(|_| None)).collect(),
-        next: 0,
-        links,
+        taken_below: 0,
+        most_links,
         steps: Vec::new(),
     };
     for (file, partners) in partners(names) {
         for partner in partners {
-            if work.share(file, partner) {
+            if builder.share(file, partner) {
                 break;
             }
         }
     }
-    work.steps
+    builder.steps
 }
 
-/// An object, one that exists or one that the plan makes.
+/// An object that exists or that the plan makes.
 struct PlannedObject {
-    /// Who links it.
     guests: BTreeSet<GuestId>,
-    /// How many more links its inode can take.
-    room: u64,
+    links_left: u64,
 }
 
 impl PlannedObject {
-    /// Whether the member may link it: none of its guests does already, and there is room.
+    /// Whether the member may link it: none of its guests links it already, and enough links are left.
     fn takes(&self, member: &Member) -> bool {
         let is_linked = |(guest, _): &(GuestId, u32)| self.guests.contains(guest);
-        member.names() <= self.room && !member.guests.iter().any(is_linked)
+        member.name_count() <= self.links_left && !member.guests.iter().any(is_linked)
     }
 }
 
-/// A plan in the making. Files are numbered as in the `names` of [`plan`].
+/// A plan in the making. A file is a position in the `names` of [`plan`].
 struct PlanBuilder<'a> {
     members: &'a [Member],
-    /// The file that is the first member.
+    /// The file that is member 0.
     first_member: usize,
     objects: BTreeMap<u32, PlannedObject>,
-    /// Which object a file is, or is to be.
+    /// The object that each file is, or becomes.
     object_of: Vec<Option<u32>>,
-    /// No object has a number from here on that is not in `objects`.
-    next: u32,
-    links: u64,
+    /// Every number below this one is in `objects`.
+    taken_below: u32,
+    most_links: u64,
     steps: Vec<Step>,
 }
 
 impl PlanBuilder<'_> {
-    /// Lets a file of the guest and one of a reference guest be one object. False where they cannot.
+    /// Makes a file of the guest and one of a reference guest the same object. False where invariant 3
+    /// or the links of an inode forbid it.
     fn share(&mut self, file: usize, partner: usize) -> bool {
         match (self.object_of[file], self.object_of[partner]) {
-            (None, None) => self.create(file, partner),
+            (None, None) => self.create_and_join(file, partner),
             (None, Some(object)) => self.join(file, object),
             (Some(object), None) => self.join(partner, object),
             (Some(one), Some(other)) => one == other,
         }
     }
 
-    /// Makes the reference guest's file an object, and links the guest's to it.
-    fn create(&mut self, file: usize, partner: usize) -> bool {
+    /// Makes the reference guest's file an object, and links the guest's file to it.
+    fn create_and_join(&mut self, file: usize, partner: usize) -> bool {
         let first = self.member(partner);
-        // The store has a name of it, too.
-        let Some(room) = self.links.checked_sub(first.names() + 1) else {
+        // The object's name in the store takes a link, too.
+        let Some(links_left) = self.most_links.checked_sub(first.name_count() + 1) else {
             return false;
         };
         let object = PlannedObject {
             guests: first.guests.iter().map(|&(guest, _)| guest).collect(),
-            room,
+            links_left,
         };
-        // One inode already: it becomes an object, so that it is protected.
+        // Both guests have this inode already; as an object it is protected.
         let is_one = file == partner;
         if !is_one && !object.takes(self.member(file)) {
             return false;
         }
-        while self.objects.contains_key(&self.next) {
-            self.next += 1;
+        while self.objects.contains_key(&self.taken_below) {
+            self.taken_below += 1;
         }
-        let instance = self.next;
+        let instance = self.taken_below;
         self.steps.push(Step::Create {
             member: partner - self.first_member,
             instance,
@@ -131,7 +129,6 @@ impl PlanBuilder<'_> {
         is_one || self.join(file, instance)
     }
 
-    /// Links a file to an object.
     fn join(&mut self, file: usize, instance: u32) -> bool {
         let member = file - self.first_member;
         let joining = &self.members[member];
@@ -141,7 +138,7 @@ impl PlanBuilder<'_> {
         if !object.takes(joining) {
             return false;
         }
-        object.room -= joining.names();
+        object.links_left -= joining.name_count();
         let guests = joining.guests.iter().map(|&(guest, _)| guest);
         object.guests.extend(guests);
         self.object_of[file] = Some(instance);
@@ -194,19 +191,19 @@ mod tests {
     #[test]
     fn a_file_is_shared_with_the_one_at_its_path_and_no_other() {
         for (files, steps) in [
-            // The same at another path.
+            // An equal file at another path.
             (vec![names(&[(0, 1)]), names(&[(1, 2)])], vec![]),
             // The reference guest's file becomes the object, and the guest's is replaced.
             (
                 vec![names(&[(0, 1)]), names(&[(1, 1)])],
                 vec![create(1, 0), replace(0, 0)],
             ),
-            // The first reference guest; the second one's stays.
+            // The guest shares with the first reference guest; the second one's file stays.
             (
                 vec![names(&[(2, 1)]), names(&[(1, 1)]), names(&[(0, 1)])],
                 vec![create(1, 0), replace(2, 0)],
             ),
-            // Reference guests alone.
+            // Reference guests do not share with each other.
             (vec![names(&[(1, 1)]), names(&[(2, 1)])], vec![]),
             // Two files of one identity in each: two instances.
             (
@@ -218,7 +215,7 @@ mod tests {
                 ],
                 vec![create(3, 0), replace(0, 0), create(2, 1), replace(1, 1)],
             ),
-            // A link group: one path in common is enough, and a second file has to wait (invariant 3).
+            // A link group: one path in common is enough, and a second file stays private (invariant 3).
             (
                 vec![
                     names(&[(0, 1), (0, 2)]),
@@ -249,7 +246,7 @@ mod tests {
         let instance = |number, guests: &[GuestId]| Instance {
             number,
             guests: guests.to_vec(),
-            room: 10,
+            links_left: 10,
         };
         let (own, theirs) = (names(&[(0, 1)]), names(&[(1, 1)]));
         for (instances, files, steps) in [
@@ -271,7 +268,7 @@ mod tests {
                 vec![theirs.clone(), own.clone()],
                 vec![],
             ),
-            // Of others: only its number counts.
+            // Another guest's: it only takes its number.
             (
                 vec![instance(0, &[])],
                 vec![names(&[]), own, theirs],
@@ -286,16 +283,16 @@ mod tests {
         }
     }
 
-    /// Of `files`, the first `count` are objects, with a guest more that links them out of sight and
-    /// with so much room.
+    /// An object for each of `files`, as far as `more` goes: that adds a guest that links it unseen by
+    /// the scan, and says how many links are left.
     fn objects(files: &[Vec<GuestPath>], more: &[(GuestId, u64)]) -> Vec<Instance> {
-        let one = |(at, (names, &(hidden, room))): (usize, (&Vec<GuestPath>, &(GuestId, u64)))| {
+        let one = |(at, (names, &(hidden, left))): (usize, (&Vec<GuestPath>, &(GuestId, u64)))| {
             let mut guests: Vec<GuestId> = names.iter().map(|name| name.guest).collect();
             guests.push(hidden);
             Instance {
                 number: u32::try_from(at * 2).expect("few"),
                 guests,
-                room,
+                links_left: left,
             }
         };
         files.iter().zip(more).enumerate().map(one).collect()
@@ -313,7 +310,7 @@ mod tests {
             let members: Vec<Member> = files[first..].iter().map(|names| member(names)).collect();
             let mut linked: BTreeMap<u32, (BTreeSet<GuestId>, u64)> = instances
                 .iter()
-                .map(|one| (one.number, (one.guests.iter().copied().collect(), one.room)))
+                .map(|one| (one.number, (one.guests.iter().copied().collect(), one.links_left)))
                 .collect();
             // Which files are which object.
             let mut holds: BTreeMap<u32, Vec<usize>> =
@@ -337,11 +334,11 @@ mod tests {
                 };
                 prop_assert!(placed.insert(first + member), "placed twice");
                 holds.entry(number).or_default().push(first + member);
-                let (guests, room) = linked.get_mut(&number).expect("created before it is used");
+                let (guests, left) = linked.get_mut(&number).expect("created before it is used");
                 for &(guest, names) in &members[member].guests {
                     prop_assert!(guests.insert(guest), "guest {} has {} twice", guest, number);
-                    prop_assert!(*room >= u64::from(names), "more names than the inode takes");
-                    *room -= u64::from(names);
+                    prop_assert!(*left >= u64::from(names), "more names than the inode takes");
+                    *left -= u64::from(names);
                 }
             }
             // Nothing is put into the store but for the guest and a reference guest.
@@ -352,9 +349,9 @@ mod tests {
             // What stays private could not be shared with any partner.
             let is_private = |file: usize| file >= first && !placed.contains(&file);
             let takes = |number: u32, member: &Member| {
-                let (guests, room) = &linked[&number];
+                let (guests, left) = &linked[&number];
                 let names: u64 = member.guests.iter().map(|&(_, names)| u64::from(names)).sum();
-                names <= *room && member.guests.iter().all(|(guest, _)| !guests.contains(guest))
+                names <= *left && member.guests.iter().all(|(guest, _)| !guests.contains(guest))
             };
             let object_of = |file: usize| {
                 holds.iter().find(|(_, files)| files.contains(&file)).map(|(number, _)| *number)

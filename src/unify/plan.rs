@@ -1,6 +1,7 @@
-//! Decides who links what. Pure: no system call, nothing but numbers in and numbers out.
+//! Decides which inode becomes an object and which names link it. Pure: it makes no system call, and
+//! takes and returns only numbers.
 //!
-//! All files here have one identity. The rule is invariant 3: *one guest links one instance once,
+//! All files of a plan have one identity. Invariant 3 rules it: *one guest links one instance once,
 //! or by one whole link group*; its second file of the same identity takes the next instance.
 //!
 //! ```text
@@ -18,40 +19,39 @@ use crate::scan::GuestId;
 /// An object that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// Its number.
+    /// The instance number in the object's name.
     pub number: u32,
-    /// Who links it, or may.
+    /// The guests that link it. One whose names the scan could not see counts as well.
     pub guests: Vec<GuestId>,
     /// How many more links its inode can take.
-    pub room: u64,
+    pub links_left: u64,
 }
 
-/// One inode that is no object.
+/// An inode of the group that is no object yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// The guests that have it, each with its count of names. More than one where guests were
-    /// hard-linked to one another before (`cp -al`), or where the store lost an object.
+    /// The guests that have names of it, and how many each. More than one guest where somebody
+    /// hard-linked guests to one another before (`cp -al`), or where the store lost an object.
     pub guests: Vec<(GuestId, u32)>,
 }
 
 impl Member {
-    /// How many names it has.
-    pub(super) fn names(&self) -> u64 {
+    pub(super) fn name_count(&self) -> u64 {
         self.guests.iter().map(|&(_, names)| u64::from(names)).sum()
     }
 }
 
-/// One thing to be done. Members are named by their position in what was given to [`plan`].
+/// One step of a plan. It names a member by its position in what [`plan`] got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The member's inode becomes the object of this number; none of its names changes.
+    /// Makes the member's inode the object. None of its names changes.
     Create {
         /// Which member.
         member: usize,
         /// The object's number.
         instance: u32,
     },
-    /// Every name of the member is replaced by a link to the object of this number.
+    /// Replaces every name of the member by a link to the object.
     Replace {
         /// Which member.
         member: usize,
@@ -60,40 +60,42 @@ pub enum Step {
     },
 }
 
-/// Plans for all files of one identity.
+/// Plans for all files of one identity, and returns the steps in the order in which to do them.
 ///
-/// A member that no step names stays private. `links` is the most links that an inode of this
-/// filesystem can have, the object's own name in the store among them. Steps are in the order in
-/// which they have to be done.
+/// A member that no step names stays private. `most_links` is the most links that an inode of this
+/// filesystem can have; the object's name in the store takes one of them.
 #[must_use]
-pub fn plan(instances: &[Instance], members: &[Member], links: u64) -> Vec<Step> {
+pub fn plan(instances: &[Instance], members: &[Member], most_links: u64) -> Vec<Step> {
     let existing: BTreeMap<u32, &Instance> = instances
         .iter()
         .map(|instance| (instance.number, instance))
         .collect();
     let last_existing = existing.keys().next_back().copied();
-    let mut waiting = Waiting::new(members, links);
+    let mut waiting = Waiting::new(members, most_links);
     let mut steps = Vec::new();
     let mut number = 0;
     while !waiting.is_empty() {
         let mut created = false;
-        let (mut guests, room): (BTreeSet<GuestId>, u64) =
+        let (mut guests, links_left): (BTreeSet<GuestId>, u64) =
             if let Some(instance) = existing.get(&number) {
-                (instance.guests.iter().copied().collect(), instance.room)
+                (
+                    instance.guests.iter().copied().collect(),
+                    instance.links_left,
+                )
             } else if let Some(first) = waiting.take_first() {
                 created = true;
                 steps.push(Step::Create {
                     member: first,
                     instance: number,
                 });
-                let room = links.saturating_sub(members[first].names() + 1);
+                let names = members[first].name_count();
                 (
                     members[first]
                         .guests
                         .iter()
                         .map(|&(guest, _)| guest)
                         .collect(),
-                    room,
+                    most_links.saturating_sub(names + 1),
                 )
             } else if last_existing.is_some_and(|last| number < last) {
                 number += 1;
@@ -101,9 +103,9 @@ pub fn plan(instances: &[Instance], members: &[Member], links: u64) -> Vec<Step>
             } else {
                 break;
             };
-        let joining = waiting.take_joining(&mut guests, room);
+        let joining = waiting.take_joining(&mut guests, links_left);
         if created && guests.len() < 2 {
-            // Nobody could join after all (too many names for one inode): it stays private.
+            // No other member could join (too many names for one inode), so this one stays private.
             steps.pop();
             continue;
         }
@@ -119,85 +121,84 @@ pub fn plan(instances: &[Instance], members: &[Member], links: u64) -> Vec<Step>
 /// The members that have no instance yet.
 struct Waiting<'a> {
     members: &'a [Member],
-    /// Those of one guest, by guest, in their order.
-    single: BTreeMap<GuestId, VecDeque<usize>>,
-    /// Those that several guests share already.
-    shared: Vec<usize>,
+    of_one_guest: BTreeMap<GuestId, VecDeque<usize>>,
+    of_several_guests: Vec<usize>,
 }
 
 impl<'a> Waiting<'a> {
-    /// All but those with so many names that no inode can take them and the store's own.
-    fn new(members: &'a [Member], links: u64) -> Self {
-        let mut single: BTreeMap<GuestId, VecDeque<usize>> = BTreeMap::new();
-        let mut shared = Vec::new();
+    /// Leaves out a member whose names and the store's are more links than an inode can have.
+    fn new(members: &'a [Member], most_links: u64) -> Self {
+        let mut of_one_guest: BTreeMap<GuestId, VecDeque<usize>> = BTreeMap::new();
+        let mut of_several_guests = Vec::new();
         for (number, member) in members.iter().enumerate() {
-            if member.names() >= links {
+            if member.name_count() >= most_links {
                 continue;
             }
             match member.guests.as_slice() {
                 [] => {}
-                [(guest, _)] => single.entry(*guest).or_default().push_back(number),
-                _ => shared.push(number),
+                [(guest, _)] => of_one_guest.entry(*guest).or_default().push_back(number),
+                _ => of_several_guests.push(number),
             }
         }
         Self {
             members,
-            single,
-            shared,
+            of_one_guest,
+            of_several_guests,
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.single.is_empty() && self.shared.is_empty()
+        self.of_one_guest.is_empty() && self.of_several_guests.is_empty()
     }
 
-    /// Takes the member that is to become an object, where a second guest needs one: the one with
-    /// the most names, because names of the object itself need no replacing.
+    /// Takes the member to make the next object of, if two guests can share it. Of the guests' first
+    /// members it takes the one with the most names, because these need no replacing.
     fn take_first(&mut self) -> Option<usize> {
-        if !self.shared.is_empty() {
-            return Some(self.shared.remove(0));
+        if !self.of_several_guests.is_empty() {
+            return Some(self.of_several_guests.remove(0));
         }
-        if self.single.len() < 2 {
+        if self.of_one_guest.len() < 2 {
             return None;
         }
-        let names = |queue: &VecDeque<usize>| queue.front().map(|&at| self.members[at].names());
+        let names =
+            |queue: &VecDeque<usize>| queue.front().map(|&at| self.members[at].name_count());
         let (&guest, _) = self
-            .single
+            .of_one_guest
             .iter()
             .max_by_key(|&(&guest, queue)| (names(queue), Reverse(guest)))?;
         self.pop(guest)
     }
 
-    /// Takes at most one member for each guest that is not among `guests` yet, as far as there is
-    /// room for its names.
-    fn take_joining(&mut self, guests: &mut BTreeSet<GuestId>, mut room: u64) -> Vec<usize> {
+    /// Takes at most one member for each guest that is not among `guests` yet, while `links_left`
+    /// suffices for its names.
+    fn take_joining(&mut self, guests: &mut BTreeSet<GuestId>, mut links_left: u64) -> Vec<usize> {
         let members = self.members;
         let mut taken = Vec::new();
-        self.shared.retain(|&number| {
+        self.of_several_guests.retain(|&number| {
             let member = &members[number];
-            let joins = member.names() <= room
+            let joins = member.name_count() <= links_left
                 && member
                     .guests
                     .iter()
                     .all(|(guest, _)| !guests.contains(guest));
             if joins {
-                room -= member.names();
+                links_left -= member.name_count();
                 guests.extend(member.guests.iter().map(|&(guest, _)| guest));
                 taken.push(number);
             }
             !joins
         });
         let free: Vec<GuestId> = self
-            .single
+            .of_one_guest
             .keys()
             .copied()
             .filter(|guest| !guests.contains(guest))
             .collect();
         for guest in free {
-            let front = self.single.get(&guest).and_then(VecDeque::front);
-            let names = front.map_or(u64::MAX, |&number| members[number].names());
-            if names <= room {
-                room -= names;
+            let front = self.of_one_guest.get(&guest).and_then(VecDeque::front);
+            let names = front.map_or(u64::MAX, |&number| members[number].name_count());
+            if names <= links_left {
+                links_left -= names;
                 guests.insert(guest);
                 taken.extend(self.pop(guest));
             }
@@ -206,10 +207,10 @@ impl<'a> Waiting<'a> {
     }
 
     fn pop(&mut self, guest: GuestId) -> Option<usize> {
-        let queue = self.single.get_mut(&guest)?;
+        let queue = self.of_one_guest.get_mut(&guest)?;
         let first = queue.pop_front();
         if queue.is_empty() {
-            self.single.remove(&guest);
+            self.of_one_guest.remove(&guest);
         }
         first
     }
@@ -259,7 +260,7 @@ mod tests {
         let full = Instance {
             number: 0,
             guests: vec![7],
-            room: 0,
+            links_left: 0,
         };
         let members = [member(&[(0, 1)]), member(&[(1, 1)])];
         let expected = [
@@ -280,7 +281,7 @@ mod tests {
         let later = Instance {
             number: 4,
             guests: vec![1],
-            room: 10,
+            links_left: 10,
         };
         let expected = [Step::Replace {
             member: 0,
@@ -303,10 +304,10 @@ mod tests {
             0..4,
         )
         .prop_map(|all| {
-            let one = |(number, (guests, room)): (u32, (BTreeSet<GuestId>, u64))| Instance {
+            let one = |(number, (guests, links_left)): (u32, (BTreeSet<GuestId>, u64))| Instance {
                 number,
                 guests: guests.into_iter().collect(),
-                room,
+                links_left,
             };
             all.into_iter().map(one).collect()
         })
@@ -319,7 +320,7 @@ mod tests {
         ) {
             let mut linked: BTreeMap<u32, (BTreeSet<GuestId>, u64)> = instances
                 .iter()
-                .map(|one| (one.number, (one.guests.iter().copied().collect(), one.room)))
+                .map(|one| (one.number, (one.guests.iter().copied().collect(), one.links_left)))
                 .collect();
             let mut placed = BTreeSet::new();
             for step in plan(&instances, &members, links) {
@@ -332,14 +333,14 @@ mod tests {
                     Step::Replace { member, instance } => (member, instance),
                 };
                 prop_assert!(placed.insert(member), "placed twice");
-                let (guests, room) = linked.get_mut(&number).expect("created before it is used");
+                let (guests, left) = linked.get_mut(&number).expect("created before it is used");
                 for &(guest, names) in &members[member].guests {
                     prop_assert!(guests.insert(guest), "guest {} has {} twice", guest, number);
-                    prop_assert!(*room >= u64::from(names), "more names than the inode takes");
-                    *room -= u64::from(names);
+                    prop_assert!(*left >= u64::from(names), "more names than the inode takes");
+                    *left -= u64::from(names);
                 }
             }
-            // Nothing is put into the store for one guest alone.
+            // No object is made for one guest alone.
             let existed = |number: &u32| instances.iter().any(|one| one.number == *number);
             for (number, (guests, _)) in &linked {
                 prop_assert!(existed(number) || guests.len() > 1);

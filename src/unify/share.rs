@@ -1,4 +1,4 @@
-//! Shares what is the same in one group of files: prove, plan, apply.
+//! Shares the identical files of one group: prove, plan, apply.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ use crate::identity::Proven;
 use crate::outcome::Skip;
 use crate::scan::{FileRecord, GuestId};
 
-/// Whether any file of the group could be linked to anything: there is a file that is no object,
-/// and an object, or a second guest, for it.
+/// Whether the group may have files to share: one that is no object, and for it an object or a file of
+/// another guest. `has_unseen` says that the group has an object that no scanned guest links.
 #[must_use]
 pub fn has_candidates(view: View<'_>, files: &[FileRecord], has_unseen: bool) -> bool {
     if let Some(matching) = &view.question.matching {
@@ -41,8 +41,8 @@ pub fn has_candidates(view: View<'_>, files: &[FileRecord], has_unseen: bool) ->
     private && (several || objects)
 }
 
-/// Shares what is the same among `files`, all of one key, and the objects `unseen` of that key
-/// that no scanned guest links.
+/// Shares identical files among `files`, which have one key, and the objects `unseen` of that key that
+/// no scanned guest links. Without `applier` it only counts what a run would do.
 pub fn share(
     view: View<'_>,
     files: &[FileRecord],
@@ -58,7 +58,7 @@ pub fn share(
     let mut classes: BTreeMap<Identity, Vec<Participant<'_>>> = BTreeMap::new();
     let matching = view.question.matching.as_ref();
     let matched = matching.map(|matching| matching.matched(&view.known.scan, files));
-    let mut held = 0;
+    let mut leases = 0;
     for inode in inodes(files) {
         if let Some(state) = view.known.object_of(inode[0].inode()) {
             objects.push(GroupObject {
@@ -75,8 +75,8 @@ pub fn share(
         let Some((identity, proven)) = identify(view, inode, reader, stats) else {
             continue;
         };
-        let proven = proven.filter(|_| held < view.effort.workers.budget.group);
-        held += usize::from(proven.is_some());
+        let proven = proven.filter(|_| leases < view.effort.workers.budget.group);
+        leases += usize::from(proven.is_some());
         let guests = view.known.names_by_guest(inode);
         classes.entry(identity).or_default().push(Participant {
             files: inode,
@@ -108,7 +108,7 @@ pub fn share(
             }
         };
         let Some(applier) = applier.as_deref_mut() else {
-            count(&steps, &participants, stats);
+            count_dry_run(&steps, &participants, stats);
             continue;
         };
         remember_private(view, &steps, identity, &participants, stats);
@@ -119,7 +119,7 @@ pub fn share(
     }
 }
 
-/// An object of the group with its names in the scanned guests.
+/// An object of the group, with its names in the scanned guests.
 #[derive(Clone, Copy)]
 struct GroupObject<'a> {
     state: &'a ObjectState,
@@ -127,7 +127,7 @@ struct GroupObject<'a> {
 }
 
 impl GroupObject<'_> {
-    /// What the plan has to know of it.
+    /// Describes the object for the plan.
     fn instance(&self, view: View<'_>) -> Instance {
         let mut guests: Vec<GuestId> = view
             .known
@@ -136,14 +136,14 @@ impl GroupObject<'_> {
             .map(|(guest, _)| guest)
             .collect();
         let stamp = self.state.stamp;
-        // One name is the store's. Any that the scan did not see may be a scanned guest's, too.
+        // One link is the store's. A name that the scan did not see may be a scanned guest's.
         if u64::from(stamp.link_count) > self.files.len() as u64 + 1 {
             guests.extend(view.known.hidden_links().holders(stamp.inode));
         }
         Instance {
             number: self.state.name.instance,
             guests,
-            room: view
+            links_left: view
                 .question
                 .most_links
                 .saturating_sub(u64::from(stamp.link_count)),
@@ -151,8 +151,9 @@ impl GroupObject<'_> {
     }
 }
 
-/// What a file is: by its proof, or by what an earlier run read under the same stamps. The latter
-/// only tells whether a proof is worth the reading; nothing is linked on its word.
+/// The identity of a file, and its proof where the file was read for it. Where an earlier run read the
+/// file under the same stamp, the identity comes from the index. It tells the plan whether reading the
+/// file is worth it; only a proof lets the file be linked.
 fn identify(
     view: View<'_>,
     names: &[FileRecord],
@@ -182,7 +183,7 @@ fn identify(
     Some((proven.identity, Some(proven)))
 }
 
-/// Files that stay private are told to the index, so that the next run need not read them.
+/// Records for the index the files that stay private, so that the next run need not read them.
 fn remember_private(
     view: View<'_>,
     steps: &[Step],
@@ -207,8 +208,8 @@ fn remember_private(
     }
 }
 
-/// What a dry run says that it would do.
-fn count(steps: &[Step], participants: &[Participant<'_>], stats: &mut WorkerStats) {
+/// Counts the steps of a dry run as if they were done.
+fn count_dry_run(steps: &[Step], participants: &[Participant<'_>], stats: &mut WorkerStats) {
     for step in steps {
         match *step {
             Step::Create { .. } => stats.counts.objects_created += 1,
