@@ -35,7 +35,7 @@ pub fn check(input: &[u8]) {
         assert_eq!(matches, text == only);
         assert!(pattern.matches(only));
     }
-    assert!(pattern.cost(text.len()) <= (text.len() as u64 + 1) * (source.len() as u64 + 1));
+    assert!(pattern.most_steps(text.len()) <= (text.len() as u64 + 1) * (source.len() as u64 + 1));
 
     let exactly = Pattern::exactly(text);
     assert!(exactly.matches(text));

@@ -1,16 +1,17 @@
-//! apk: the list of installed packages, and the protected paths that say what is configuration.
+//! apk: the list of installed packages names their files, and the protected paths tell which of these are
+//! configuration.
 //!
 //! ```text
 //! P:alpine-baselayout          a package; an empty line ends it
 //! F:etc                        a directory
-//! a:0:0:644                    attributes, of no interest
+//! a:0:0:644                    its attributes, not used here
 //! R:hosts                      a file in it
 //! ```
 //!
-//! A line of `etc/apk/protected_paths.d/*.list` is a pattern, matched name by name from the root,
-//! with `+` (or nothing) for protected, `-` for not, `@` for symbolic links only, and `!` for
-//! always kept. A protected directory protects all below it; the longer pattern wins over the
-//! shorter, and among equally long ones the later.
+//! A line of `etc/apk/protected_paths.d/*.list` is a pattern, which apk matches name by name from the
+//! root. `+` or nothing before it protects the path, `-` does not, `@` protects symbolic links only, and
+//! `!` keeps the file always. A protected directory protects everything below it. The longest
+//! pattern wins, and of equally long ones the last.
 
 use std::path::Path;
 
@@ -19,19 +20,19 @@ use crate::pattern::Pattern;
 use crate::root::Root;
 use crate::{PackageError, ReadError};
 
-/// What apk itself starts from.
+/// The patterns that apk has built in.
 const DEFAULTS: &[u8] = b"+etc\n@etc/init.d\n!etc/apk\n";
 
-/// The most patterns a guest may have; Alpine has none beside the defaults.
+/// The most patterns that a guest may have. Alpine itself adds none to the defaults.
 const MOST_PATTERNS: usize = 1000;
-/// All lists of them together, in bytes. Compiled, a pattern takes some twenty times the memory of
-/// its text.
-const LONGEST_LISTS: usize = 1 << 20;
+/// The most bytes that all lists of patterns may have together. A compiled pattern takes some twenty
+/// times the memory of its text.
+const MOST_LIST_BYTES: usize = 1 << 20;
 
 pub(crate) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bool, PackageError> {
     let mut seen = Vec::new();
     let mut protected = None;
-    // The second name is apk 3's; merged /usr makes both the same file.
+    // apk 3 uses the second name. With a merged /usr both are the same file.
     for name in ["lib/apk/db/installed", "usr/lib/apk/db/installed"] {
         let Some(file) = root.read(Path::new(name))? else {
             continue;
@@ -60,7 +61,7 @@ pub(crate) fn parse(
     let mut directory = rules.directory(b"", files)?;
     for line in text.split(|byte| *byte == b'\n') {
         match line {
-            // Files before the first F: line of a package would be in its root directory.
+            // A file before the first F: line of a package is in the root directory.
             [] => directory = rules.directory(b"", files)?,
             [b'F', b':', name @ ..] => directory = rules.directory(name, files)?,
             [b'R', b':', name @ ..] if directory.protects(name, files)? => {
@@ -77,8 +78,7 @@ pub(crate) fn parse(
 #[derive(Debug, Default)]
 pub(crate) struct Protected {
     rules: Vec<ProtectedPath>,
-    /// The length of the lists that they are from.
-    length: usize,
+    list_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -87,10 +87,12 @@ struct ProtectedPath {
     protects: bool,
 }
 
-/// One directory, with what is left to be matched against the names of the files in it.
+/// A directory, and how the rules apply to the files in it.
 struct Directory<'r, 'p> {
     path: &'p [u8],
+    /// Whether it protects a file that matches none of `last_names`.
     protects: bool,
+    /// Rules that match the directory and have one name left for the file; each says whether it protects.
     last_names: Vec<(&'r Pattern, bool)>,
 }
 
@@ -101,7 +103,7 @@ impl Protected {
             .list(Path::new("etc/apk/protected_paths.d"))?
             .unwrap_or_default()
         {
-            // apk passes over other names, and over hidden files.
+            // apk ignores files with other names, and hidden ones.
             if name.extension().is_none_or(|extension| extension != "list") {
                 continue;
             }
@@ -113,23 +115,23 @@ impl Protected {
         Ok(rules)
     }
 
-    /// What apk protects by itself.
+    /// The rules that apk has built in.
     pub(crate) fn defaults() -> Self {
         let mut rules = Self::default();
         rules.extend(DEFAULTS);
         rules
     }
 
-    /// Adds a guest's list; `path` is its name for messages.
+    /// Adds a guest's list. `path` is its name for messages.
     pub(crate) fn add_list(&mut self, path: &Path, text: &[u8]) -> Result<(), ReadError> {
         let too_large = |limit, unit| ReadError::TooLarge {
             path: path.to_owned(),
             limit,
             unit,
         };
-        self.length = self.length.saturating_add(text.len());
-        if self.length > LONGEST_LISTS {
-            return Err(too_large(LONGEST_LISTS as u64, "bytes"));
+        self.list_bytes = self.list_bytes.saturating_add(text.len());
+        if self.list_bytes > MOST_LIST_BYTES {
+            return Err(too_large(MOST_LIST_BYTES as u64, "bytes"));
         }
         self.extend(text);
         if self.rules.len() > MOST_PATTERNS {
@@ -142,7 +144,7 @@ impl Protected {
         let lines = text
             .split(|byte| *byte == b'\n')
             .filter_map(ProtectedPath::parse);
-        // One more than the limit is enough to notice that it is passed.
+        // One rule past the limit is enough for `add_list` to notice.
         let room = (MOST_PATTERNS + 1).saturating_sub(self.rules.len());
         self.rules.extend(lines.take(room));
     }
@@ -156,15 +158,16 @@ impl Protected {
             .split(|byte| *byte == b'/')
             .filter(|name| !name.is_empty())
             .collect();
-        // The longest pattern that matches a leading part of the path decides.
+        // The depth of the longest pattern so far that matches the directory or one above it, and whether
+        // it protects.
         let mut decided = (0, false);
         let mut last_names = Vec::new();
-        // An empty line costs a look at every rule, too.
+        // The loop visits every rule even for an empty path.
         files.spend(self.rules.len() as u64)?;
         for rule in &self.rules {
             let mut matching = true;
             for (pattern, name) in rule.names.iter().zip(&names) {
-                files.spend(pattern.cost(name.len()))?;
+                files.spend(pattern.most_steps(name.len()))?;
                 matching = pattern.matches(name);
                 if !matching {
                     break;
@@ -194,7 +197,7 @@ impl Directory<'_, '_> {
     fn protects(&self, name: &[u8], files: &mut ConfigurationFiles) -> Result<bool, Excessive> {
         let mut protects = self.protects;
         for (pattern, verdict) in &self.last_names {
-            files.spend(pattern.cost(name.len()))?;
+            files.spend(pattern.most_steps(name.len()))?;
             if pattern.matches(name) {
                 protects = *verdict;
             }
@@ -208,14 +211,14 @@ impl ProtectedPath {
         let line = line.trim_ascii();
         let (protects, path) = match line {
             [] | [b'#', ..] => return None,
-            // Symbolic links are never unified, so protecting only those protects no file.
+            // vhashify never unifies symbolic links, so a rule for these protects no file.
             [b'-' | b'@', path @ ..] => (false, path),
             [b'+' | b'!', path @ ..] | path => (true, path),
         };
         let names: Vec<_> = path
             .split(|byte| *byte == b'/')
             .filter(|name| !name.is_empty())
-            // fnmatch takes a pattern that is none literally.
+            // fnmatch takes an invalid pattern literally.
             .map(|name| Pattern::compile(name).unwrap_or_else(|_| Pattern::exactly(name)))
             .collect();
         (!names.is_empty()).then_some(Self { names, protects })
@@ -265,7 +268,7 @@ mod tests {
     #[test]
     fn long_lists_are_not_compiled() {
         let mut rules = Protected::default();
-        let half = b"?".repeat(LONGEST_LISTS / 2);
+        let half = b"?".repeat(MOST_LIST_BYTES / 2);
         for _ in 0..2 {
             rules.add_list(Path::new("/list"), &half).unwrap();
         }

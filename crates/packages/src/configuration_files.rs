@@ -3,23 +3,23 @@
 
 use std::collections::BTreeSet;
 
-/// A database needs more than any real one: why.
+/// Why a database counts as hostile: it needs more memory or time than any real one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Excessive(pub(crate) &'static str);
 
 pub(crate) const TOO_MANY: Excessive =
     Excessive("it names more configuration files than any real guest has");
 
-// A large desktop has a few thousand configuration files. Repetitions count too: a database that
-// names one file over and over costs time as well.
+// A large desktop has a few thousand configuration files. A file counts as often as a database names it,
+// because each time costs time.
 pub(crate) const MOST_FILES: usize = 1_000_000;
 const MOST_BYTES: usize = 128 << 20;
 /// Steps of pattern matching: some seconds.
 pub(crate) const MOST_WORK: u64 = 4_000_000_000;
-/// The kernel accepts no longer path.
+/// The kernel accepts no longer path (`PATH_MAX` without its NUL).
 const LONGEST_PATH: usize = 4095;
 
-/// The paths so far, and what they have cost.
+/// The paths so far, and the memory and work that they took.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigurationFiles {
     files: BTreeSet<Vec<u8>>,

@@ -35,9 +35,9 @@ pub enum Content<'a> {
 }
 
 impl Content<'_> {
-    /// The configuration files that the database names, as paths that begin with `/`. None holds a
-    /// NUL, ends in `/` or is too long for the kernel; but `..`, `.` and `//` may be in them, and
-    /// whether there is such a file only a guest can say.
+    /// The configuration files that the database names, as paths that begin with `/`. No path holds a
+    /// NUL, ends in `/` or is too long for the kernel, but it may hold `..`, `.` and `//`, and the guest
+    /// may not have the file.
     ///
     /// `path` is the database's name for messages.
     ///

@@ -32,7 +32,7 @@ pub(crate) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bo
         .list(Path::new("var/lib/dpkg/status.d"))?
         .unwrap_or_default()
     {
-        // Beside each package's stanza distroless keeps its list of checksums.
+        // Distroless keeps a package's checksums beside its stanza.
         if name
             .extension()
             .is_none_or(|extension| extension != "md5sums")
@@ -87,7 +87,7 @@ impl<'a> Stanza<'a> {
     }
 
     fn conffile(&mut self, line: &'a [u8]) -> Result<(), Excessive> {
-        // What is kept until the end of the stanza takes more memory than a short line does.
+        // A short line takes more memory in the vector than in the file.
         self.conffiles.extend(conffile(line));
         if self.conffiles.len() > MOST_FILES {
             return Err(TOO_MANY);

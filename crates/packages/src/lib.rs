@@ -1,12 +1,11 @@
 //! The configuration files of a guest's packages, read from the package managers' databases.
 //!
-//! [`configuration_files()`] reads those of a guest's root directory. A manager's database is a list of patterns where it
-//! lists protected paths, as apk's does: [`pattern`] is one of them, and the crate `vhashify` uses it for its own lists,
-//! too.
+//! [`configuration_files()`] reads those of a guest's root directory. apk lists protected paths as patterns, which
+//! [`pattern`] matches; the crate `vhashify` uses it for its own lists, too.
 //!
-//! Nothing of the guest is executed: its rpm may be broken, of another architecture, or hostile. Its files are hostile,
-//! too: `root` opens them inside the guest and limits what is read, `configuration_files` limits what is collected, and
-//! each parser takes time in proportion to its input.
+//! The crate executes nothing of the guest: its rpm may be broken, of another architecture, or hostile. Its files may be
+//! hostile, too: `root` opens them inside the guest and limits how much it reads, `configuration_files` limits how much it
+//! collects, and each parser takes time in proportion to its input.
 //!
 //! | manager | database | its configuration files |
 //! | --- | --- | --- |
@@ -15,7 +14,7 @@
 //! | apk | `lib/apk/db/installed` | files below the protected paths |
 //! | pacman | `var/lib/pacman/local/*/files` | the section `%BACKUP%` |
 //!
-//! A parser sees bytes only. [`Content`] parses those of a database that no guest has, for tests and fuzz targets.
+//! A parser sees bytes only, so tests and fuzz targets can parse a database without a guest ([`Content`]).
 #![forbid(unsafe_code)]
 
 mod apk;

@@ -1,34 +1,34 @@
-//! One path pattern: what `fnmatch(3)` means with no flags, compiled once and matched many times.
+//! A path pattern. It matches as `fnmatch(3)` does without flags, but is compiled once and matched many
+//! times.
 //!
-//! `*`, `?` and `[...]` cross `/` and match a leading dot. A pattern is bytes and matches bytes:
-//! `?` is one byte, as `fnmatch` has it in the C locale, so names need not be UTF-8 and may hold
-//! newlines.
+//! `*`, `?` and `[...]` match `/` and a leading dot, too. Patterns and paths are bytes: `?` matches one
+//! byte, as in the C locale, so a name need not be UTF-8 and may hold newlines.
 //!
 //! ```text
 //! /var/cache/*/x[0-9]?.bin
-//! |--prefix-| |-middle-| |suffix|     prefix and suffix are plain bytes and reject most paths;
-//!             */x[0-9]?   .bin        only what passes both is stepped through
+//! |--prefix-| |-middle-| |suffix|     plain prefix and suffix reject most paths;
+//!             */x[0-9]?   .bin        matching steps only through what passes both
 //! ```
 //!
-//! Matching goes back to the last `*` only, which is enough when `*` may match anything. The
-//! worst case is therefore length of path times length of pattern, whatever the pattern.
+//! Matching backtracks to the last `*` only. That is enough, because `*` matches anything, and bounds
+//! the steps by length of path times length of pattern, whatever the pattern.
 
-/// Why a pattern cannot be used.
+/// Why [`Pattern::compile`] refuses a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadPattern {
-    /// Nothing is left once the prefix is taken off.
+    /// The pattern has no bytes.
     #[error("the pattern is empty")]
     Empty,
-    /// No path holds a NUL, so such a pattern could never match.
+    /// No path holds a NUL byte, so the pattern would never match.
     #[error("the pattern holds a NUL byte")]
     Nul,
-    /// Paths begin with `/`, so a pattern that begins with another plain byte could never match.
+    /// Paths begin with `/`, so a pattern that begins with another plain byte would never match.
     #[error("the pattern begins neither with '/' nor with one of '*', '?' and '['")]
     NotRooted,
-    /// A backslash with nothing after it to escape.
+    /// The pattern ends in a backslash that escapes nothing.
     #[error("the pattern ends in a lone backslash")]
     LoneBackslash,
-    /// A `[` that no `]` closes; write `\[` for the plain byte.
+    /// No `]` closes a `[`; `\[` means the plain byte.
     #[error("a '[' is not closed by ']' (write '\\[' for a plain bracket)")]
     UnclosedBracket,
     /// A range such as `[z-a]`.
@@ -37,12 +37,12 @@ pub enum BadPattern {
     /// A class that POSIX does not name, such as `[[:letter:]]`.
     #[error("an unknown class name in '[[:...:]]'")]
     UnknownClass,
-    /// `[[.xx.]]` or `[[=xx=]]` around anything but one byte.
+    /// `[[.xx.]]` or `[[=xx=]]` with more or less than one byte.
     #[error("'[[.x.]]' and '[[=x=]]' take exactly one byte here")]
     Collation,
 }
 
-/// The bytes that one `[...]` accepts: a bit for each of the 256.
+/// The bytes that a `[...]` accepts, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ByteSet([u64; 4]);
 
@@ -66,7 +66,7 @@ impl ByteSet {
 enum Token {
     Byte(u8),
     AnyByte,
-    // Boxed: with 32 bytes in it every plain byte of a pattern would cost as much.
+    // Boxed, because its 32 bytes would make each plain byte of a pattern as large.
     Set(Box<ByteSet>),
     Star,
 }
@@ -91,11 +91,11 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Compiles `source`, which may be any pattern `fnmatch` takes, rooted or not.
+    /// Compiles `source`, which need not begin with `/`.
     ///
     /// # Errors
-    /// Where `fnmatch` would silently fall back to something else (an unclosed bracket, a lone
-    /// backslash, an unknown class), this refuses.
+    /// Refuses a pattern that `fnmatch` takes literally or that matches nothing: an unclosed bracket, a
+    /// lone backslash, an unknown class …
     pub fn compile(source: &[u8]) -> Result<Self, BadPattern> {
         if source.is_empty() {
             return Err(BadPattern::Empty);
@@ -116,7 +116,7 @@ impl Pattern {
         })
     }
 
-    /// A pattern that matches exactly `text`, whatever bytes it holds.
+    /// A pattern that matches only `text`, wildcards in it taken literally.
     #[must_use]
     pub fn exactly(text: &[u8]) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl Pattern {
         }
     }
 
-    /// The one text that the pattern matches, if it holds no wildcard.
+    /// The only text that matches, if the pattern holds no wildcard.
     #[must_use]
     pub fn literal(&self) -> Option<&[u8]> {
         self.middle.is_empty().then_some(&*self.prefix)
@@ -148,15 +148,15 @@ impl Pattern {
         &self.prefix
     }
 
-    /// The plain bytes that every matching text ends with, if the pattern holds a wildcard.
+    /// The plain bytes that every matching text ends with; none if the pattern holds no wildcard.
     #[must_use]
     pub fn suffix(&self) -> &[u8] {
         &self.suffix
     }
 
-    /// How many steps a match against a text of `length` bytes can take at most.
+    /// The most steps that matching a text of `length` bytes takes.
     #[must_use]
-    pub fn cost(&self, length: usize) -> u64 {
+    pub fn most_steps(&self, length: usize) -> u64 {
         let steps = (length + 1).saturating_mul(self.middle.len() + 1);
         u64::try_from(steps).unwrap_or(u64::MAX)
     }
@@ -180,8 +180,8 @@ fn step_through(tokens: &[Token], text: &[u8]) -> bool {
         return true;
     }
     let (mut next, mut at) = (0, 0);
-    // Where to resume when what follows the last star does not fit: the token after the star,
-    // and the first byte that the star has not taken yet.
+    // The token after the last star, and the first byte that the star has not taken: where to go on when
+    // the text does not match what follows the star.
     let mut resume: Option<(usize, usize)> = None;
     loop {
         match (tokens.get(next), text.get(at)) {
@@ -201,7 +201,7 @@ fn step_through(tokens: &[Token], text: &[u8]) -> bool {
             (None, None) => return true,
             _ => {}
         }
-        // The last star takes one byte more; if there is none left, nothing will ever fit.
+        // Let the last star take one byte more. With no byte left, nothing can match.
         match resume {
             Some((after_star, taken)) if taken < text.len() => {
                 next = after_star;
@@ -252,7 +252,7 @@ fn tokens(source: &[u8]) -> Result<Vec<Token>, BadPattern> {
     Ok(tokens)
 }
 
-/// Reads a bracket expression; `rest` begins after the `[`. Returns the set and what follows `]`.
+/// Parses a bracket expression; `rest` begins after the `[`. Returns the set and the source after `]`.
 fn bracket(mut rest: &[u8]) -> Result<(ByteSet, &[u8]), BadPattern> {
     let negated = matches!(rest.first(), Some(b'!' | b'^'));
     if negated {
@@ -263,7 +263,7 @@ fn bracket(mut rest: &[u8]) -> Result<(ByteSet, &[u8]), BadPattern> {
     loop {
         match rest {
             [] => return Err(BadPattern::UnclosedBracket),
-            // A `]` in the first place is a member, not the end.
+            // As the first byte `]` is a member, not the end.
             [b']', after @ ..] if !first => {
                 let set = if negated { set.inverted() } else { set };
                 return Ok((set, after));
@@ -277,7 +277,7 @@ fn bracket(mut rest: &[u8]) -> Result<(ByteSet, &[u8]), BadPattern> {
                     insert_class(&mut set, &after[..letters])?;
                     rest = after_class;
                 } else {
-                    // Not a class after all: the `[` stands for itself.
+                    // No class: the `[` is a plain member.
                     rest = member(&mut set, rest)?;
                 }
             }
@@ -287,7 +287,7 @@ fn bracket(mut rest: &[u8]) -> Result<(ByteSet, &[u8]), BadPattern> {
     }
 }
 
-/// Takes one byte or one range into `set`, and returns what follows it.
+/// Adds one byte or one range to `set`, and returns the source after it.
 fn member<'a>(set: &mut ByteSet, rest: &'a [u8]) -> Result<&'a [u8], BadPattern> {
     let (low, rest) = end_point(rest)?;
     // A `-` before the closing `]` is a plain member.
@@ -305,7 +305,7 @@ fn member<'a>(set: &mut ByteSet, rest: &'a [u8]) -> Result<&'a [u8], BadPattern>
     Ok(rest)
 }
 
-/// One byte inside brackets: plain, escaped, or as `[.x.]` or `[=x=]`.
+/// Parses one byte inside brackets: plain, escaped, or as `[.x.]` or `[=x=]`.
 fn end_point(rest: &[u8]) -> Result<(u8, &[u8]), BadPattern> {
     match rest {
         [b'[', kind @ (b'.' | b'='), after @ ..] => match after {

@@ -42,10 +42,10 @@ pub(crate) struct DatabaseFile {
     pub(crate) version: Version,
 }
 
-/// Changes with every write: if it is the same before and after a read, nobody has written meanwhile.
+/// Changes with every write: if it is equal before and after a read, no process wrote meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
-    /// Device and inode number; databases have several paths.
+    /// Device and inode number, to know a database again under another path.
     pub(crate) inode: (u64, u64),
     changed: (i64, i64),
     length: u64,
@@ -70,8 +70,8 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// The path of `name` for messages.
-    pub(crate) fn name(&self, name: &Path) -> PathBuf {
+    /// The path of `name` on the host, for messages.
+    pub(crate) fn host_path(&self, name: &Path) -> PathBuf {
         self.path.join(name)
     }
 

@@ -1,17 +1,17 @@
-//! Berkeley DB's hash format, as far as rpm used it for `Packages`.
+//! Berkeley DB's hash format, as far as rpm uses it for `Packages`.
 //!
 //! ```text
 //! page 0       meta: magic at 12, page size at 20, encryption at 24, type at 25, flags at 26
 //! hash page    next at 16 | items at 20 (u16) | type at 25 | from 26: offset of each item (u16)
-//!              items in pairs of key and value; a value too long for the page is a reference
-//!              type 3 | - - - | first page | length
+//!              items come in pairs of key and value; a value too long for the page is a
+//!              reference: type 3 | - - - | first page | length
 //! overflow     next at 16 | bytes used at 22 (u16) | type at 25 | from 26: data
 //! ```
 //!
-//! The file is in the byte order of the host that wrote it. Every page is looked at once, in the
-//! order of the file, and not by following buckets; only values lead along chains of overflow
-//! pages. No page belongs to two values, so when the chains have taken more pages than there
-//! are, one of them runs in a circle.
+//! Numbers are in the byte order of the host that wrote the file. The parser visits every page once, in
+//! the order of the file, and follows no bucket; for long values it follows chains of overflow pages. A
+//! page belongs to one value only, so if the chains take more pages than the file has, one of them is a
+//! circle.
 
 use super::{Damage, header, position};
 use crate::configuration_files::ConfigurationFiles;
@@ -36,7 +36,7 @@ pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), D
         return Ok(());
     }
     let database = Database::new(file)?;
-    let mut left = database.pages();
+    let mut pages_left = database.pages();
     let mut value = Vec::new();
     for page in file.chunks_exact(database.page_size).skip(1) {
         if !matches!(page[25], PAGE_HASH | PAGE_HASH_UNSORTED) {
@@ -45,14 +45,14 @@ pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), D
         let items = usize::from(database.order.u16(page, 20).ok_or(CUT)?);
         for pair in 0..items / 2 {
             let key = database.item(page, 2 * pair)?;
-            // Package 0 is no package: there rpm keeps the last number that it gave out.
+            // Under key 0 rpm keeps no package but the last package number that it gave out.
             if matches!(key, [ITEM_INLINE, 0, 0, 0, 0]) {
                 continue;
             }
             match database.item(page, 2 * pair + 1)? {
                 [ITEM_INLINE, blob @ ..] => header::parse(blob, files)?,
                 item @ [ITEM_OFF_PAGE, ..] => {
-                    database.gather(item, &mut value, &mut left)?;
+                    database.read_overflow(item, &mut value, &mut pages_left)?;
                     header::parse(&value, files)?;
                 }
                 _ => return Err(Damage::Format("a package is stored in an unknown way")),
@@ -62,14 +62,13 @@ pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), D
     Ok(())
 }
 
-/// The byte order of the numbers in a file.
 #[derive(Debug, Clone, Copy)]
-enum Order {
+enum ByteOrder {
     Little,
     Big,
 }
 
-impl Order {
+impl ByteOrder {
     fn u32(self, bytes: &[u8], offset: usize) -> Option<u32> {
         let word = *bytes.get(offset..)?.first_chunk()?;
         Some(match self {
@@ -90,13 +89,13 @@ impl Order {
 struct Database<'a> {
     file: &'a [u8],
     page_size: usize,
-    order: Order,
+    order: ByteOrder,
 }
 
 impl<'a> Database<'a> {
     fn new(file: &'a [u8]) -> Result<Self, Damage> {
-        let magic = |order: Order| order.u32(file, 12);
-        let order = [Order::Little, Order::Big]
+        let magic = |order: ByteOrder| order.u32(file, 12);
+        let order = [ByteOrder::Little, ByteOrder::Big]
             .into_iter()
             .find(|order| matches!(magic(*order), Some(HASH_MAGIC | BTREE_MAGIC)))
             .ok_or(Damage::Format(
@@ -136,7 +135,7 @@ impl<'a> Database<'a> {
         self.file.get(start..)?.get(..self.page_size)
     }
 
-    /// Item `number` of a hash page. Items fill the page from its end, so each reaches to where
+    /// Item `number` of a hash page. Items fill the page from its end backwards, so an item ends where
     /// the one before it begins.
     fn item(&self, page: &'a [u8], number: usize) -> Result<&'a [u8], Damage> {
         let offset = |number: usize| {
@@ -153,14 +152,19 @@ impl<'a> Database<'a> {
             .ok_or(Damage::Format("an item lies outside of its page"))
     }
 
-    /// Puts together the value that `item` refers to; `left` is how many pages chains may yet
-    /// take.
-    fn gather(&self, item: &[u8], value: &mut Vec<u8>, left: &mut usize) -> Result<(), Damage> {
+    /// Reads the value that `item` refers to from its chain of overflow pages. `pages_left` is how many
+    /// pages this and later chains may have.
+    fn read_overflow(
+        &self,
+        item: &[u8],
+        value: &mut Vec<u8>,
+        pages_left: &mut usize,
+    ) -> Result<(), Damage> {
         let mut next = self.order.u32(item, 4).ok_or(CUT)?;
         let length = position(self.order.u32(item, 8).ok_or(CUT)?);
         value.clear();
         while next != 0 && value.len() < length {
-            *left = left
+            *pages_left = pages_left
                 .checked_sub(1)
                 .ok_or(Damage::Format("a chain of pages is a circle"))?;
             let page = self.page(next).ok_or(CUT)?;

@@ -1,12 +1,12 @@
-//! rpm's header: numbers in big-endian order, an index of tags, and their data.
+//! rpm's header: an index of tags, and their data. Numbers are big-endian.
 //!
 //! ```text
 //! | entries | data bytes | tag | type | offset | count | ... | data ...          |
 //! 0         4            8     12     16       20      24    8 + 16 * entries
 //! ```
 //!
-//! A file's name is split: `DIRNAMES[DIRINDEXES[i]]` and then `BASENAMES[i]`; its flags are
-//! `FILEFLAGS[i]`. Databases of the last century have whole names in `OLDFILENAMES` instead.
+//! File i has the path `DIRNAMES[DIRINDEXES[i]]` + `BASENAMES[i]` and the flags `FILEFLAGS[i]`. Databases
+//! of the last century have whole paths in `OLDFILENAMES` instead.
 
 use super::{Damage, be32, position};
 use crate::configuration_files::ConfigurationFiles;
@@ -20,11 +20,11 @@ const DIR_NAMES: u32 = 1118;
 const TYPE_INT32: u32 = 4;
 const TYPE_STRING_ARRAY: u32 = 8;
 
-/// The flag of a file that is configuration.
+/// Marks a configuration file in `FILEFLAGS`.
 const RPMFILE_CONFIG: u32 = 1 << 0;
 
 const ENTRY: usize = 16;
-// rpm's own limits for a header that it accepts.
+// rpm refuses larger headers, too.
 const MOST_ENTRIES: usize = 0xffff;
 const MOST_DATA: usize = 0x0fff_ffff;
 /// The most directories one package may have; the kernel's sources have some ten thousand.
@@ -33,7 +33,7 @@ const MOST_DIRECTORIES: usize = 1_000_000;
 const CUT: Damage = Damage::Format("a package header is cut short");
 const SHORT_TAG: Damage = Damage::Format("a file list in a package header is cut short");
 
-/// Adds the configuration files of the package whose header is `blob`.
+/// Adds the configuration files that the package header `blob` names.
 pub(super) fn parse(blob: &[u8], files: &mut ConfigurationFiles) -> Result<(), Damage> {
     let header = Header::new(blob)?;
     let Some(flags) = header.tag(FILE_FLAGS, TYPE_INT32)? else {
@@ -85,9 +85,11 @@ struct Header<'a> {
     data: &'a [u8],
 }
 
-/// The data of one tag, and how many values it claims to have.
+/// The values of one tag.
 struct Tag<'a> {
+    /// All data from its first value on.
     data: &'a [u8],
+    /// How many values it claims to have.
     count: usize,
 }
 
@@ -132,7 +134,7 @@ impl<'a> Tag<'a> {
         Ok(words.iter().map(|word| u32::from_be_bytes(*word)))
     }
 
-    /// The strings, one after another, each ended by a NUL. Nothing is allocated for the count.
+    /// The NUL-terminated strings. The count may lie, so nothing is allocated by it.
     fn strings(&self) -> impl Iterator<Item = Result<&'a [u8], Damage>> + use<'a> {
         let mut rest = self.data;
         (0..self.count).map(move |_| {

@@ -1,4 +1,4 @@
-//! rpm: one header a package, in a database of one of three kinds.
+//! rpm: a database of one of three kinds holds one header for each package.
 //!
 //! | file | kind | since |
 //! | --- | --- | --- |
@@ -6,8 +6,8 @@
 //! | `Packages.db` | [`ndb`] | SUSE |
 //! | `Packages` | [`bdb`], a Berkeley DB hash | everything before |
 //!
-//! All three hold the same [`header`] blobs. A guest that was upgraded can have an old database
-//! beside the new one; both are read, because a file too many is excluded at little cost.
+//! All three hold the same [`header`] blobs. An upgraded guest can have an old database beside the new
+//! one. Both are read: to exclude a file too many costs little.
 
 mod bdb;
 mod header;
@@ -21,7 +21,7 @@ use crate::PackageError;
 use crate::configuration_files::{ConfigurationFiles, Excessive};
 use crate::root::Root;
 
-/// Where distributions keep the database: of old, since Fedora 36 and on SUSE, and with ostree.
+/// Where distributions keep the database: traditionally, on Fedora 36 and later and SUSE, and with ostree.
 const DIRECTORIES: [&str; 3] = ["var/lib/rpm", "usr/lib/sysimage/rpm", "usr/share/rpm"];
 
 /// Why a database could not be read.
@@ -48,7 +48,7 @@ impl Damage {
 }
 
 pub(super) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bool, PackageError> {
-    // The directories are often links to each other.
+    // Often the directories are symbolic links to one another.
     let mut seen = Vec::new();
     for directory in DIRECTORIES.map(Path::new) {
         if let Some((file, log)) = sqlite::read_both(root, &directory.join("rpmdb.sqlite"))?
@@ -74,7 +74,7 @@ pub(super) fn read(root: &Root<'_>, files: &mut ConfigurationFiles) -> Result<bo
 
 type Parser = fn(&Path, &[u8], &mut ConfigurationFiles) -> Result<(), PackageError>;
 
-/// Reads a database of `SQLite` and its log; `path` is its name for messages, here and below.
+/// Parses an `SQLite` database and its log. `path` is its name for messages, here and below.
 pub(super) fn parse_sqlite(
     path: &Path,
     file: Vec<u8>,
@@ -114,7 +114,7 @@ fn word(bytes: &[u8], offset: usize) -> Option<[u8; 4]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
-/// A number of the file as a position in it. It fits: `usize` has at least 32 bits on Linux.
+/// A number read from a file as an offset or length. It fits: `usize` has at least 32 bits on Linux.
 fn position(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

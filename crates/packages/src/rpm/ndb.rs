@@ -1,4 +1,5 @@
-//! rpm's own database, `Packages.db`: slots that point to blobs, little-endian, in blocks of 16.
+//! rpm's own database, `Packages.db`: slots point to blobs, which fill blocks of 16 bytes. Numbers are
+//! little-endian.
 //!
 //! ```text
 //! page 0..n    "RpmP" | version | generation | pages of slots | next package | 0 0 0
@@ -6,8 +7,8 @@
 //! then         "BlbS" | package | generation  | length | header blob, padded | checksum ...
 //! ```
 //!
-//! Blobs do not share blocks, so together they are no longer than the file. A file whose slots
-//! claim more is refused: it would have the same bytes parsed again and again.
+//! Blobs share no block, so all of them together are no longer than the file. The parser refuses a file
+//! whose slots claim more: it would parse the same bytes again and again.
 
 use super::{Damage, header, le32, position};
 use crate::configuration_files::ConfigurationFiles;
@@ -16,13 +17,13 @@ const PAGE: usize = 4096;
 const SLOT: usize = 16;
 const BLOCK: usize = 16;
 const BLOB_HEAD: usize = 16;
-/// The file's head takes the place of the first two slots.
+/// The file's head replaces the first two slots.
 const HEAD: usize = 2 * SLOT;
 
 const CUT: Damage = Damage::Format("it is cut short");
 
 pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), Damage> {
-    // rpm creates the file before it writes the first page.
+    // rpm creates an empty file before it writes the first page.
     if file.is_empty() {
         return Ok(());
     }
@@ -41,7 +42,7 @@ pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), D
         .checked_mul(PAGE)
         .and_then(|end| file.get(HEAD..end))
         .ok_or(CUT)?;
-    let mut left = file.len();
+    let mut bytes_left = file.len();
     for slot in slots.chunks_exact(SLOT) {
         if !slot.starts_with(b"Slot") {
             return Err(Damage::Format("a slot does not begin as slots do"));
@@ -53,19 +54,19 @@ pub(super) fn parse(file: &[u8], files: &mut ConfigurationFiles) -> Result<(), D
         let bytes = |offset| position(le32(slot, offset)?).checked_mul(BLOCK);
         let start = bytes(8).ok_or(CUT)?;
         let length = bytes(12).ok_or(CUT)?;
-        left = left
+        bytes_left = bytes_left
             .checked_sub(length)
             .ok_or(Damage::Format("its slots overlap"))?;
         let blob = file
             .get(start..)
             .and_then(|rest| rest.get(..length))
             .ok_or(CUT)?;
-        header::parse(unwrapped(blob, package)?, files)?;
+        header::parse(header_in(blob, package)?, files)?;
     }
     Ok(())
 }
 
-fn unwrapped(blob: &[u8], package: u32) -> Result<&[u8], Damage> {
+fn header_in(blob: &[u8], package: u32) -> Result<&[u8], Damage> {
     if !blob.starts_with(b"BlbS") || le32(blob, 4) != Some(package) {
         return Err(Damage::Format(
             "a slot points to a place that is not its blob",

@@ -1,12 +1,12 @@
 //! rpm's `SQLite` database, read from a copy in memory.
 //!
-//! Opening the guest's file itself would have `SQLite` create files in the guest, trust its locks,
-//! and play back its rollback journal, which can name a file anywhere on the host to be deleted.
-//! So the file and its log are read, the log is applied by [`wal`], and `SQLite` sees
-//! bytes only. The schema is the guest's and not to be trusted either: `Packages` has to be a
-//! plain table, and the statement stops after a fixed number of steps. One step can read a row of
-//! any length, and nothing in the format keeps rows from sharing their pages, so all rows together
-//! may be no longer than the file.
+//! If `SQLite` opened the guest's file, it would create files in the guest, trust its locks, and play back
+//! its rollback journal, which can make it delete any file of the host. So this module reads the file
+//! and its log, [`wal`] applies the log, and `SQLite` gets bytes only.
+//!
+//! The schema is as hostile: `Packages` must be a plain table, and a statement stops after a fixed number
+//! of steps. One step can read a row of any length, and rows may share their pages, so all rows
+//! together may be no longer than the file.
 
 use std::path::Path;
 
@@ -21,18 +21,19 @@ use crate::root::{DatabaseFile, Root};
 
 /// The largest database after its log is applied.
 const LARGEST: usize = 512 << 20;
-/// How often a database and its log are read again because they changed meanwhile.
+/// How often a database and its log are read, if rpm changes them meanwhile.
 const ATTEMPTS: usize = 5;
-/// Below this length nothing is worth a limit of its own; `SQLite`'s own texts are shorter.
-const SHORT: usize = 64 << 10;
-/// Steps of `SQLite`'s machine between two looks at the clock, so to speak, and how many looks.
-/// A real database takes a handful of steps a package.
-const STEPS_A_LOOK: i32 = 100_000;
-const MOST_LOOKS: u32 = 1_000;
-/// The two bytes of the head that say whether there is a log (2) or not (1).
+/// The least limit for the length of a value. `SQLite`'s own texts are shorter, but can be longer than a
+/// short database.
+const LEAST_LENGTH_LIMIT: usize = 64 << 10;
+/// `SQLite` calls its progress handler after so many steps of its virtual machine. A real database takes
+/// a handful of steps for each package.
+const STEPS_A_CALL: i32 = 100_000;
+const MOST_CALLS: u32 = 1_000;
+/// The two bytes of the head that say whether the database has a log (2) or not (1).
 const VERSIONS: std::ops::Range<usize> = 18..20;
 
-/// Reads the database at `name` and its log, as they were at one moment.
+/// Reads the database at `name` and its log, so that one fits the other.
 pub(super) fn read_both(
     root: &Root<'_>,
     name: &Path,
@@ -46,12 +47,12 @@ pub(super) fn read_both(
             .read(&log_name)?
             .map(|log| log.bytes)
             .unwrap_or_default();
-        // rpm in the guest may just have moved the log into the database.
+        // If the database changed, rpm in the guest may have moved the log into it between the two reads.
         if root.version(name)? == Some(file.version) {
             return Ok(Some((file, log)));
         }
     }
-    let path = root.name(name);
+    let path = root.host_path(name);
     Err(PackageError::Database {
         path,
         reason: "it keeps changing while it is read",
@@ -64,7 +65,7 @@ pub(super) fn parse(
     files: &mut ConfigurationFiles,
 ) -> Result<(), Damage> {
     wal::apply(&mut file, log, LARGEST);
-    // SQLite creates the file before it writes the first page.
+    // SQLite creates an empty file before it writes the first page.
     if file.is_empty() {
         return Ok(());
     }
@@ -83,31 +84,31 @@ fn open(file: &[u8]) -> rusqlite::Result<Connection> {
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    // No row can be larger than the file that holds it.
+    // No row is longer than the file that holds it.
     database.set_limit(
         Limit::SQLITE_LIMIT_LENGTH,
-        i32::try_from(file.len().max(SHORT)).unwrap_or(i32::MAX),
+        i32::try_from(file.len().max(LEAST_LENGTH_LIMIT)).unwrap_or(i32::MAX),
     )?;
     database.deserialize_read_exact(MAIN_DB, file, file.len(), true)?;
     database.pragma_update(None, "cell_size_check", true)?;
-    let mut looks = 0;
+    let mut calls = 0;
     database.progress_handler(
-        STEPS_A_LOOK,
+        STEPS_A_CALL,
         Some(move || {
-            looks += 1;
-            looks > MOST_LOOKS
+            calls += 1;
+            calls > MOST_CALLS
         }),
     )?;
     Ok(database)
 }
 
-/// `left` is how long all rows together may be.
+/// Parses the headers in all rows, which together may be no longer than `bytes_left`.
 fn read_packages(
     database: &Connection,
-    mut left: usize,
+    mut bytes_left: usize,
     files: &mut ConfigurationFiles,
 ) -> Result<(), Damage> {
-    // A view or a virtual table of this name, or a computed column, would run the guest's code.
+    // A view or a virtual table of this name, or a generated column, would run the guest's code.
     let is_table = "SELECT count(*) FROM pragma_table_list \
                     WHERE schema = 'main' AND name = 'Packages' AND type = 'table'";
     let is_stored = "SELECT count(*) FROM pragma_table_xinfo('Packages') \
@@ -130,7 +131,7 @@ fn read_packages(
         let value = row.get_ref(0).map_err(Damage::Sqlite)?;
         let not_a_blob = |_| Damage::Format("a row of Packages holds no blob");
         let blob = value.as_blob().map_err(not_a_blob)?;
-        left = left
+        bytes_left = bytes_left
             .checked_sub(blob.len())
             .ok_or(Damage::Format("its rows share their pages"))?;
         header::parse(blob, files)?;

@@ -1,17 +1,17 @@
-//! `SQLite`'s write-ahead log, applied to a copy of the database in memory.
+//! Applies `SQLite`'s write-ahead log to a copy of the database in memory.
 //!
-//! rpm writes in this mode, and what it wrote last may be in the log alone. `SQLite` would apply
-//! it by itself, but only to files in a directory that it can write; a database in memory cannot
-//! have a log at all.
+//! rpm uses the log, and its last writes may be only there. `SQLite` applies a log only to a file in a
+//! directory that it can write, never to a database in memory.
 //!
 //! ```text
 //! log     magic | version | page size | checkpoint | salt | salt | sum | sum      (32 bytes)
 //! frame   page number | pages after commit, or 0 | salt | salt | sum | sum | the page
 //! ```
 //!
-//! Numbers are big-endian. The magic says in which order the words are summed. Frames count up to
-//! the last commit before the first one whose salts or running sum do not fit, or whose page is 0,
-//! which none is: what follows is left over from an earlier round, or was never finished.
+//! Numbers are big-endian; the magic gives the byte order of the words for the checksum. The log ends at
+//! the first frame with wrong salts, a wrong running checksum or the impossible page number 0: it is left
+//! from an earlier log, or was never finished. Of the frames before it, those after the last commit
+//! are dropped.
 
 use super::{be32, le32, position};
 
@@ -19,7 +19,8 @@ const LOG_HEAD: usize = 32;
 const FRAME_HEAD: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 
-/// Applies the committed part of `log` to `database`. A log that does not fit changes nothing.
+/// Applies the committed frames of `log` to `database`. A log with a wrong head, or one that makes the
+/// database longer than `largest`, changes nothing.
 pub(super) fn apply(database: &mut Vec<u8>, log: &[u8], largest: usize) {
     let Some((head, frames)) = log.split_at_checked(LOG_HEAD) else {
         return;
@@ -32,7 +33,7 @@ pub(super) fn apply(database: &mut Vec<u8>, log: &[u8], largest: usize) {
         return;
     }
     let mut sum = Sum {
-        number: if magic & 1 == 1 { be32 } else { le32 },
+        read_word: if magic & 1 == 1 { be32 } else { le32 },
         value: (0, 0),
     };
     sum.add(&head[..24]);
@@ -64,7 +65,7 @@ pub(super) fn apply(database: &mut Vec<u8>, log: &[u8], largest: usize) {
     }
     database.resize(size, 0);
     for (frame_head, page) in &frames[..=last] {
-        // Pages are numbered from 1. One beyond the end was cut off by a later commit.
+        // Pages are numbered from 1. A later commit truncated those beyond the end.
         let start = be32(frame_head, 0)
             .and_then(|number| position(number).checked_sub(1)?.checked_mul(page_size));
         let place = start.and_then(|start| database.get_mut(start..)?.get_mut(..page_size));
@@ -76,7 +77,7 @@ pub(super) fn apply(database: &mut Vec<u8>, log: &[u8], largest: usize) {
 
 /// The running checksum over the words of the log.
 struct Sum {
-    number: fn(&[u8], usize) -> Option<u32>,
+    read_word: fn(&[u8], usize) -> Option<u32>,
     value: (u32, u32),
 }
 
@@ -84,7 +85,7 @@ impl Sum {
     fn add(&mut self, bytes: &[u8]) {
         for pair in bytes.chunks_exact(8) {
             let (first, second) = self.value;
-            let word = |offset| (self.number)(pair, offset).unwrap_or(0);
+            let word = |offset| (self.read_word)(pair, offset).unwrap_or(0);
             let first = first.wrapping_add(word(0)).wrapping_add(second);
             self.value = (first, second.wrapping_add(word(4)).wrapping_add(first));
         }
@@ -103,13 +104,13 @@ mod tests {
     const PAGE: usize = 512;
     const LARGEST: usize = 1 << 20;
 
-    /// A log of pages full of one byte each: page number, pages after commit, byte.
+    /// A log whose frames are given as page number, pages after commit, and the byte that fills the page.
     fn log(frames: &[(u32, u32, u8)]) -> Vec<u8> {
         let words = |words: &[u32]| -> Vec<u8> {
             words.iter().flat_map(|word| word.to_be_bytes()).collect()
         };
         let mut sum = Sum {
-            number: le32,
+            read_word: le32,
             value: (0, 0),
         };
         let mut log = words(&[MAGIC, 3_007_000, 512, 0, 7, 8]);
@@ -131,9 +132,9 @@ mod tests {
             (&[(1, 0, 1), (2, 2, 2)][..], &[1, 2][..]),
             // Not committed.
             (&[(1, 2, 1), (2, 0, 2)], &[1, 9]),
-            // No page has the number 0: what follows is not a log any more.
+            // No page has the number 0: there the log ends.
             (&[(1, 2, 1), (0, 2, 2), (2, 2, 2)], &[1, 9]),
-            // Cut off by the later commit.
+            // The later commit truncates page 3.
             (&[(3, 3, 3), (1, 1, 1)], &[1]),
         ] {
             let mut database = vec![9; 2 * PAGE];
