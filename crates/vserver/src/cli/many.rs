@@ -15,9 +15,9 @@ use super::args::Common;
 use super::command::{FAILED, status_of};
 use super::output::{complain, duration, say, start_tracing};
 use crate::context::cgroup;
-use crate::lifecycle::many::{Usage, order, usage};
+use crate::lifecycle::many::{Usage, start_order, usage};
 use crate::lifecycle::observe::mend;
-use crate::lifecycle::state::known;
+use crate::lifecycle::state::recorded_guests;
 use crate::lifecycle::{GuestState, LifecycleError, StateDirectory, sealed};
 
 /// The names under which these commands are run.
@@ -146,7 +146,7 @@ fn stat(common: &Common, format: Format) -> Result<u8, LifecycleError> {
     struct Guests<'a> {
         guests: &'a [Usage],
     }
-    let all = usage(&known(&common.state_dir))?;
+    let all = usage(&recorded_guests(&common.state_dir))?;
     if format == Format::Json {
         let text = serde_json::to_string_pretty(&Guests { guests: &all });
         say(&text.unwrap_or_default());
@@ -177,7 +177,7 @@ fn seconds(nanoseconds: u64) -> String {
 /// Runs ps(1) with the guest's name before each line; the host's own processes have none.
 fn ps(common: &Common, options: &[OsString]) -> Result<u8, LifecycleError> {
     let mut guests = BTreeMap::new();
-    for state in known(&common.state_dir) {
+    for state in recorded_guests(&common.state_dir) {
         if let GuestState::Running(running, _) = mend(&state)? {
             for pid in cgroup::processes(running.context) {
                 guests.insert(pid, state.name().to_owned());
@@ -230,7 +230,7 @@ fn kill(common: &Common, signal: &str, guest: &str, pids: &[i32]) -> Result<u8, 
         return Ok(2);
     };
     let mut found = None;
-    for state in known(&common.state_dir) {
+    for state in recorded_guests(&common.state_dir) {
         if let GuestState::Running(running, init) = mend(&state)?
             && (state.name() == guest || running.context.to_string() == guest)
         {
@@ -281,7 +281,7 @@ fn start_or_stop(common: &Common, which: &Which, start: bool) -> Result<u8, Life
             }
         }
     }
-    let mut groups = match order(&wanted, &depends) {
+    let mut groups = match start_order(&wanted, &depends) {
         Ok(groups) => groups,
         Err(circle) => {
             complain(&format!(
@@ -320,7 +320,7 @@ fn all_at_once(common: &Common, names: &[String], start: bool) -> bool {
         if is_running == start {
             continue;
         }
-        let mut command = Command::new(sealed::origin());
+        let mut command = Command::new(sealed::program_on_disk());
         let dirs: [(&str, &PathBuf); 2] = [
             ("--config-dir", &common.config_dir),
             ("--state-dir", &common.state_dir),

@@ -1,4 +1,4 @@
-//! The broker of a guest that runs, in its monitor.
+//! The broker of a running guest. It is part of the guest's monitor.
 //!
 //! ```text
 //! make: binds STATE/broker ─ libcontainer connects, sends init's listener ─┐
@@ -6,10 +6,9 @@
 //! exec, enter: connect, send the listener of their own filter, wait for a byte
 //! ```
 //!
-//! The socket waits while the monitor becomes the watcher, and so do calls of the guest. A monitor that
-//! dies takes the listeners with it: from then on each call that would wait fails with `ENOSYS`
-//! ("function not implemented"). A successor watches the guest and cannot serve it; `status` says so,
-//! and a restart mends it.
+//! While the monitor becomes the watcher, connections to the socket wait, and so do the guest's calls. If the monitor
+//! dies, its listeners close: from then on each call that the filter reports fails with `ENOSYS` ("function not
+//! implemented"). A successor watches the guest, but cannot serve it; `status` says so, and a restart mends it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,13 +29,13 @@ use crate::context::cgroup;
 
 /// The socket's name in the state directory.
 const SOCKET: &str = "broker";
-/// The monitor's answer when it serves a listener.
+/// The monitor's answer once it serves a listener.
 const SERVED: &[u8] = b"+";
 
 /// Binds the socket that takes listeners.
 ///
 /// # Errors
-/// The call's.
+/// `bind(2)` failed.
 pub fn bind(state: &StateDirectory) -> Result<UnixListener, LifecycleError> {
     let path = state.at(SOCKET);
     drop(std::fs::remove_file(&path));
@@ -49,7 +48,7 @@ pub fn socket(state: &StateDirectory) -> String {
     state.at(SOCKET).to_string_lossy().into_owned()
 }
 
-/// Opens the guest's root directory and its store for a broker. `name` is the guest's.
+/// Opens the root directory and the store of the guest `name` for its broker.
 ///
 /// # Errors
 /// The guest's root directory cannot be opened.
@@ -64,7 +63,7 @@ pub fn breaker(name: &str, running: &Running) -> Result<Breaker, LifecycleError>
     Ok(Breaker::new(guest, store))
 }
 
-/// The store of the guest's filesystem. One that is not configured costs a walk at each break.
+/// The store on the guest's filesystem. Without it, each break walks the guest.
 fn store_of(name: &str, config_dir: &Path, device: u64) -> Option<OwnedFd> {
     let tree = ConfigTree::open(config_dir).ok()?;
     let stores = tree.guest(name.as_ref()).ok()?.stores;
@@ -72,7 +71,7 @@ fn store_of(name: &str, config_dir: &Path, device: u64) -> Option<OwnedFd> {
     Some(StoreLocation::open(&store.directory).ok()?.directory)
 }
 
-/// Accepts listeners on `socket` and serves them, for as long as this process lives.
+/// Accepts listeners on `socket` and serves them, as long as this process lives.
 pub fn accept_loop(socket: &UnixListener, breaker: Breaker, running: &Running) {
     #[cfg(feature = "guard")]
     let _permit = match vhashify::protect::guard::Permit::acquire() {
@@ -88,14 +87,14 @@ pub fn accept_loop(socket: &UnixListener, breaker: Breaker, running: &Running) {
     let mut threads = THREADS_OF_INIT;
     loop {
         let Ok((stream, _)) = socket.accept() else {
-            // Out of descriptors, for a moment.
+            // The process may be out of descriptors for a moment.
             std::thread::sleep(std::time::Duration::from_millis(100));
             continue;
         };
         if let Some(listener) = receive(&stream)
             && serve(&broker, listener.into(), threads).is_ok()
         {
-            // The first is init's; libcontainer does not wait for the answer.
+            // The first listener is init's, and libcontainer does not wait for the answer.
             threads = THREADS_OF_COMMAND;
             let _ = send(&stream, SERVED, SendFlags::NOSIGNAL);
         }
@@ -105,23 +104,23 @@ pub fn accept_loop(socket: &UnixListener, breaker: Breaker, running: &Running) {
 /// Connects to the broker of a guest that has one.
 ///
 /// # Errors
-/// It is dead.
+/// The broker is dead.
 pub fn connect(state: &StateDirectory) -> Result<UnixStream, LifecycleError> {
     let path = state.at(SOCKET);
     UnixStream::connect(&path).doing("connect", &path)
 }
 
-/// Hands a listener over and waits until it is served.
+/// Hands a listener over and waits until the broker serves it.
 ///
 /// # Errors
-/// The broker is dead, or has not taken it.
+/// The broker is dead, or did not accept it.
 pub fn hand_over(stream: &UnixStream, listener: BorrowedFd<'_>) -> std::io::Result<()> {
     message::send(stream.as_fd(), b"{}", listener)?;
     let mut answer = [0; 1];
     std::io::Read::read_exact(&mut &*stream, &mut answer)
 }
 
-/// The descriptor that comes with the first bytes.
+/// Receives a listener: the descriptor that comes with the first bytes.
 fn receive(stream: &UnixStream) -> Option<OwnedFd> {
     let piece = message::receive(stream.as_fd(), &mut [0; 4096]).ok()?;
     piece.descriptors.into_iter().next()

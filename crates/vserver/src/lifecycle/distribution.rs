@@ -1,6 +1,5 @@
-//! The package managers and service managers of distributions, and how each is called.
-//!
-//! Everything is run in the guest, by its own programs, as its root: see [`super::enter`].
+//! Calls the package manager and the service manager of a guest, by the guest's own programs and as its root: see
+//! [`super::enter`].
 
 use std::os::fd::OwnedFd;
 
@@ -29,20 +28,19 @@ pub enum PackageAction {
 pub enum ServiceAction {
     /// List all, or this one.
     List(Option<String>),
-    /// Say by the exit status whether it is started with the guest.
+    /// Tell by the exit status whether the service starts with the guest.
     Query(String),
-    /// Start it with the guest, or not.
+    /// Change whether it starts with the guest.
     Set {
         /// The service.
         service: String,
-        /// Whether it is.
+        /// Whether it starts.
         on: bool,
     },
 }
 
-/// A package manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packages {
+enum PackageManager {
     Apt,
     Dnf,
     Yum,
@@ -51,35 +49,34 @@ enum Packages {
     Pacman,
 }
 
-/// A manager of services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Services {
+enum ServiceManager {
     Systemd,
     OpenRc,
     UpdateRc,
     Chkconfig,
 }
 
-/// Programs, the first that is there decides.
-const PACKAGES: [(&str, Packages); 6] = [
-    ("apt-get", Packages::Apt),
-    ("dnf", Packages::Dnf),
-    ("yum", Packages::Yum),
-    ("zypper", Packages::Zypper),
-    ("apk", Packages::Apk),
-    ("pacman", Packages::Pacman),
+/// The program of each manager. The first that the guest has decides.
+const PACKAGE_MANAGERS: [(&str, PackageManager); 6] = [
+    ("apt-get", PackageManager::Apt),
+    ("dnf", PackageManager::Dnf),
+    ("yum", PackageManager::Yum),
+    ("zypper", PackageManager::Zypper),
+    ("apk", PackageManager::Apk),
+    ("pacman", PackageManager::Pacman),
 ];
-const SERVICES: [(&str, Services); 4] = [
-    ("systemctl", Services::Systemd),
-    ("rc-update", Services::OpenRc),
-    ("update-rc.d", Services::UpdateRc),
-    ("chkconfig", Services::Chkconfig),
+const SERVICE_MANAGERS: [(&str, ServiceManager); 4] = [
+    ("systemctl", ServiceManager::Systemd),
+    ("rc-update", ServiceManager::OpenRc),
+    ("update-rc.d", ServiceManager::UpdateRc),
+    ("chkconfig", ServiceManager::Chkconfig),
 ];
 
-/// The command that does it in the guest, which must run.
+/// The command for an action on packages. The guest must run.
 ///
 /// # Errors
-/// It does not run, has no package manager that is known, or a name is none.
+/// The guest does not run or has no known package manager, or a name cannot be a package's.
 pub fn package_command(
     state: &StateDirectory,
     action: &PackageAction,
@@ -93,12 +90,17 @@ pub fn package_command(
             return Err(refused(format!("{name:?} is not the name of a package")));
         }
     }
-    let found = find(state, &PACKAGES)?;
-    let none = || refused(none_of("package manager", PACKAGES.map(|(name, _)| name)));
+    let found = find(state, &PACKAGE_MANAGERS)?;
+    let none = || {
+        refused(none_of(
+            "package manager",
+            PACKAGE_MANAGERS.map(|(name, _)| name),
+        ))
+    };
     Ok(for_packages(found.ok_or_else(none)?, action))
 }
 
-/// The same for services.
+/// The command for an action on services. The guest must run.
 ///
 /// # Errors
 /// As [`package_command`].
@@ -116,11 +118,11 @@ pub fn service_command(
     if let Some(name) = name.filter(is_bad) {
         return Err(refused(format!("{name:?} is not the name of a service")));
     }
-    let found = find(state, &SERVICES)?;
+    let found = find(state, &SERVICE_MANAGERS)?;
     let none = || {
         refused(none_of(
             "manager of services",
-            SERVICES.map(|(name, _)| name),
+            SERVICE_MANAGERS.map(|(name, _)| name),
         ))
     };
     Ok(for_services(found.ok_or_else(none)?, action))
@@ -138,7 +140,7 @@ fn none_of<const N: usize>(what: &str, names: [&str; N]) -> String {
     format!("it has no {what} that is known here: {}", names.join(", "))
 }
 
-/// The first of the programs that the guest has.
+/// The manager of the first program that the guest has.
 fn find<T: Copy>(
     state: &StateDirectory,
     programs: &[(&str, T)],
@@ -159,55 +161,57 @@ fn has(vdir: &OwnedFd, program: &str) -> bool {
     })
 }
 
-/// Quiet where it can be, and without a question.
-fn for_packages(manager: Packages, action: &PackageAction) -> Vec<String> {
+/// The command, quiet where the manager can be, and one that asks nothing.
+fn for_packages(manager: PackageManager, action: &PackageAction) -> Vec<String> {
     use PackageAction::{Install, List, Remove, Update, Upgrade};
     let (fixed, names): (&str, &[String]) = match (manager, action) {
-        (Packages::Apt, Install(names)) => (
+        (PackageManager::Apt, Install(names)) => (
             "env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install",
             names,
         ),
-        (Packages::Apt, Remove(names)) => (
+        (PackageManager::Apt, Remove(names)) => (
             "env DEBIAN_FRONTEND=noninteractive apt-get -qq -y remove",
             names,
         ),
-        (Packages::Apt, Update) => ("apt-get -qq update", &[]),
-        (Packages::Apt, Upgrade) => (
+        (PackageManager::Apt, Update) => ("apt-get -qq update", &[]),
+        (PackageManager::Apt, Upgrade) => (
             "env DEBIAN_FRONTEND=noninteractive apt-get -qq -y upgrade",
             &[],
         ),
-        (Packages::Apt, List) => ("dpkg-query -W", &[]),
-        (Packages::Dnf, Install(names)) => ("dnf -q -y install", names),
-        (Packages::Dnf, Remove(names)) => ("dnf -q -y remove", names),
-        (Packages::Dnf, Update) => ("dnf -q makecache", &[]),
-        (Packages::Dnf, Upgrade) => ("dnf -q -y upgrade", &[]),
-        (Packages::Yum, Install(names)) => ("yum -q -y install", names),
-        (Packages::Yum, Remove(names)) => ("yum -q -y remove", names),
-        (Packages::Yum, Update) => ("yum -q makecache", &[]),
-        (Packages::Yum, Upgrade) => ("yum -q -y update", &[]),
-        (Packages::Zypper, Install(names)) => ("zypper -q -n install", names),
-        (Packages::Zypper, Remove(names)) => ("zypper -q -n remove", names),
-        (Packages::Zypper, Update) => ("zypper -q -n refresh", &[]),
-        (Packages::Zypper, Upgrade) => ("zypper -q -n update", &[]),
-        (Packages::Dnf | Packages::Yum | Packages::Zypper, List) => ("rpm -qa", &[]),
-        (Packages::Apk, Install(names)) => ("apk -q add", names),
-        (Packages::Apk, Remove(names)) => ("apk -q del", names),
-        (Packages::Apk, Update) => ("apk -q update", &[]),
-        (Packages::Apk, Upgrade) => ("apk -q upgrade", &[]),
-        (Packages::Apk, List) => ("apk info -v", &[]),
-        (Packages::Pacman, Install(names)) => {
+        (PackageManager::Apt, List) => ("dpkg-query -W", &[]),
+        (PackageManager::Dnf, Install(names)) => ("dnf -q -y install", names),
+        (PackageManager::Dnf, Remove(names)) => ("dnf -q -y remove", names),
+        (PackageManager::Dnf, Update) => ("dnf -q makecache", &[]),
+        (PackageManager::Dnf, Upgrade) => ("dnf -q -y upgrade", &[]),
+        (PackageManager::Yum, Install(names)) => ("yum -q -y install", names),
+        (PackageManager::Yum, Remove(names)) => ("yum -q -y remove", names),
+        (PackageManager::Yum, Update) => ("yum -q makecache", &[]),
+        (PackageManager::Yum, Upgrade) => ("yum -q -y update", &[]),
+        (PackageManager::Zypper, Install(names)) => ("zypper -q -n install", names),
+        (PackageManager::Zypper, Remove(names)) => ("zypper -q -n remove", names),
+        (PackageManager::Zypper, Update) => ("zypper -q -n refresh", &[]),
+        (PackageManager::Zypper, Upgrade) => ("zypper -q -n update", &[]),
+        (PackageManager::Dnf | PackageManager::Yum | PackageManager::Zypper, List) => {
+            ("rpm -qa", &[])
+        }
+        (PackageManager::Apk, Install(names)) => ("apk -q add", names),
+        (PackageManager::Apk, Remove(names)) => ("apk -q del", names),
+        (PackageManager::Apk, Update) => ("apk -q update", &[]),
+        (PackageManager::Apk, Upgrade) => ("apk -q upgrade", &[]),
+        (PackageManager::Apk, List) => ("apk info -v", &[]),
+        (PackageManager::Pacman, Install(names)) => {
             ("pacman -S --noconfirm --needed --noprogressbar", names)
         }
-        (Packages::Pacman, Remove(names)) => ("pacman -R --noconfirm --noprogressbar", names),
-        (Packages::Pacman, Update) => ("pacman -Sy --noprogressbar", &[]),
-        (Packages::Pacman, Upgrade) => ("pacman -Su --noconfirm --noprogressbar", &[]),
-        (Packages::Pacman, List) => ("pacman -Q", &[]),
+        (PackageManager::Pacman, Remove(names)) => ("pacman -R --noconfirm --noprogressbar", names),
+        (PackageManager::Pacman, Update) => ("pacman -Sy --noprogressbar", &[]),
+        (PackageManager::Pacman, Upgrade) => ("pacman -Su --noconfirm --noprogressbar", &[]),
+        (PackageManager::Pacman, List) => ("pacman -Q", &[]),
     };
     let fixed = fixed.split(' ').map(str::to_owned);
     fixed.chain(names.iter().cloned()).collect()
 }
 
-/// The links of `/etc/rc?.d`, as chkconfig(8) writes them; with a name, of that service alone.
+/// Lists the links of `/etc/rc?.d` in chkconfig(8)'s format; with a name, only those of that service.
 const LIST_LINKS: &str = r#"
 for f in /etc/init.d/"${1:-}"*; do
     s=${f##*/}
@@ -221,17 +225,17 @@ for f in /etc/init.d/"${1:-}"*; do
     done
     echo
 done"#;
-/// Whether a link starts it in a runlevel in which guests run.
+/// Succeeds if a link starts the service in a runlevel that guests use.
 const QUERY_LINKS: &str = r#"
 for k in /etc/rc[2345].d/S[0-9][0-9]"$1"; do [ -e "$k" ] && exit 0; done
 exit 1"#;
-/// Links are made where there are none, and turned where there are.
+/// `defaults` makes missing links, `enable` turns existing ones.
 const SET_LINKS: &str = r#"update-rc.d "$1" defaults && update-rc.d "$1" enable"#;
 const QUERY_RUNLEVELS: &str = r#"
 for k in /etc/runlevels/*/"$1"; do [ -e "$k" ] && exit 0; done
 exit 1"#;
 
-fn for_services(manager: Services, action: &ServiceAction) -> Vec<String> {
+fn for_services(manager: ServiceManager, action: &ServiceAction) -> Vec<String> {
     use ServiceAction::{List, Query, Set};
     let words = |fixed: &[&str], name: Option<&String>| {
         let fixed = fixed.iter().map(|word| (*word).to_owned());
@@ -239,7 +243,7 @@ fn for_services(manager: Services, action: &ServiceAction) -> Vec<String> {
     };
     let script = |script: &str, name: Option<&String>| words(&["sh", "-c", script, "sh"], name);
     match (manager, action) {
-        (Services::Systemd, List(name)) => {
+        (ServiceManager::Systemd, List(name)) => {
             let unit = name.as_ref().map(|name| {
                 let is_whole = name.contains('.');
                 if is_whole {
@@ -254,32 +258,34 @@ fn for_services(manager: Services, action: &ServiceAction) -> Vec<String> {
             command.extend(unit);
             command
         }
-        (Services::Systemd, Query(name)) => words(&["systemctl", "-q", "is-enabled"], Some(name)),
-        (Services::Systemd, Set { service, on: true }) => {
+        (ServiceManager::Systemd, Query(name)) => {
+            words(&["systemctl", "-q", "is-enabled"], Some(name))
+        }
+        (ServiceManager::Systemd, Set { service, on: true }) => {
             words(&["systemctl", "-q", "enable"], Some(service))
         }
-        (Services::Systemd, Set { service, on: false }) => {
+        (ServiceManager::Systemd, Set { service, on: false }) => {
             words(&["systemctl", "-q", "disable"], Some(service))
         }
-        (Services::OpenRc, List(_)) => words(&["rc-update", "-v", "show"], None),
-        (Services::OpenRc, Query(name)) => script(QUERY_RUNLEVELS, Some(name)),
-        (Services::OpenRc, Set { service, on: true }) => {
+        (ServiceManager::OpenRc, List(_)) => words(&["rc-update", "-v", "show"], None),
+        (ServiceManager::OpenRc, Query(name)) => script(QUERY_RUNLEVELS, Some(name)),
+        (ServiceManager::OpenRc, Set { service, on: true }) => {
             words(&["rc-update", "-q", "add"], Some(service))
         }
-        (Services::OpenRc, Set { service, on: false }) => {
+        (ServiceManager::OpenRc, Set { service, on: false }) => {
             words(&["rc-update", "-q", "-a", "del"], Some(service))
         }
-        (Services::UpdateRc, List(name)) => script(LIST_LINKS, name.as_ref()),
-        (Services::UpdateRc, Query(name)) => script(QUERY_LINKS, Some(name)),
-        (Services::UpdateRc, Set { service, on: true }) => script(SET_LINKS, Some(service)),
-        (Services::UpdateRc, Set { service, on: false }) => {
+        (ServiceManager::UpdateRc, List(name)) => script(LIST_LINKS, name.as_ref()),
+        (ServiceManager::UpdateRc, Query(name)) => script(QUERY_LINKS, Some(name)),
+        (ServiceManager::UpdateRc, Set { service, on: true }) => script(SET_LINKS, Some(service)),
+        (ServiceManager::UpdateRc, Set { service, on: false }) => {
             let mut command = words(&["update-rc.d"], Some(service));
             command.push("disable".to_owned());
             command
         }
-        (Services::Chkconfig, List(name)) => words(&["chkconfig", "--list"], name.as_ref()),
-        (Services::Chkconfig, Query(name)) => words(&["chkconfig"], Some(name)),
-        (Services::Chkconfig, Set { service, on }) => {
+        (ServiceManager::Chkconfig, List(name)) => words(&["chkconfig", "--list"], name.as_ref()),
+        (ServiceManager::Chkconfig, Query(name)) => words(&["chkconfig"], Some(name)),
+        (ServiceManager::Chkconfig, Set { service, on }) => {
             let mut command = words(&["chkconfig"], Some(service));
             command.push(if *on { "on" } else { "off" }.to_owned());
             command
@@ -289,33 +295,35 @@ fn for_services(manager: Services, action: &ServiceAction) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PackageAction, Packages, ServiceAction, Services, for_packages, for_services};
+    use super::{
+        PackageAction, PackageManager, ServiceAction, ServiceManager, for_packages, for_services,
+    };
 
     #[test]
     fn each_package_manager_is_told_in_its_own_words() {
         let names = || vec!["nginx".to_owned(), "curl".to_owned()];
         for (manager, action, command) in [
             (
-                Packages::Apt,
+                PackageManager::Apt,
                 PackageAction::Install(names()),
                 "env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install nginx curl",
             ),
             (
-                Packages::Dnf,
+                PackageManager::Dnf,
                 PackageAction::Remove(names()),
                 "dnf -q -y remove nginx curl",
             ),
             (
-                Packages::Apk,
+                PackageManager::Apk,
                 PackageAction::Install(names()),
                 "apk -q add nginx curl",
             ),
             (
-                Packages::Pacman,
+                PackageManager::Pacman,
                 PackageAction::Update,
                 "pacman -Sy --noprogressbar",
             ),
-            (Packages::Zypper, PackageAction::List, "rpm -qa"),
+            (PackageManager::Zypper, PackageAction::List, "rpm -qa"),
         ] {
             assert_eq!(for_packages(manager, &action).join(" "), command);
         }
@@ -328,17 +336,29 @@ mod tests {
             on,
         };
         for (manager, action, command) in [
-            (Services::Systemd, set(true), "systemctl -q enable cron"),
-            (Services::OpenRc, set(false), "rc-update -q -a del cron"),
-            (Services::UpdateRc, set(false), "update-rc.d cron disable"),
-            (Services::Chkconfig, set(true), "chkconfig cron on"),
             (
-                Services::Systemd,
+                ServiceManager::Systemd,
+                set(true),
+                "systemctl -q enable cron",
+            ),
+            (
+                ServiceManager::OpenRc,
+                set(false),
+                "rc-update -q -a del cron",
+            ),
+            (
+                ServiceManager::UpdateRc,
+                set(false),
+                "update-rc.d cron disable",
+            ),
+            (ServiceManager::Chkconfig, set(true), "chkconfig cron on"),
+            (
+                ServiceManager::Systemd,
                 ServiceAction::List(Some("cron".to_owned())),
                 "systemctl --no-pager --no-legend --type=service list-unit-files cron.service",
             ),
             (
-                Services::Chkconfig,
+                ServiceManager::Chkconfig,
                 ServiceAction::List(None),
                 "chkconfig --list",
             ),
@@ -347,7 +367,10 @@ mod tests {
         }
         // A name is an argument of a script, never a part of it.
         let hostile = "x; reboot".to_owned();
-        let command = for_services(Services::UpdateRc, &ServiceAction::Query(hostile.clone()));
+        let command = for_services(
+            ServiceManager::UpdateRc,
+            &ServiceAction::Query(hostile.clone()),
+        );
         assert_eq!(command.last(), Some(&hostile));
         assert!(!command[2].contains("reboot"));
     }

@@ -8,7 +8,7 @@ use vhashify_config::ConfigError;
 use vhashify_sys::call_error::CallError;
 use vhashify_sys::shown::Shown;
 
-/// Why something cannot be done: an error of the room below that says it in one line, or just the line.
+/// Why something cannot be done: a one-line error of a module below, or just the line.
 pub type Reason = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of a guest's life.
@@ -89,7 +89,7 @@ pub enum LifecycleError {
         #[source]
         reason: Reason,
     },
-    /// What was asked of a running guest cannot be done.
+    /// A command for a running guest cannot be done.
     #[error("{name}: {reason}")]
     Refused {
         /// The guest.
@@ -116,7 +116,7 @@ pub enum LifecycleError {
         #[source]
         reason: Reason,
     },
-    /// The guest was entered, and the command is none that it could run.
+    /// The guest was entered, but could not execute the command.
     #[error("{name}: {}: {reason}", Shown::path(program))]
     NotRun {
         /// The guest.
@@ -125,7 +125,7 @@ pub enum LifecycleError {
         program: PathBuf,
         /// Why.
         reason: String,
-        /// What a shell would exit with: 127 for a missing program, 126 for one that is none.
+        /// The exit status, as a shell has it: 127 for a missing program, 126 for one that cannot be executed.
         status: u8,
     },
     /// Something of the guest is still there after SIGKILL.
@@ -149,7 +149,7 @@ pub enum LifecycleError {
     },
 }
 
-/// Adds what was done, and on what, to an error of the system.
+/// Adds the call and its path to an error of the system.
 pub(crate) trait Doing<T> {
     fn doing(self, call: &'static str, path: &Path) -> Result<T, LifecycleError>;
 }

@@ -1,14 +1,14 @@
-//! `scripts/`: programs of the administrator, run at each stage of a guest's start and stop.
+//! `scripts/`: the administrator's programs for each stage of a guest's start and stop.
 //!
 //! ```text
 //! start   prepre-start ─ checks, context ─ pre-start ─ init ─ post-start ─ postpost-start
 //! stop    prepre-stop ─ pre-stop ─ signals until nothing is left ─ post-stop ─ postpost-stop
 //! ```
 //!
-//! Of each stage are run, where they are executable: the guest's `scripts/STAGE`, those of its
-//! `scripts/STAGE.d` by name, then the same of `.defaults/scripts`. A hook is called with the stage and
-//! the guest's name, in the guest's configuration directory on the host, with the variables
-//! `VSERVER_NAME`, `VSERVER_DIR` (that directory) and `VSERVER_VDIR`.
+//! A stage runs the guest's `scripts/STAGE`, then the files in its `scripts/STAGE.d` by name, then the same of
+//! `.defaults/scripts`, as far as they are executable. A hook gets the stage and the guest's name as arguments,
+//! runs in the guest's configuration directory on the host, and has the variables `VSERVER_NAME`, `VSERVER_DIR`
+//! (that directory) and `VSERVER_VDIR`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ use super::error::Doing;
 /// Runs the hooks of one stage.
 ///
 /// # Errors
-/// [`LifecycleError::Hook`] of the first that does not exit with status 0.
+/// [`LifecycleError::Hook`] for the first hook that does not exit with status 0.
 pub fn run(settings: &GuestSettings, stage: &str) -> Result<(), LifecycleError> {
     for hook in of_stage(settings, stage) {
         let status = Command::new(&hook)

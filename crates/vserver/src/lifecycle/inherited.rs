@@ -1,5 +1,4 @@
-//! What the processes of a guest would inherit of whoever typed the command, and have of their own instead: the umask
-//! and the limits of each process.
+//! Sets umask and process limits for a guest's processes, which would inherit those of the caller.
 
 use std::io;
 
@@ -8,16 +7,15 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vhashify_sys::procfs::{self, LimitValue};
 
-/// The umask of a guest's processes, unless the guest has another.
+/// The umask of a guest's processes, unless the configuration has another.
 pub const UMASK: Mode = Mode::WGRP.union(Mode::WOTH);
 
-/// The process that the kernel gave its limits to, where they depend on the machine's memory.
-const FIRST_OF_HOST: u32 = 1;
+/// Process 1 of the host: it has the limits that the kernel computed from the size of the memory.
+const HOST_INIT: u32 = 1;
 
-/// What the kernel gives to its first process, and systemd's limit of open files, which is what services expect.
-///
-/// `None` is no limit. `RLIMIT_NPROC` and `RLIMIT_SIGPENDING` are not among them: see [`of_this_machine`].
-const USUAL: [(Resource, Option<u64>, Option<u64>); 14] = [
+/// The kernel's limits for its first process (`INIT_RLIMITS`), with systemd's limit of open files, which services
+/// expect. `None` is no limit. [`limits_by_memory`] has `RLIMIT_NPROC` and `RLIMIT_SIGPENDING`.
+const DEFAULT_LIMITS: [(Resource, Option<u64>, Option<u64>); 14] = [
     (Resource::As, None, None),
     (Resource::Core, Some(0), None),
     (Resource::Cpu, None, None),
@@ -34,25 +32,25 @@ const USUAL: [(Resource, Option<u64>, Option<u64>); 14] = [
     (Resource::Stack, Some(8 << 20), None),
 ];
 
-/// Gives this process, and what it becomes, the limits and the umask that a guest has unless it is configured.
+/// Replaces the caller's limits and umask, for this process and its children, by the defaults of a guest.
 ///
-/// Of a limit that this process may not raise its hard part stays.
+/// A hard limit that this process may not raise stays as it is.
 pub fn forget_caller() {
     rustix::process::umask(UMASK);
-    for (resource, current, maximum) in USUAL.into_iter().chain(of_this_machine()) {
+    for (resource, current, maximum) in DEFAULT_LIMITS.into_iter().chain(limits_by_memory()) {
         let wanted = Rlimit { current, maximum };
         if setrlimit(resource, wanted).is_err() {
             let maximum = least(getrlimit(resource).maximum, maximum);
             let current = least(current, maximum);
-            // A process may always lower its own.
+            // A process may always lower its own limits.
             let _ = setrlimit(resource, Rlimit { current, maximum });
         }
     }
 }
 
-/// Those that the kernel computes from the size of the memory.
-fn of_this_machine() -> Vec<(Resource, Option<u64>, Option<u64>)> {
-    let Ok(limits) = procfs::limits(FIRST_OF_HOST) else {
+/// The limits that the kernel computes from the size of the memory.
+fn limits_by_memory() -> Vec<(Resource, Option<u64>, Option<u64>)> {
+    let Ok(limits) = procfs::limits(HOST_INIT) else {
         return Vec::new();
     };
     let number = |value| match value {
@@ -67,12 +65,12 @@ fn of_this_machine() -> Vec<(Resource, Option<u64>, Option<u64>)> {
     .to_vec()
 }
 
-/// Raises the hard part of each limit to what the specification asks for, while this process may: one that is in the
-/// guest's user namespace may only lower it.
+/// Raises hard limits to those of the specification. Must be called before this process joins the guest's user
+/// namespace, in which it may only lower them.
 ///
 /// # Errors
 /// The call's.
-pub fn make_room(spec: &Spec) -> io::Result<()> {
+pub fn raise_hard_limits(spec: &Spec) -> io::Result<()> {
     for limit in configured(spec) {
         let resource = resource(limit.typ());
         let Rlimit { current, maximum } = getrlimit(resource);
@@ -110,7 +108,7 @@ fn finite(limit: u64) -> Option<u64> {
     (limit != u64::MAX).then_some(limit)
 }
 
-/// The lesser of two limits; `None` is no limit, and above every number.
+/// The lower of two limits. `None` is no limit.
 fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

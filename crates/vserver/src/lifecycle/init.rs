@@ -1,4 +1,4 @@
-//! Process 1 of a guest: the start command itself, or a reaper that runs it.
+//! Process 1 of a guest: the start command, or a reaper that runs it.
 
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ use rustix::process::{WaitOptions, wait};
 use vhashify_config::Style;
 use vhashify_sys::process::go_on_without_others;
 
-/// The first process of a guest, which `libcontainer` has confined already.
+/// Becomes process 1 of the guest, after `libcontainer` confined it.
 #[derive(Debug, Clone)]
 pub struct Init {
     /// What process 1 is.
@@ -35,7 +35,8 @@ impl Executor for Init {
             Style::Plain | Style::Systemd | Style::Minit => {
                 Err(ExecutorError::Other(command.exec().to_string()))
             }
-            // `libcontainer` left descriptors of the host's open, to be closed by an exec that never comes.
+            // `libcontainer` leaves descriptors of the host open and expects exec to close them, but a reaper executes
+            // nothing.
             Style::Sysv => go_on_without_others(move || reap(&mut command)),
         }
     }
@@ -49,16 +50,16 @@ impl Executor for Init {
     }
 }
 
-/// What process 1 exits with where it cannot begin the command, as `libcontainer` does for the other styles.
-const NOT_BEGUN: i32 = 255;
+/// The exit status of process 1 if the command cannot be started, the same as `libcontainer`'s for the other styles.
+const NOT_STARTED: i32 = 255;
 
-/// Runs the command, stays as long as the guest has any process, and returns the command's status.
+/// Runs the command, waits until the guest's last process ends, and returns the command's status.
 ///
-/// The kernel makes process 1, which this is, the parent of every orphan of the guest. Its descriptors are in the
-/// guest's `/proc` from the moment on in which the command begins.
+/// The kernel makes process 1 the parent of every orphan of the guest. From the command's start on the guest can see
+/// this process's descriptors in its `/proc`.
 fn reap(command: &mut Command) -> i32 {
     let Ok(started) = command.spawn() else {
-        return NOT_BEGUN;
+        return NOT_STARTED;
     };
     let mut status = 0;
     loop {

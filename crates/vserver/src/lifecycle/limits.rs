@@ -1,8 +1,8 @@
-//! Changes the limits of a guest that runs.
+//! Changes the limits of a running guest.
 //!
-//! Limits of the guest are written into its cgroup. A limit of each process is set for all of them (`prlimit`), and
-//! in the guest's specification, from which a command that enters later takes it. The configuration stays as it is:
-//! the next start begins with its limits.
+//! A limit of the guest goes into its cgroup. A limit of each process is set for all its processes (`prlimit(2)`) and
+//! in its specification, where a command that enters later finds it. The configuration stays as it is, and the next
+//! start takes its limits from there.
 
 use std::fs;
 use std::io;
@@ -18,23 +18,23 @@ use vhashify_sys::procfs::{self, LimitValue, Limits};
 
 use super::error::{Doing, Reason};
 use super::observe::{GuestState, mend, mend_running};
-use super::state::known;
+use super::state::recorded_guests;
 use super::{LifecycleError, Running, StateDirectory};
 use crate::context::cgroup;
 use crate::context::limits::Limit;
 
-/// Which part of a limit of each process is changed.
+/// Which part of a process limit changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The limit that the kernel enforces.
     Soft,
-    /// How far a process may raise it; a soft one that is above is lowered to it.
+    /// How far a process may raise the soft limit. A soft limit above it is lowered.
     Hard,
     /// Both.
     Both,
 }
 
-/// A limit that each process has for itself.
+/// A limit of each process, as setrlimit(2) sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessLimit {
     /// One of [`RESOURCES`].
@@ -45,13 +45,13 @@ pub struct ProcessLimit {
     pub value: Option<u64>,
 }
 
-/// A resource of a process that can be limited.
+/// A resource that setrlimit(2) limits.
 #[derive(Debug)]
 pub struct ProcessResource {
-    /// The name that `rlimits` has for it.
+    /// Its name in `rlimits`.
     pub name: &'static str,
     kind: Resource,
-    /// Its limit among those of a process.
+    /// Finds its limit in `/proc/PID/limits`.
     of: fn(&Limits) -> procfs::Limit,
 }
 
@@ -84,7 +84,7 @@ enum ProcessLimitError {
     SoftAboveHard { resource: &'static str },
 }
 
-/// All of them that mean something for a single process.
+/// All resources but `nproc` and `rss`, which mean nothing for a single process.
 pub const RESOURCES: [ProcessResource; 14] = [
     resource("as", Resource::As, |limits| limits.max_address_space),
     resource("core", Resource::Core, |limits| limits.max_core_file_size),
@@ -112,12 +112,12 @@ pub const RESOURCES: [ProcessResource; 14] = [
     resource("stack", Resource::Stack, |limits| limits.max_stack_size),
 ];
 
-/// The running guest of that name or context number.
+/// The running guest with this name or context number.
 ///
 /// # Errors
-/// None runs, or its state cannot be read.
+/// No such guest runs, or its state cannot be read.
 pub fn find(state_dir: &Path, guest: &str) -> Result<(StateDirectory, Running), LifecycleError> {
-    for state in known(state_dir) {
+    for state in recorded_guests(state_dir) {
         if let GuestState::Running(running, _) = mend(&state)?
             && (state.name() == guest || running.context.to_string() == guest)
         {
@@ -131,14 +131,14 @@ pub fn find(state_dir: &Path, guest: &str) -> Result<(StateDirectory, Running), 
 /// Changes limits of a guest: those of its cgroup, then those of each process.
 ///
 /// # Errors
-/// It does not run any more; this host cannot do one of them, or refuses the value. Those before it
-/// are changed then.
+/// The guest does not run any more, or the kernel does not have a limit or refuses its value. The limits before
+/// that one are changed then.
 pub fn change(
     state: &StateDirectory,
     limits: &[Limit],
     of_processes: &[ProcessLimit],
 ) -> Result<(), LifecycleError> {
-    // The lock keeps the guest from being stopped meanwhile, and its number from becoming another guest's.
+    // With the lock, no command stops the guest meanwhile, so its context number stays its own.
     let _lock = state.lock()?;
     let (running, init) = mend_running(state)?;
     let refused = |reason: Reason| LifecycleError::Refused {
@@ -154,20 +154,20 @@ pub fn change(
     if of_processes.is_empty() {
         return Ok(());
     }
-    remember(state, init, of_processes)
+    write_into_specification(state, init, of_processes)
 }
 
-/// Sets a limit of all processes, again and again until a pass finds no process without it: a process that a pass
-/// missed may be the child of one that did not have the limit yet.
+/// Sets a limit for all processes, in passes until one finds no process without it: a process without the limit may
+/// have a child that the pass misses.
 fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), ProcessLimitError> {
     loop {
         let mut is_changed = false;
         for pid in cgroup::processes(context) {
-            // A process that has ended meanwhile needs no limit.
+            // A process that ended meanwhile needs no limit.
             let Some(process) = Process::find(pid) else {
                 continue;
             };
-            let Some(before) = of_process(pid, limit.resource) else {
+            let Some(before) = limit_of_process(pid, limit.resource) else {
                 continue;
             };
             let wanted = changed(before, limit)?;
@@ -198,7 +198,7 @@ fn limit_processes(context: u32, limit: ProcessLimit) -> Result<(), ProcessLimit
 
 type SoftAndHard = (Option<u64>, Option<u64>);
 
-/// What a limit becomes. `None` is no limit, and above every number.
+/// The soft and the hard limit after a change. `None` is no limit.
 fn changed(
     (soft, hard): SoftAndHard,
     limit: ProcessLimit,
@@ -218,9 +218,9 @@ fn changed(
     }
 }
 
-/// The limits of one process; `None` when it has ended.
+/// The soft and the hard limit of a process; `None` when it has ended.
 #[must_use]
-pub fn of_process(pid: i32, resource: &ProcessResource) -> Option<SoftAndHard> {
+pub fn limit_of_process(pid: i32, resource: &ProcessResource) -> Option<SoftAndHard> {
     let limit = (resource.of)(&procfs::limits(pid).ok()?);
     let number = |value| match value {
         LimitValue::Unlimited => None,
@@ -230,7 +230,7 @@ pub fn of_process(pid: i32, resource: &ProcessResource) -> Option<SoftAndHard> {
 }
 
 /// Writes init's limits into the specification, for commands that enter the guest later.
-fn remember(
+fn write_into_specification(
     state: &StateDirectory,
     init: Process,
     changed: &[ProcessLimit],
@@ -244,7 +244,7 @@ fn remember(
         return Ok(());
     };
     for limit in changed {
-        let Some((soft, hard)) = of_process(init.pid, limit.resource) else {
+        let Some((soft, hard)) = limit_of_process(init.pid, limit.resource) else {
             continue;
         };
         let kind = format!("RLIMIT_{}", limit.resource.name.to_uppercase());
@@ -255,24 +255,24 @@ fn remember(
     replace(&path, &spec)
 }
 
-/// The token bucket that a guest had last: of its start, or of the last change.
+/// The token bucket of a running guest since its start or the last change.
 #[must_use]
-pub fn bucket(state: &StateDirectory) -> Option<TokenBucket> {
+pub fn read_bucket(state: &StateDirectory) -> Option<TokenBucket> {
     let text = fs::read(state.at(BUCKET)).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
-/// Keeps it as long as the guest runs, so that a later change of one value leaves the others.
+/// Records it while the guest runs, so that a later change of one value keeps the others.
 ///
 /// # Errors
 /// The state directory cannot be written.
-pub fn keep_bucket(state: &StateDirectory, bucket: &TokenBucket) -> Result<(), LifecycleError> {
+pub fn write_bucket(state: &StateDirectory, bucket: &TokenBucket) -> Result<(), LifecycleError> {
     replace(&state.at(BUCKET), &json!(bucket))
 }
 
 const BUCKET: &str = "bundle/bucket.json";
 
-/// Replaces a file, whole or not at all.
+/// Replaces a file atomically.
 fn replace(path: &PathBuf, value: &Value) -> Result<(), LifecycleError> {
     let new = path.with_extension("new");
     fs::write(&new, value.to_string()).doing("write", &new)?;
@@ -281,14 +281,14 @@ fn replace(path: &PathBuf, value: &Value) -> Result<(), LifecycleError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, ProcessLimit, RESOURCES, changed, of_process};
+    use super::{Part, ProcessLimit, RESOURCES, changed, limit_of_process};
 
     #[test]
     fn each_limit_is_read_from_the_row_that_prlimit_sets() {
         let own = rustix::process::getpid();
         for resource in &RESOURCES {
             let limit = rustix::process::getrlimit(resource.kind);
-            let read = of_process(own.as_raw_pid(), resource);
+            let read = limit_of_process(own.as_raw_pid(), resource);
             assert_eq!(
                 read,
                 Some((limit.current, limit.maximum)),

@@ -1,4 +1,4 @@
-//! Many guests at once: the order in which they start and stop, and their use of resources.
+//! Many guests at once: in which order they start and stop, and which resources they use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ pub struct Usage {
     pub name: String,
     /// How many processes it has.
     pub processes: usize,
-    /// Bytes of memory, page cache included, where it is counted.
+    /// Bytes of memory, page cache included, if its cgroup counts them.
     pub memory_bytes: Option<u64>,
-    /// Nanoseconds of processors' time, where it is counted.
+    /// Nanoseconds of CPU time, if its cgroup counts them.
     pub cpu_nanoseconds: Option<u64>,
     /// Seconds since its start.
     pub uptime_seconds: u64,
@@ -29,10 +29,10 @@ pub struct Usage {
     pub vdir: PathBuf,
 }
 
-/// The use of every running guest, by context number.
+/// The resources that each running guest uses, by context number.
 ///
 /// # Errors
-/// The state of one cannot be read or mended.
+/// The state of a guest cannot be read or mended.
 pub fn usage(states: &[StateDirectory]) -> Result<Vec<Usage>, LifecycleError> {
     let mut all = Vec::new();
     for state in states {
@@ -56,52 +56,56 @@ pub fn usage(states: &[StateDirectory]) -> Result<Vec<Usage>, LifecycleError> {
     Ok(all)
 }
 
-/// The order in which guests are started: each group may start at once when the one before runs.
+/// The order in which guests start: the guests of a group start at once, as soon as the group before runs.
 ///
-/// `depends` names, for each guest, those that must run before it; a guest that only another one
-/// names is started, too, if it is in `depends`.
+/// `depends` has for each guest the guests that must run before it. These start, too, even where they are not
+/// `wanted`.
 ///
 /// # Errors
-/// A circle, as the names along it.
-pub fn order(
+/// Guests depend on each other in a circle: their names, along it.
+pub fn start_order(
     wanted: &BTreeSet<String>,
     depends: &BTreeMap<String, Vec<String>>,
 ) -> Result<Vec<Vec<String>>, Vec<String>> {
-    let mut open: BTreeSet<String> = wanted.clone();
-    let mut unseen: Vec<String> = wanted.iter().cloned().collect();
-    while let Some(name) = unseen.pop() {
+    let mut waiting: BTreeSet<String> = wanted.clone();
+    let mut unvisited: Vec<String> = wanted.iter().cloned().collect();
+    while let Some(name) = unvisited.pop() {
         for other in depends.get(&name).into_iter().flatten() {
-            if open.insert(other.clone()) {
-                unseen.push(other.clone());
+            if waiting.insert(other.clone()) {
+                unvisited.push(other.clone());
             }
         }
     }
     let mut groups = Vec::new();
-    while !open.is_empty() {
-        let waits = |name: &String| {
+    while !waiting.is_empty() {
+        let must_wait = |name: &String| {
             let mut before = depends.get(name).into_iter().flatten();
-            before.any(|other| open.contains(other))
+            before.any(|other| waiting.contains(other))
         };
-        let ready: Vec<String> = open.iter().filter(|name| !waits(name)).cloned().collect();
+        let ready: Vec<String> = waiting
+            .iter()
+            .filter(|name| !must_wait(name))
+            .cloned()
+            .collect();
         if ready.is_empty() {
-            return Err(circle(&open, depends));
+            return Err(circle(&waiting, depends));
         }
         for name in &ready {
-            open.remove(name);
+            waiting.remove(name);
         }
         groups.push(ready);
     }
     Ok(groups)
 }
 
-/// One circle among guests that all wait for each other.
-fn circle(open: &BTreeSet<String>, depends: &BTreeMap<String, Vec<String>>) -> Vec<String> {
-    let mut path: Vec<String> = open.iter().take(1).cloned().collect();
+/// A circle among guests that all wait for each other.
+fn circle(waiting: &BTreeSet<String>, depends: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let mut path: Vec<String> = waiting.iter().take(1).cloned().collect();
     while let Some(last) = path.last() {
         let next = depends.get(last).into_iter().flatten();
         let Some(next) = next
             .into_iter()
-            .find(|other| open.contains(*other))
+            .find(|other| waiting.contains(*other))
             .cloned()
         else {
             break;
@@ -120,7 +124,7 @@ fn circle(open: &BTreeSet<String>, depends: &BTreeMap<String, Vec<String>>) -> V
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::order;
+    use super::start_order;
 
     fn ordered(
         wanted: &[&str],
@@ -132,7 +136,7 @@ mod tests {
             .iter()
             .map(|(name, before)| ((*name).to_owned(), owned(before)))
             .collect();
-        order(&wanted, &depends)
+        start_order(&wanted, &depends)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How a guest lives: build, start, watch, enter, stop, delete.
+//! A guest's life: build, start, watch, enter, stop, delete.
 //!
 //! ```text
 //!   vserver NAME start                 vserver NAME exec, enter           vserver NAME stop
@@ -11,33 +11,32 @@
 //!     removes cgroup, container, state; starts it again when it rebooted
 //! ```
 //!
-//! A guest's state is a directory of its own, by default below `/run/vservers`, which the next boot
-//! finds empty:
+//! Each guest has a state directory, by default below `/run/vservers`, which a boot empties:
 //!
 //! ```text
-//! NAME/lock              held by the command that starts or stops it
-//! NAME/guest.json        there while it runs: see `state` and `observe`
+//! NAME/lock              the command that starts or stops the guest holds it
+//! NAME/guest.json        exists while the guest runs: see `state` and `observe`
 //! NAME/last.json         how it ended last time
 //! NAME/console.log, .1   what its init wrote
-//! NAME/console           the pipe through which it does, or the mount point of its terminal
+//! NAME/console           the pipe that init writes to, or the mount point of its terminal
 //! NAME/bundle/           its specification, and the mount point of its root
 //! NAME/container/        libcontainer's state
 //! NAME/broker            the socket that takes listeners, if it has a broker
 //! ```
 //!
-//! No process of a guest ever meets one with the host's capabilities: init is made before the guest has
-//! any process, and a command that enters later is confined before it is in the guest's PID namespace. The
-//! program that both run is sealed ([`sealed`]), so that `/proc/self/exe` leads to nothing that can be written; and it
-//! is executed anew with an empty environment, so that it holds nothing of whoever typed the command ([`inherited`]).
+//! No process of a guest ever sees a process with the host's capabilities: the monitor confines init before the guest
+//! has any process, and a command that enters later confines itself before it joins the guest's PID namespace. Both
+//! run a sealed program ([`sealed`]), so that a guest cannot write to it through `/proc/self/exe`. It is executed anew
+//! with an empty environment, so that it inherits nothing from the caller ([`inherited`]).
 //!
 //! Each file imports only from those above it:
 //!
 //! ```text
-//! error, state                      what is on the disk, and the lock
-//! order · tidy · sealed · console · inherited   what starter and monitor share
-//! monitor · observe                 makes and watches a guest · how it is, and mending
-//! stop · limits · enter · many      what is done with a guest that runs
-//! start · build                     makes one
+//! error, state                      errors; the state directory and its lock
+//! order · tidy · sealed · console · inherited   shared by starter and monitor
+//! monitor · observe                 makes and watches a guest · tells its state and mends it
+//! stop · limits · enter · many      act on a guest that runs
+//! start · build                     start a guest · make a new one
 //! ```
 
 pub mod broker;

@@ -1,4 +1,4 @@
-//! How a guest is: a look, which changes nothing, and mending what an untimely death left.
+//! Observes the state of a guest, which changes nothing, and mends what a killed monitor or init left.
 //!
 //! ```text
 //!                 init lives    init ended       no init yet
@@ -7,8 +7,8 @@
 //!                 └ respawn     └ tidy           └ tidy
 //! ```
 //!
-//! [`mend`] repeats look and repair until the guest runs, is being started, or is stopped. Every command that
-//! needs the guest's state asks for that: so a monitor that died has a successor from the next command on.
+//! [`mend`] observes and repairs until the guest runs, is being started, or is stopped. Every command that needs
+//! the guest's state calls it, so the next command gives a monitor that died a successor.
 
 use std::time::{Duration, Instant};
 
@@ -20,57 +20,57 @@ use super::error::Doing;
 use super::order::watch_command;
 use super::sealed;
 use super::state::{StateDirectory, now};
-use super::tidy::{TIDYING, tidy};
+use super::tidy::{TIDY_TIMEOUT, tidy};
 
-/// The state of a guest of which nothing needs mending.
+/// The state of a guest that needs no mending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestState {
-    /// It does not run; how it ended, if it ever ran.
+    /// It does not run. Says how it ended, if that is known.
     Stopped(Option<Ended>),
-    /// Its init is being made.
+    /// A monitor is making its init.
     Starting(Running),
-    /// It runs.
+    /// It runs, with this init.
     Running(Running, Process),
 }
 
-/// What a look shows.
+/// The state of a guest as found.
 #[derive(Debug, PartialEq, Eq)]
-enum Sight {
+enum Observation {
     /// Nothing needs mending.
     Settled(GuestState),
     /// It runs, and its monitor died.
     Unwatched(Running, Process),
     /// Init has ended, and the monitor is tidying up.
     Ending(Running),
-    /// Neither init nor a monitor is alive, and what they had is still there.
+    /// The monitor is dead, and init too or not yet made; nobody tidied up.
     Abandoned(Running),
 }
 
-/// The state of the guest, after mending: a monitor that died gets a successor, a guest that died with
-/// its monitor is tidied away.
+/// Mends the guest and returns its state: a monitor that died gets a successor, and a guest whose monitor died
+/// with it is tidied away.
 ///
 /// # Errors
 /// The state cannot be read or mended.
 pub fn mend(state: &StateDirectory) -> Result<GuestState, LifecycleError> {
     let begun = Instant::now();
     loop {
-        match look(state)? {
-            Sight::Settled(settled) => return Ok(settled),
-            Sight::Unwatched(running, init) => {
+        match observe(state)? {
+            Observation::Settled(settled) => return Ok(settled),
+            Observation::Unwatched(running, init) => {
                 respawn_monitor(state, &running, init)?;
                 return Ok(GuestState::Running(running, init));
             }
-            Sight::Ending(_) if begun.elapsed() < TIDYING => {
+            Observation::Ending(_) if begun.elapsed() < TIDY_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Sight::Ending(running) | Sight::Abandoned(running) => {
+            Observation::Ending(running) | Observation::Abandoned(running) => {
                 tidy(state, &running, Ended::unseen(now()))?;
             }
         }
     }
 }
 
-/// The guest that must run, and its init, after mending.
+/// Mends a guest that must run, and returns it with its init.
 ///
 /// # Errors
 /// [`LifecycleError::NotRunning`], and as [`mend`].
@@ -83,10 +83,10 @@ pub fn mend_running(state: &StateDirectory) -> Result<(Running, Process), Lifecy
     }
 }
 
-/// What is true at this moment. Only reads.
-fn look(state: &StateDirectory) -> Result<Sight, LifecycleError> {
+/// The state at this moment. Only reads.
+fn observe(state: &StateDirectory) -> Result<Observation, LifecycleError> {
     let Some(running) = state.running()? else {
-        return Ok(Sight::Settled(GuestState::Stopped(state.ended()?)));
+        return Ok(Observation::Settled(GuestState::Stopped(state.ended()?)));
     };
     let is_of_this_boot = running.is_of_this_boot();
     let is_watched = is_of_this_boot && running.monitor.is_alive();
@@ -95,18 +95,20 @@ fn look(state: &StateDirectory) -> Result<Sight, LifecycleError> {
 }
 
 /// The table above.
-fn classify(running: Running, is_watched: bool, is_alive: impl Fn(Process) -> bool) -> Sight {
+fn classify(running: Running, is_watched: bool, is_alive: impl Fn(Process) -> bool) -> Observation {
     match (running.init, is_watched) {
-        (Some(init), true) if is_alive(init) => Sight::Settled(GuestState::Running(running, init)),
-        (Some(init), false) if is_alive(init) => Sight::Unwatched(running, init),
-        (None, true) => Sight::Settled(GuestState::Starting(running)),
-        (Some(_), true) => Sight::Ending(running),
-        (_, false) => Sight::Abandoned(running),
+        (Some(init), true) if is_alive(init) => {
+            Observation::Settled(GuestState::Running(running, init))
+        }
+        (Some(init), false) if is_alive(init) => Observation::Unwatched(running, init),
+        (None, true) => Observation::Settled(GuestState::Starting(running)),
+        (Some(_), true) => Observation::Ending(running),
+        (_, false) => Observation::Abandoned(running),
     }
 }
 
-/// Starts a watcher for a guest whose monitor died, unless another command starts or stops the guest at this
-/// moment, or has mended it already.
+/// Starts a watcher for a guest whose monitor died. Does nothing if another command is starting or stopping the
+/// guest, or has mended it.
 fn respawn_monitor(
     state: &StateDirectory,
     running: &Running,
@@ -118,7 +120,7 @@ fn respawn_monitor(
     if state.running().ok().flatten().as_ref() != Some(running) {
         return Ok(());
     }
-    let program = sealed::origin();
+    let program = sealed::program_on_disk();
     let mut command = watch_command(&program, state);
     vhashify_sys::process::in_own_session(&mut command, None);
     let child = command.spawn().doing("start the monitor", &program)?;
@@ -132,7 +134,7 @@ fn respawn_monitor(
 
 #[cfg(test)]
 mod tests {
-    use super::{GuestState, Process, Running, Sight, classify};
+    use super::{GuestState, Observation, Process, Running, classify};
 
     #[test]
     fn a_guest_is_what_its_init_and_its_monitor_say_together() {
@@ -148,20 +150,20 @@ mod tests {
             config_dir: "/etc/vservers".into(),
         };
         let (some, none) = (guest(Some(3)), guest(None));
-        let runs = Sight::Settled(GuestState::Running(some.clone(), process(3)));
-        let starts = Sight::Settled(GuestState::Starting(none.clone()));
+        let runs = Observation::Settled(GuestState::Running(some.clone(), process(3)));
+        let starts = Observation::Settled(GuestState::Starting(none.clone()));
         for (running, is_watched, is_alive, sight) in [
             (&some, true, true, runs),
             (
                 &some,
                 false,
                 true,
-                Sight::Unwatched(some.clone(), process(3)),
+                Observation::Unwatched(some.clone(), process(3)),
             ),
-            (&some, true, false, Sight::Ending(some.clone())),
-            (&some, false, false, Sight::Abandoned(some.clone())),
+            (&some, true, false, Observation::Ending(some.clone())),
+            (&some, false, false, Observation::Abandoned(some.clone())),
             (&none, true, false, starts),
-            (&none, false, false, Sight::Abandoned(none.clone())),
+            (&none, false, false, Observation::Abandoned(none.clone())),
         ] {
             assert_eq!(classify(running.clone(), is_watched, |_| is_alive), sight);
         }

@@ -1,12 +1,12 @@
-//! What a starter tells the monitor that makes a guest, and what it hears back.
+//! The messages between a starter and the monitor that makes the guest.
 //!
 //! ```text
 //! start ── MAKE, Order on standard input ──▶ monitor
 //!       ◀── Answer on standard output ──────
 //! ```
 //!
-//! A guest outlives an upgrade of this program, and a watcher of the new version takes it over. So the words of the
-//! command lines and the fields of the order are a format: what is added has a default.
+//! A guest outlives an upgrade of this program, and a watcher of the new version takes it over. So the command lines
+//! and the fields of the order are a format: an added field has a default.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -34,16 +34,16 @@ pub struct Order {
     pub name: String,
     /// The directory of all guests' states.
     pub state_dir: PathBuf,
-    /// What `guest.json` is to say.
+    /// The content of `guest.json`, still without init.
     pub running: Running,
-    /// The program on the disk, which watches the guest.
+    /// The program on the disk, which the monitor executes to watch the guest.
     #[serde(default)]
     pub origin: PathBuf,
-    /// What process 1 is.
+    /// What its process 1 is.
     pub style: Style,
-    /// Whether its users are others than the host's.
+    /// Whether it has a user namespace.
     pub has_own_users: bool,
-    /// Whether its monitor breaks links for it.
+    /// Whether its monitor is its broker, too.
     pub has_broker: bool,
     /// The priority of all its processes.
     pub nice: Option<i32>,
@@ -53,7 +53,7 @@ pub struct Order {
     pub sysctls: Vec<(String, String)>,
     /// `cgroup/*`.
     pub cgroup: Vec<(String, String)>,
-    /// Its addresses; none where the network is the host's.
+    /// Its addresses and their names; `None` where it shares the host's network.
     pub network: Option<Vec<(IpAddr, String)>>,
 }
 
@@ -62,11 +62,11 @@ pub struct Order {
 pub enum Answer {
     /// Init runs.
     Started,
-    /// Init does not run, and nothing of the guest is left: why, for the user.
+    /// Init does not run, and nothing of the guest is left. Says why, for the user.
     Failed(String),
 }
 
-/// The command that watches the guest, with no standard stream and no variable of its caller.
+/// The command that watches the guest. It inherits no standard stream and no variable from its caller.
 pub(super) fn watch_command(program: &Path, state: &StateDirectory) -> Command {
     let mut command = Command::new(program);
     command
@@ -84,7 +84,7 @@ pub(super) fn watch_command(program: &Path, state: &StateDirectory) -> Command {
     command
 }
 
-/// A file of the host's that a guest may neither read nor write, for its standard input.
+/// `/dev/null`, opened for reading, for a guest's standard input.
 pub(super) fn null() -> std::io::Result<OwnedFd> {
     Ok(File::open("/dev/null")?.into())
 }

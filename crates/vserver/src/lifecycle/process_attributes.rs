@@ -1,5 +1,5 @@
-//! Priorities and the personality, which every process of a guest inherits from its init, and a process that enters
-//! the guest sets for itself, as the specification holds them.
+//! Sets priorities and personality as the specification has them. The processes of a guest inherit them from its init;
+//! a process that enters the guest sets them for itself.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use vhashify_sys::process::{set_io_priority, set_nice, set_personality};
 
 use crate::context::spec::{NICE, PERSONALITY};
 
-/// Sets all of them for this process, which must have the host's capabilities.
+/// Sets all of them for this process, which must still have the host's capabilities.
 pub fn set(spec: &Spec) -> io::Result<()> {
     if let Some(nice) = annotation(spec, NICE) {
         set_nice(nice)?;
@@ -25,7 +25,7 @@ pub fn set(spec: &Spec) -> io::Result<()> {
     apply_personality(spec)
 }
 
-/// Sets the personality alone: init inherits the rest from the monitor.
+/// Sets only the personality: init inherits the priorities from the monitor.
 pub fn apply_personality(spec: &Spec) -> io::Result<()> {
     match annotation(spec, PERSONALITY) {
         Some(personality) => set_personality(personality),

@@ -1,10 +1,10 @@
-//! A copy of this program that cannot be written, for everything that becomes a process of a guest.
+//! Runs this program so that nobody can write to it, wherever it becomes a process of a guest.
 //!
 //! A guest can name the program that entered it (`/proc/PID/exe`, or a script whose interpreter is
-//! `/proc/self/exe`) and, being root, open it for writing. If that were the file on the host, the next
-//! start of `vserver` would run what the guest wrote. So it runs from a read-only mount that is in no
-//! namespace ([`read_only`]), which costs nothing; or, where the kernel cannot make one, from a copy in memory that
-//! is sealed, which takes milliseconds.
+//! `/proc/self/exe`) and, as root, open it for writing. If that were the file on the host, the next start of
+//! `vserver` would run what the guest wrote. So the program runs from a read-only mount that is in no mount
+//! namespace ([`read_only`]), which costs nothing. A kernel that cannot make one runs a sealed copy in memory,
+//! which takes milliseconds.
 
 use std::fs::File;
 use std::io;
@@ -21,11 +21,11 @@ use vhashify_sys::read_only;
 
 /// This program, as the kernel names it.
 const PROGRAM: &str = "/proc/self/exe";
-/// How long pages of a copy may be held by others.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the kernel may hold pages of a copy that is being sealed.
+const SEAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// This program, sealed. It can be begun as long as this value lives, which must end once it has been begun: only
-/// then is its mount out of everybody's reach.
+/// This program, sealed. Drop it once the program is started: until then its mount can be reached through this
+/// process's descriptor.
 #[derive(Debug)]
 pub struct Sealed(OwnedFd);
 
@@ -33,7 +33,7 @@ impl Sealed {
     /// Seals this program.
     ///
     /// # Errors
-    /// `/proc` is not mounted, or there is no memory.
+    /// `/proc` is not mounted, or memory is short.
     pub fn new() -> io::Result<Self> {
         match read_only::show(Path::new(PROGRAM)) {
             Ok(shown) => Ok(Self(shown)),
@@ -53,7 +53,7 @@ impl Sealed {
         Ok(Self(copy.into()))
     }
 
-    /// A command that runs it, with no variable of its caller.
+    /// A command that runs it with an empty environment.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(descriptor_path(&self.0));
@@ -62,16 +62,16 @@ impl Sealed {
     }
 }
 
-/// Seals a copy, against everybody and for good.
+/// Seals a copy for good: even root cannot unseal it.
 ///
-/// The kernel refuses with `EBUSY` while anybody but the page cache holds one of its pages
-/// (`memfd_wait_for_pins`, mm/memfd.c), which it may do itself for a moment: to move them, say.
+/// The kernel refuses with `EBUSY` while anything but the page cache holds one of its pages
+/// (`memfd_wait_for_pins`, mm/memfd.c). The kernel itself may hold one for a moment, to migrate it for example.
 fn seal(copy: &File) -> io::Result<()> {
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     let begun = Instant::now();
     loop {
         match fcntl_add_seals(copy, seals) {
-            Err(Errno::BUSY) if begun.elapsed() < PATIENCE => {
+            Err(Errno::BUSY) if begun.elapsed() < SEAL_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             sealed => return Ok(sealed?),
@@ -79,9 +79,9 @@ fn seal(copy: &File) -> io::Result<()> {
     }
 }
 
-/// This program on the disk.
+/// The path of this program on the disk.
 #[must_use]
-pub fn origin() -> PathBuf {
+pub fn program_on_disk() -> PathBuf {
     std::fs::read_link(PROGRAM).unwrap_or_else(|_| Path::new(PROGRAM).to_path_buf())
 }
 

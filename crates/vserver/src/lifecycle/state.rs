@@ -1,9 +1,8 @@
-//! The state directory of a guest: what is on the disk about it, and the lock.
+//! The state directory of a guest, and its lock.
 //!
-//! `guest.json` is written before the guest has its first process, and removed when nothing of it is
-//! left. Nothing here asks whether it is still true: [`observe`](super::observe) does.
+//! The starter writes `guest.json` before the guest has its first process, and the monitor removes it when nothing
+//! of the guest is left. Whether it is still true, only [`observe`](super::observe) checks.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -25,14 +24,14 @@ pub struct StateDirectory {
     path: PathBuf,
 }
 
-/// The right to start or stop a guest, as long as this value lives.
+/// The right to start or stop a guest while this value lives.
 #[derive(Debug)]
 pub struct Lock {
     _held: File,
 }
 
 impl StateDirectory {
-    /// The directory of the guest `name` below `top`; it need not exist.
+    /// The state directory of the guest `name` below `top`; it need not exist.
     #[must_use]
     pub fn new(top: &Path, name: &str) -> Self {
         let top = std::path::absolute(top).unwrap_or_else(|_| top.to_path_buf());
@@ -48,13 +47,13 @@ impl StateDirectory {
         &self.name
     }
 
-    /// The path of something in it.
+    /// The path `below` in it.
     #[must_use]
     pub fn at(&self, below: &str) -> PathBuf {
         self.path.join(below)
     }
 
-    /// The directory of all guests.
+    /// The directory that holds those of all guests.
     #[must_use]
     pub fn top(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
@@ -63,7 +62,7 @@ impl StateDirectory {
     /// Makes the directory and takes the lock.
     ///
     /// # Errors
-    /// [`LifecycleError::Busy`] when another command has it.
+    /// [`LifecycleError::Busy`] when another command has the lock.
     pub fn lock(&self) -> Result<Lock, LifecycleError> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -80,7 +79,7 @@ impl StateDirectory {
         }
     }
 
-    /// What `guest.json` says, true or not any more.
+    /// What `guest.json` says; it may be outdated.
     pub(super) fn running(&self) -> Result<Option<Running>, LifecycleError> {
         self.read("guest.json")
     }
@@ -90,12 +89,12 @@ impl StateDirectory {
         self.read("last.json")
     }
 
-    /// Writes `guest.json`, whole or not at all.
+    /// Writes `guest.json`, atomically.
     pub(super) fn write_running(&self, running: &Running) -> Result<(), LifecycleError> {
         self.write("guest.json", running)
     }
 
-    /// Writes how the guest ended, removes what only a guest that runs has, and `guest.json` last.
+    /// Writes how the guest ended, removes the files that only a running guest has, and `guest.json` last.
     pub(super) fn write_ended(&self, ended: Ended) -> Result<(), LifecycleError> {
         for below in ["container/guest", "container", "bundle/rootfs", "bundle"] {
             let path = self.at(below);
@@ -114,7 +113,7 @@ impl StateDirectory {
     fn read<T: for<'a> Deserialize<'a>>(&self, below: &str) -> Result<Option<T>, LifecycleError> {
         let path = self.at(below);
         match fs::read(&path) {
-            // A text that cannot be parsed was not written by this version, and counts as none.
+            // A file that does not parse is from another version, and counts as missing.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error)
                 if matches!(
@@ -137,11 +136,11 @@ impl StateDirectory {
     }
 }
 
-/// Removes a directory and the files in it, and never what is in a directory in it.
+/// Removes a directory and the files directly in it.
 ///
 /// In a monitor's mount namespace the guest's whole root directory is mounted below the state
-/// directory. Nothing here ever descends: a directory that is not empty, or has something mounted on
-/// it, stays, and is an error.
+/// directory, so this never descends: a directory that holds another one, or on which something is mounted, stays
+/// and is an error.
 fn remove_flat(directory: &Path) -> io::Result<()> {
     let is_mounted = directory.ends_with("rootfs");
     let listed = match fs::read_dir(directory) {
@@ -158,14 +157,13 @@ fn remove_flat(directory: &Path) -> io::Result<()> {
 
 /// The guests that have a `guest.json` below `top`, sorted by name.
 #[must_use]
-pub fn known(top: &Path) -> Vec<StateDirectory> {
+pub fn recorded_guests(top: &Path) -> Vec<StateDirectory> {
     let mut names: Vec<String> = fs::read_dir(top)
         .into_iter()
         .flatten()
         .flatten()
         .filter(|entry| entry.path().join("guest.json").exists())
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| OsStr::new(name) != ".")
         .collect();
     names.sort();
     names

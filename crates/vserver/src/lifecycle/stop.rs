@@ -1,5 +1,4 @@
-//! Stops a guest: its own command first, then signals, then SIGKILL; and waits until nothing of it
-//! is left.
+//! Stops a guest by its own command, then by signals, then by SIGKILL, and waits until nothing of it is left.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -16,18 +15,18 @@ use super::{LifecycleError, hooks, sealed};
 use crate::context::cgroup;
 
 /// How long `cmd.stop` may take.
-const COMMAND: Duration = Duration::from_secs(30);
-/// How long the kernel may take after SIGKILL.
-const KILLING: Duration = Duration::from_secs(20);
+const STOP_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the kernel may take to end init after SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Stops the guest. When this returns, no process, mount or cgroup of it is left.
 ///
 /// # Errors
-/// It does not run; or it does not even end by SIGKILL.
+/// It does not run, or does not end even by SIGKILL.
 pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
     let _lock = state.lock()?;
     mend_running(state)?;
-    // A guest whose hooks fail is stopped all the same; the first failure is reported.
+    // A failed hook does not keep the guest running; the first failure is reported.
     let mut hooks_ran = Ok(());
     for stage in ["prepre-stop", "pre-stop"] {
         hooks_ran = hooks_ran.and(hooks::run(settings, stage));
@@ -42,7 +41,7 @@ pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), Life
 /// Stops it without hooks. The caller holds the lock.
 pub(super) fn end(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
     let (running, init) = mend_running(state)?;
-    // The monitor does not start a guest again that ends by reboot(2) meanwhile.
+    // Tells the monitor not to start the guest again if it ends by reboot(2) meanwhile.
     let marker = state.at("stopping");
     fs::write(&marker, b"").doing("write", &marker)?;
     let stopped = until_nothing_is_left(settings, state, running.context, init);
@@ -61,8 +60,8 @@ fn until_nothing_is_left(
     }
     let default = default_sequence(settings.init.style);
     for step in settings.init.kill_sequence.as_ref().unwrap_or(&default) {
-        let others = settings.init.style == Style::Sysv;
-        if signal_guest(context, init, step.signal, others)
+        let spares_init = settings.init.style == Style::Sysv;
+        if signal_guest(context, init, step.signal, spares_init)
             && init.wait(Duration::from_secs(step.seconds))
         {
             break;
@@ -70,7 +69,7 @@ fn until_nothing_is_left(
     }
     init.signal(libc::SIGKILL);
     let name = || settings.name.clone();
-    if !init.wait(KILLING) {
+    if !init.wait(KILL_TIMEOUT) {
         return Err(LifecycleError::DoesNotEnd { name: name() });
     }
     match mend(state)? {
@@ -79,8 +78,8 @@ fn until_nothing_is_left(
     }
 }
 
-/// The signals without `killseq`. An init gets those that it handles: systemd halts by SIGRTMIN+3, others
-/// by SIGTERM or SIGINT (control-alt-delete).
+/// The signals for a guest without `killseq`. systemd halts by SIGRTMIN+3, other inits by SIGTERM or SIGINT
+/// (control-alt-delete).
 fn default_sequence(style: Style) -> Vec<KillStep> {
     let step = |signal, seconds| KillStep { signal, seconds };
     match style {
@@ -93,11 +92,11 @@ fn default_sequence(style: Style) -> Vec<KillStep> {
     }
 }
 
-/// Sends a signal to the guest's init, or, where that is a reaper, to all others. False when no process
-/// would notice, so that waiting would be in vain.
-fn signal_guest(context: u32, init: Process, signal: i32, others: bool) -> bool {
+/// Sends a signal to the guest's init, or to all other processes where init is only a reaper. False when no process
+/// would notice it, so that waiting would be in vain.
+fn signal_guest(context: u32, init: Process, signal: i32, spares_init: bool) -> bool {
     let mut is_noticed = false;
-    if !others {
+    if !spares_init {
         is_noticed = would_notice(init.pid, signal, true);
         init.signal(signal);
         return is_noticed;
@@ -112,54 +111,55 @@ fn signal_guest(context: u32, init: Process, signal: i32, others: bool) -> bool 
     is_noticed
 }
 
-/// Whether a process would notice a signal: it has a handler, or would end by it.
+/// Whether a process would notice a signal: it has a handler, reads the signal, or would end by it.
 fn would_notice(pid: i32, signal: i32, is_init: bool) -> bool {
-    let look = || {
+    let now = || {
         let status = procfs::status(pid);
-        status.map_or(Answer::No, |status| answer(&status, signal, is_init))
+        status.map_or(Disposition::Ignored, |status| {
+            disposition(&status, signal, is_init)
+        })
     };
-    // A shell blocks all signals while it starts a program; systemd blocks its own for good.
-    let mut looks = (0..LOOKS).map(|number| {
+    // A shell blocks all signals only while it starts a program. systemd blocks its signals for good, and reads them.
+    let mut reads = (0..BLOCKED_READS).map(|number| {
         if number > 0 {
-            std::thread::sleep(BETWEEN_LOOKS);
+            std::thread::sleep(BLOCKED_READ_INTERVAL);
         }
-        look()
+        now()
     });
-    let last = looks.find(|answer| *answer != Answer::Blocked);
-    last.unwrap_or(Answer::Yes) == Answer::Yes
+    let last = reads.find(|read| *read != Disposition::Blocked);
+    last.unwrap_or(Disposition::Noticed) == Disposition::Noticed
 }
 
-/// How often a blocked signal is looked at, and how long after one another.
-const LOOKS: u32 = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// How often the disposition of a blocked signal is read again before it counts as noticed.
+const BLOCKED_READS: u32 = 10;
+const BLOCKED_READ_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Whether a process would notice a signal.
+/// What a process does with a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Yes,
-    No,
-    /// It blocks the signal, maybe to read it.
+enum Disposition {
+    Noticed,
+    Ignored,
     Blocked,
 }
 
-/// Process 1 of a guest gets no signal that it has no handler for.
-fn answer(status: &Fields, signal: i32, is_init: bool) -> Answer {
+/// Reads it from `/proc/PID/status`. The kernel gives process 1 of a guest no signal that it has no handler for.
+fn disposition(status: &Fields, signal: i32, is_init: bool) -> Disposition {
     let bit = u32::try_from(signal - 1)
         .ok()
         .and_then(|shift| 1u64.checked_shl(shift))
         .unwrap_or(0);
     let has = |name: &str| status.mask(name).unwrap_or(0) & bit != 0;
     match is_init {
-        true if has("SigCgt") => Answer::Yes,
-        true if has("SigBlk") => Answer::Blocked,
-        false if !has("SigIgn") => Answer::Yes,
-        _ => Answer::No,
+        true if has("SigCgt") => Disposition::Noticed,
+        true if has("SigBlk") => Disposition::Blocked,
+        false if !has("SigIgn") => Disposition::Noticed,
+        _ => Disposition::Ignored,
     }
 }
 
-/// Runs `cmd.stop`. That it fails, or takes too long, only means that signals have to do it.
+/// Runs `cmd.stop`. If it fails or takes too long, signals stop the guest.
 fn run_inside(settings: &GuestSettings, state: &StateDirectory, command: &[String]) {
-    let mut child = Command::new(sealed::origin());
+    let mut child = Command::new(sealed::program_on_disk());
     child
         .arg("--silent")
         .arg("--config-dir")
@@ -180,7 +180,7 @@ fn run_inside(settings: &GuestSettings, state: &StateDirectory, command: &[Strin
                 tracing::warn!("{}: cmd.stop ended with {status}", settings.name);
                 return;
             }
-            Ok(None) if begun.elapsed() < COMMAND => {
+            Ok(None) if begun.elapsed() < STOP_COMMAND_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             _ => {
@@ -195,17 +195,17 @@ fn run_inside(settings: &GuestSettings, state: &StateDirectory, command: &[Strin
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Fields, answer};
+    use super::{Disposition, Fields, disposition};
 
     #[test]
     fn an_init_notices_what_it_handles_and_others_what_they_do_not_ignore() {
         let status = "SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n\
                       SigCgt:\t0000000000004000\n";
         let status = Fields::from(status.to_owned());
-        assert_eq!(answer(&status, 15, true), Answer::Yes);
-        assert_eq!(answer(&status, 1, true), Answer::Blocked);
-        assert_eq!(answer(&status, 2, true), Answer::No);
-        assert_eq!(answer(&status, 2, false), Answer::Yes);
-        assert_eq!(answer(&status, 13, false), Answer::No);
+        assert_eq!(disposition(&status, 15, true), Disposition::Noticed);
+        assert_eq!(disposition(&status, 1, true), Disposition::Blocked);
+        assert_eq!(disposition(&status, 2, true), Disposition::Ignored);
+        assert_eq!(disposition(&status, 2, false), Disposition::Noticed);
+        assert_eq!(disposition(&status, 13, false), Disposition::Ignored);
     }
 }

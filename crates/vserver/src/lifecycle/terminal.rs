@@ -1,8 +1,8 @@
-//! A terminal of the guest's, shown on the one that the command was typed on.
+//! Shows a terminal of the guest on the caller's terminal.
 //!
-//! The guest never gets the host's terminal, on which it could type commands (`TIOCSTI`) or listen. Any of the standard
-//! streams may be one: keys are read where standard input is, and what the guest writes is shown on the first of
-//! output, error and input that is one.
+//! The guest never gets the caller's terminal: it could type commands there (`TIOCSTI`), or listen. Each of the caller's
+//! standard streams may be a terminal. This process reads keys from standard input, and shows what the guest writes on
+//! the first terminal of standard output, error and input.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,37 +14,38 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
-/// How often a terminal is looked at that no process of the guest has open: one may open it again.
-const AGAIN: Timespec = Timespec {
+/// How long to wait until a terminal is read again that no process of the guest has open: one may open it again.
+const REOPEN_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
 
-/// Opens one in the guest, where this process must be already: the caller's end, and the command's.
+/// Opens a terminal of the guest, whose mount namespace this process is in. Returns the caller's end and the command's.
 pub fn open() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let guest = openpt(flags)?;
     unlockpt(&guest)?;
-    // Not by its name, which the guest could have put something else at.
-    let of_command = ioctl_tiocgptpeer(&guest, flags)?;
-    Ok((guest, of_command))
+    // Not by its path, where the guest could have put something else.
+    let command_end = ioctl_tiocgptpeer(&guest, flags)?;
+    Ok((guest, command_end))
 }
 
-/// The caller's end of the guest's terminal, and keys that the guest has not taken yet.
+/// The caller's end of the guest's terminal.
 pub struct Terminal {
     guest: OwnedFd,
-    /// Where it is shown.
     shown_on: BorrowedFd<'static>,
     /// Which standard streams of this process are terminals.
     are_terminals: [bool; 3],
-    before: Option<Termios>,
+    /// The mode of the caller's terminal before it was made raw.
+    original: Option<Termios>,
+    /// Keys that the guest has not taken yet.
     typed: Vec<u8>,
     has_input: bool,
     is_hung_up: bool,
 }
 
 impl Terminal {
-    /// Of the caller's end, and which standard streams of this process are terminals: one at least.
+    /// `guest` is the caller's end. At least one standard stream of this process must be a terminal.
     pub fn new(guest: OwnedFd, are_terminals: [bool; 3]) -> Self {
         let shown_on = match are_terminals {
             [_, true, _] => stdout(),
@@ -55,7 +56,7 @@ impl Terminal {
             guest,
             shown_on,
             are_terminals,
-            before: None,
+            original: None,
             typed: Vec::new(),
             has_input: are_terminals[0],
             is_hung_up: false,
@@ -64,7 +65,7 @@ impl Terminal {
         terminal
     }
 
-    /// Passes every key on from now on, until this value is dropped.
+    /// Passes every key on, until this value is dropped.
     pub fn begin(&mut self) -> io::Result<()> {
         fcntl_setfl(&self.guest, OFlags::NONBLOCK)?;
         if !self.has_input {
@@ -74,11 +75,11 @@ impl Terminal {
         let mut raw = before.clone();
         raw.make_raw();
         if self.are_terminals != [true; 3] {
-            // Another program may write there, the next one of a pipeline, and expects lines to begin at the left.
+            // Another program of a pipeline may write to the terminal, and expects lines to begin at the left.
             raw.output_modes = before.output_modes;
         }
         tcsetattr(stdin(), OptionalActions::Now, &raw)?;
-        self.before = Some(before);
+        self.original = Some(before);
         Ok(())
     }
 
@@ -92,15 +93,15 @@ impl Terminal {
             of_guest |= PollFlags::OUT;
         }
         waited.push(PollFd::new(&self.guest, of_guest));
-        // No more keys are read until the guest has taken the last.
+        // Reads no more keys until the guest has taken the last.
         if self.has_input && self.typed.is_empty() {
             waited.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
         }
     }
 
     /// How long to wait at most.
-    pub fn patience(&self) -> Option<&'static Timespec> {
-        self.is_hung_up.then_some(&AGAIN)
+    pub fn timeout(&self) -> Option<&'static Timespec> {
+        self.is_hung_up.then_some(&REOPEN_INTERVAL)
     }
 
     /// Copies one buffer in each direction, and at the end everything that the guest wrote.
@@ -115,7 +116,7 @@ impl Terminal {
             }
         }
         if !self.typed.is_empty() {
-            // The rest is written again later.
+            // What the guest does not take now stays in `typed`.
             if let Ok(count) = rustix::io::write(&self.guest, &self.typed) {
                 self.typed.drain(..count);
             }
@@ -143,7 +144,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
+        if let Some(before) = &self.original {
             let _ = tcsetattr(stdin(), OptionalActions::Now, before);
         }
     }
@@ -164,7 +165,7 @@ fn show(on: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
         match rustix::io::write(on, bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(Errno::INTR) => {}
-            // A standard input that is open for reading alone shows nothing.
+            // Standard input may be open only for reading, and can show nothing then.
             Err(Errno::BADF) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

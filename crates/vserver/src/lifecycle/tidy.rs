@@ -1,4 +1,4 @@
-//! Removes what is left of a guest whose init is gone: network devices, processes, cgroups, state.
+//! Removes what is left of a guest whose init has ended: network devices, processes, cgroups, state.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use super::state::StateDirectory;
 use crate::context::cgroup;
 use crate::network;
 
-/// How long this may take.
-pub const TIDYING: Duration = Duration::from_secs(10);
+/// How long processes and cgroups may take to go.
+pub const TIDY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Removes it, and writes down how the guest ended.
+/// Removes it, and records how the guest ended.
 ///
 /// # Errors
-/// A device or a process does not go away within [`TIDYING`]; the state directory cannot be written. What is left
-/// is left to the next who tries.
+/// A device cannot be removed, a process does not end within [`TIDY_TIMEOUT`], or the state directory cannot be
+/// written. The next call removes the rest.
 pub fn tidy(state: &StateDirectory, running: &Running, ended: Ended) -> Result<(), LifecycleError> {
-    // Of an earlier boot, only files can be left; its numbers may be somebody else's by now.
+    // An earlier boot leaves only files. Its numbers may be another guest's by now.
     if running.is_of_this_boot() {
         network::take_down(running.context).map_err(|error| LifecycleError::Refused {
             name: state.name().to_owned(),
@@ -30,7 +30,7 @@ pub fn tidy(state: &StateDirectory, running: &Running, ended: Ended) -> Result<(
     state.write_ended(ended)
 }
 
-/// Kills whatever is in the guest's cgroups until they can be removed.
+/// Kills every process in the guest's cgroups until they can be removed.
 fn remove_cgroups(state: &StateDirectory, context: u32) -> Result<(), LifecycleError> {
     let begun = Instant::now();
     while !cgroup::remove(context) {
@@ -40,7 +40,7 @@ fn remove_cgroups(state: &StateDirectory, context: u32) -> Result<(), LifecycleE
                 process.signal(libc::SIGKILL);
             }
         }
-        if begun.elapsed() > TIDYING {
+        if begun.elapsed() > TIDY_TIMEOUT {
             return Err(LifecycleError::DoesNotEnd {
                 name: state.name().to_owned(),
             });

@@ -13,7 +13,7 @@ use super::super::output::say;
 use super::{Failure, Guest, Value, limit};
 use crate::context::cgroup;
 use crate::context::limits::{IoRate, Limit};
-use crate::lifecycle::limits::{Part, ProcessLimit, RESOURCES, change, find, of_process};
+use crate::lifecycle::limits::{Part, ProcessLimit, RESOURCES, change, find, limit_of_process};
 
 /// Bytes of a page, which `--rss` counts.
 const PAGE: u64 = 4096;
@@ -403,7 +403,7 @@ fn show_limits(context: u32, init: i32) {
     );
     line("nproc", "-", &or_dash(text(&["pids.max"])));
     for resource in &RESOURCES {
-        if let Some((soft, hard)) = of_process(init, resource) {
+        if let Some((soft, hard)) = limit_of_process(init, resource) {
             line(resource.name, &or_none(soft), &or_none(hard));
         }
     }

@@ -9,7 +9,7 @@ use super::super::args::Common;
 use super::{Failure, Guest, Value, limit};
 use crate::context::bucket;
 use crate::context::limits::{CpuTime, Limit};
-use crate::lifecycle::limits::{bucket as last_bucket, change, find, keep_bucket};
+use crate::lifecycle::limits::{change, find, read_bucket, write_bucket};
 use crate::lifecycle::{LifecycleError, StateDirectory};
 
 pub const EXAMPLES: &str = "\
@@ -134,7 +134,7 @@ pub fn vsched(typed: &Vsched) -> Result<(), Failure> {
     limits.extend(typed.time.limits()?);
     change(&state, &limits, &[])?;
     if let Some(bucket) = bucket {
-        keep_bucket(&state, &bucket)?;
+        write_bucket(&state, &bucket)?;
     }
     Ok(())
 }
@@ -161,7 +161,7 @@ impl Bucket {
     /// Each value from the arguments, else from the directory, else from the guest's last bucket. As with the old tool,
     /// each change says anew whether idle time is free.
     fn over(&self, from_directory: Option<TokenBucket>, state: &StateDirectory) -> TokenBucket {
-        let last = last_bucket(state).unwrap_or_default();
+        let last = read_bucket(state).unwrap_or_default();
         let read = from_directory.unwrap_or_default();
         TokenBucket {
             fill_rate: self.fill_rate.or(read.fill_rate).or(last.fill_rate),

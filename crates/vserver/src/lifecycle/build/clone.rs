@@ -1,10 +1,9 @@
-//! Copies a guest's root directory: unified files are linked, all others get inodes of their own.
+//! Copies a guest's root directory: links objects, and copies every other file to an inode of its own.
 //!
-//! A name of the source whose inode is an object of the store becomes one more link of that object; so
-//! the clone shares it exactly as the source does, and in the clone two names are one file if and only
-//! if they are in the source. Every other file is copied, by shared extents where the filesystem can,
-//! under a lease, so that no copy is half of one state and half of another. The copies get their inode flags
-//! (`chattr`) last, since some of these refuse every other change.
+//! If a name of the source leads to an object of the store, the clone gets another link to that object. So the clone
+//! shares it exactly as the source does, and two names of the clone are one file if and only if they are in the
+//! source. Other files are copied, by shared extents where the filesystem can, and under a lease, so that no copy mixes
+//! two states of a file. Copies get their inode flags (`chattr`) last, because some flags forbid every other change.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -40,7 +39,7 @@ pub fn clone(
     to: &Path,
 ) -> Result<(), LifecycleError> {
     ignore_break_signal();
-    // Without one, the guard refuses leases on marked files, and the mark.
+    // Without it, the guard refuses this process leases on marked files, and to set the mark.
     #[cfg(feature = "guard")]
     let _permit =
         vhashify::protect::guard::Permit::acquire().map_err(|error| LifecycleError::Build {
@@ -52,30 +51,30 @@ pub fn clone(
     let stamp = Stamp::of(from.as_fd()).doing("statx", source)?;
     let device = rustix::fs::fstat(&from).doing("stat", source)?.st_dev;
     let target = rustix::fs::fstat(&into).doing("stat", to)?.st_dev;
-    // Held until the last link is made: a run would replace names meanwhile.
+    // Holds the lock until the last link is made: a run would replace names meanwhile.
     let (objects, _lock) = if device == target {
         objects_on(tree, name, device)?
     } else {
         (HashSet::new(), None)
     };
-    let mut copy = Copy {
+    let mut cloner = Cloner {
         objects,
         groups: HashMap::new(),
         flagged: Vec::new(),
         device,
         place: source.to_path_buf(),
     };
-    copy.contents(from.as_fd(), into.as_fd())?;
+    cloner.contents(from.as_fd(), into.as_fd())?;
     let (from_name, to_name) = (descriptor_path(&from), descriptor_path(&into));
-    copy.metadata(&stamp, CWD, from_name.as_os_str(), CWD, to_name.as_os_str())?;
-    // It gets its name later.
+    cloner.metadata(&stamp, CWD, from_name.as_os_str(), CWD, to_name.as_os_str())?;
+    // The build renames the clone later, which an immutable directory refuses.
     let own = Own::of(from.as_fd()).doing("ioctl(FS_IOC_GETFLAGS)", source)?;
     let top = (into, own.that_leave_names(), to.to_path_buf());
-    copy.flagged.push(top);
-    copy.give_flags()
+    cloner.flagged.push(top);
+    cloner.set_flags()
 }
 
-/// The inodes of the store's objects on a device; none where the tree has no store there.
+/// The inode numbers of the store's objects on a device. Empty if the tree has no store there.
 fn objects_on(
     tree: &ConfigTree,
     name: &str,
@@ -102,19 +101,19 @@ fn objects_on(
     Ok((inodes, Some(lock)))
 }
 
-struct Copy {
-    /// Inodes that are linked, not copied.
+struct Cloner {
+    /// Inode numbers of the store's objects.
     objects: HashSet<u64>,
-    /// Where the first name of each link group of copied files is.
+    /// The first name of the copy of each link group, by the inode number in the source.
     groups: HashMap<u64, (OwnedFd, Vec<u8>)>,
     /// Copies that get inode flags at the end, and the paths of their originals.
     flagged: Vec<(OwnedFd, Own, PathBuf)>,
     device: u64,
-    /// Where it is now, for messages.
+    /// The path in the source that is being copied, for messages.
     place: PathBuf,
 }
 
-impl Copy {
+impl Cloner {
     fn contents(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), LifecycleError> {
         let mut names = resolve::names(from).doing("read", &self.place)?;
         names.sort_unstable();
@@ -139,7 +138,7 @@ impl Copy {
             FileType::Directory => {
                 mkdirat(to, name, Mode::RWXU).doing("mkdir", &self.place)?;
                 let inner_from = resolve::open_directory(from, bytes);
-                // A filesystem that is mounted in a guest is not part of it.
+                // A filesystem mounted in the guest is not part of it.
                 if matches!(inner_from, Err(Errno::XDEV)) {
                     return Ok(());
                 }
@@ -162,7 +161,7 @@ impl Copy {
         self.metadata(&stamp, from, name, to, name)
     }
 
-    /// Links an object, or another name of a file that was copied; else copies.
+    /// Links an object, or a further name of a copied file; copies any other file.
     fn file(
         &mut self,
         from: BorrowedFd<'_>,
@@ -176,7 +175,7 @@ impl Copy {
         if device == self.device && self.objects.contains(&stamp.inode) {
             match linkat(from, name, to, name, AtFlags::empty()) {
                 Ok(()) => return Ok(()),
-                // It has as many names as the filesystem allows.
+                // The object has as many links as the filesystem allows: copy it.
                 Err(Errno::MLINK) => {}
                 Err(error) => return Err(error).doing("link", &self.place),
             }
@@ -217,8 +216,8 @@ impl Copy {
         Ok(())
     }
 
-    /// Gives copies their flags, and warns of those that this filesystem does not keep.
-    fn give_flags(self) -> Result<(), LifecycleError> {
+    /// Sets the flags of copies, and warns of those that this filesystem does not keep.
+    fn set_flags(self) -> Result<(), LifecycleError> {
         for (copy, own, place) in self.flagged {
             if !own.is_empty()
                 && !own
@@ -232,7 +231,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Owner, mode, extended attributes and times of whatever is no regular file.
+    /// Copies owner, mode, extended attributes and times of anything but a regular file.
     fn metadata(
         &self,
         stamp: &Stamp,

@@ -1,4 +1,4 @@
-//! Writes a new guest's directory of the configuration, from the options that util-vserver had.
+//! Writes a new guest's configuration directory from util-vserver's options.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,14 +7,14 @@ use std::path::Path;
 use super::super::LifecycleError;
 use super::super::error::Doing;
 
-/// The options of `build` that become settings, each as it is written.
+/// The options of `build` that become settings, each as typed.
 #[derive(Debug, Default, Clone)]
 pub struct Options {
     /// `--hostname`.
     pub hostname: Option<String>,
     /// `--context`.
     pub context: Option<u32>,
-    /// `--interface [NAME=][DEV:]ADDRESS[/PREFIX]`, each.
+    /// Each `--interface [NAME=][DEV:]ADDRESS[/PREFIX]`.
     pub interfaces: Vec<String>,
     /// `--flags`, separated by commas.
     pub flags: Option<String>,
@@ -59,7 +59,7 @@ pub fn write(at: &Path, name: &str, vdir: &Path, options: &Options) -> Result<()
     symlink(vdir, &link).doing("symlink", &link)
 }
 
-/// The parts of an interface's specification.
+/// A parsed `--interface`.
 #[derive(Debug, PartialEq, Eq)]
 struct Interface<'text> {
     name: String,

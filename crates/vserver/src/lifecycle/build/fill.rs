@@ -1,4 +1,4 @@
-//! Fills a new vdir, each method with the program that is best at it.
+//! Fills a new vdir. Most methods run the program that is made for it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -29,20 +29,20 @@ pub enum Method {
         /// Further arguments of debootstrap.
         arguments: Vec<OsString>,
     },
-    /// One or more tar archives, compressed or not, one over the other.
+    /// One or more tar archives, compressed or not, unpacked over one another.
     Template(Vec<PathBuf>),
     /// A directory, by rsync(1).
     Rsync(PathBuf),
-    /// Nothing but the directories that a guest must have.
+    /// Only the directories that a guest must have.
     Skeleton,
-    /// An OCI image: a layout directory or a tar archive of one, and which image of it.
+    /// An image of an OCI layout, which is a directory or a tar archive of one.
     Oci {
         /// The layout.
         source: PathBuf,
         /// The name of the image.
         reference: Option<String>,
     },
-    /// Another guest that does not run, by name, or its root directory.
+    /// Another guest that does not run, by its name or its root directory.
     Clone(OsString),
 }
 
@@ -126,12 +126,14 @@ pub fn fill(
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).doing("chmod", &path)
         }),
         Method::Oci { source, reference } => unpack(name, source, reference.as_deref(), vdir),
-        Method::Clone(source) => clone::clone(tree, name, &of_source(tree, state, source)?, vdir),
+        Method::Clone(source) => {
+            clone::clone(tree, name, &root_of_source(tree, state, source)?, vdir)
+        }
     }
 }
 
-/// The root directory to clone: of a guest that is at rest, or a plain directory.
-fn of_source(
+/// The root directory to clone. Refuses a guest that runs.
+fn root_of_source(
     tree: &ConfigTree,
     state: &StateDirectory,
     source: &OsStr,
@@ -154,13 +156,13 @@ fn of_source(
     }
 }
 
-/// Refuses an archive that links of an earlier one would lead out of the guest.
+/// Refuses an archive with a member that a link of an earlier archive would lead out of the guest.
 fn check_members(name: &str, archive: &Path, vdir: &Path) -> Result<(), LifecycleError> {
     let failed = |reason: &dyn std::fmt::Display| LifecycleError::Build {
         name: name.to_owned(),
         reason: format!("{}: {reason}", archive.display()).into(),
     };
-    // It is read twice.
+    // It is read twice, which a pipe cannot be.
     if !fs::metadata(archive).doing("stat", archive)?.is_file() {
         return Err(failed(&"it is not a plain file"));
     }
@@ -178,7 +180,7 @@ fn check_members(name: &str, archive: &Path, vdir: &Path) -> Result<(), Lifecycl
     members::check(&listing, &root).map_err(|error| failed(&error))
 }
 
-/// Unpacks an image, until a signal for this process says otherwise.
+/// Unpacks an image. A signal for this process interrupts it.
 fn unpack(
     name: &str,
     source: &Path,
@@ -191,25 +193,26 @@ fn unpack(
     };
     let signals = signals_as_descriptor(&WATCHED)
         .map_err(|error| failed(format!("signals cannot be watched: {error}").into()))?;
-    let go_on = || match next_signal(&signals) {
+    let check_signals = || match next_signal(&signals) {
         None => Ok(()),
         Some(signal) => Err(std::io::Error::other(format!(
             "interrupted by signal {signal}"
         ))),
     };
-    super::oci::unpack(source, reference, vdir, &go_on).map_err(|error| failed(error.into()))
+    super::oci::unpack(source, reference, vdir, &check_signals)
+        .map_err(|error| failed(error.into()))
 }
 
-/// Signals that end a build. It removes its files then.
+/// Signals that interrupt a build, which removes its files then.
 const WATCHED: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-/// Runs a program that fills a guest, and shows its last line when it fails. A signal for this process
-/// kills the program and everything that it started, so that its files can be removed.
+/// Runs a program that fills a guest. If it fails, the error has its last line. A signal for this process kills the
+/// program and all that it started, so that its files can be removed.
 fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
     run_logged(name, command).map(drop)
 }
 
-/// The same. Gives its output.
+/// Runs it as [`run`] does, and returns its output.
 fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |reason: String| LifecycleError::Build {

@@ -1,4 +1,4 @@
-//! Writes a guest's directory of the configuration from its old-style `NAME.conf`.
+//! Writes a guest's configuration directory from its old-style `NAME.conf`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,21 @@ use super::super::{LifecycleError, StateDirectory};
 use super::configuration::{self, Options};
 use super::remove;
 
-/// A configuration to be imported.
+/// What to import.
 #[derive(Debug, Default)]
 pub struct Import {
-    /// The file; else `NAME.conf` at the top of the tree.
+    /// The file; by default `NAME.conf` at the top of the tree.
     pub file: Option<PathBuf>,
-    /// The branch of `case $PROFILE` that is meant.
+    /// Which branch of `case $PROFILE` to take.
     pub profile: Option<String>,
-    /// The directory that holds the guest's root directory; else the tree's `vdirbase`.
+    /// The directory that holds the guest's root directory; by default the tree's `vdirbase`.
     pub root_dir: Option<PathBuf>,
 }
 
 /// Imports the guest. The file stays as it is.
 ///
 /// # Errors
-/// The guest is configured already or has no root directory, or a line of the file is refused. Then
+/// The guest is configured already, it has no root directory, or the file has a line that cannot be imported. Then
 /// nothing is written.
 pub fn import(
     tree: &ConfigTree,

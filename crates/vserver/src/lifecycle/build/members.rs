@@ -1,7 +1,7 @@
-//! Checks the names in a tar archive before it is unpacked over the files of an earlier one.
+//! Checks the names in a tar archive before tar unpacks it over the files of an earlier one.
 //!
-//! tar(1) sees to it that no link of an archive leads its own members elsewhere, but follows links that
-//! are there already: an earlier archive could lead a later one onto the host's files.
+//! tar(1) keeps links of an archive from leading the archive's own members elsewhere, but follows links that exist
+//! already: those of an earlier archive could lead a later one onto the host's files.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 use vhashify_sys::shown::Shown;
 
-/// Options by which tar lists members so that [`check`] can parse them.
+/// The options that make tar list members in the format that [`check`] parses.
 pub const OPTIONS: [&str; 4] = [
     "--list",
     "--verbose",
@@ -30,19 +30,19 @@ pub const OPTIONS: [&str; 4] = [
 )]
 pub struct OutsideGuest {
     name: Vec<u8>,
-    /// The directory in which it would be written.
+    /// The directory in which tar would write it.
     above: Vec<u8>,
 }
 
 /// Checks that each member of `listing` would be written below `vdir`.
 ///
 /// # Errors
-/// The first that would not.
+/// The first member that would not.
 pub fn check(listing: &[u8], vdir: &OwnedFd) -> Result<(), OutsideGuest> {
     let mut known = HashSet::new();
     for line in listing.split(|byte| *byte == b'\n') {
         let is_hard_link = line.first() == Some(&b'h');
-        // The second name of a symbolic link is text, that of a hard link is a member.
+        // A symbolic link's second name is only text, a hard link's is a member.
         let names = if is_hard_link { 2 } else { 1 };
         for name in quoted(line).into_iter().take(names) {
             let Some(end) = name.iter().rposition(|byte| *byte == b'/') else {
@@ -69,7 +69,7 @@ pub fn check(listing: &[u8], vdir: &OwnedFd) -> Result<(), OutsideGuest> {
     Ok(())
 }
 
-/// The texts between quotes on a line, as C writes them.
+/// The quoted strings of a line, unescaped as in C.
 fn quoted(line: &[u8]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let mut rest = line;
@@ -93,7 +93,7 @@ fn quoted(line: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-/// The byte that an escape after a backslash means, and its length.
+/// The byte that an escape means, and how long the escape is after its backslash.
 fn escaped(rest: &[u8]) -> (u8, usize) {
     let digits = rest
         .iter()

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! ROOTDIR/.NAME.building/   the vdir while it is filled     ─ rename ─▶ ROOTDIR/NAME
-//! CONFDIR/.NAME.building/   the configuration beside it     ─ rename ─▶ CONFDIR/NAME
+//! CONFDIR/.NAME.building/   its configuration               ─ rename ─▶ CONFDIR/NAME
 //! ```
 //!
-//! Hidden names are no guests. So a build that fails, is interrupted or killed never leaves half a
-//! guest; the next build of that name removes the remains of a killed one.
+//! A hidden name is never a guest. So a build that fails or is killed never leaves half a guest, and the next build of
+//! that name removes the remains of a killed one.
 
 mod clone;
 mod configuration;
@@ -28,26 +28,26 @@ use super::error::Doing;
 use super::{LifecycleError, StateDirectory};
 use vhashify_config::ConfigTree;
 
-/// A guest to be built.
+/// What to build.
 #[derive(Debug)]
 pub struct Plan {
     /// How the vdir is filled.
     pub method: Method,
-    /// Where it goes: a directory of this one; by default the tree's `vdirbase`.
+    /// The directory in which the vdir is made; by default the tree's `vdirbase`.
     pub root_dir: Option<PathBuf>,
     /// Options that become settings.
     pub options: Options,
-    /// Move a guest of that name out of the way instead of refusing.
+    /// Rename an existing guest of that name instead of refusing.
     pub force: bool,
-    /// Keep the files of a failed build, for a look at them.
+    /// Keep the files of a failed build for inspection.
     pub keep: bool,
 }
 
 /// Builds the guest.
 ///
 /// # Errors
-/// There is one of that name already; the method failed, or was interrupted. Then nothing is left,
-/// unless it was to be kept.
+/// A guest of that name exists, or the method failed or was interrupted. Then nothing is left, unless
+/// [`keep`](Plan::keep) says so.
 pub fn build(tree: &ConfigTree, state: &StateDirectory, plan: &Plan) -> Result<(), LifecycleError> {
     let name = state.name();
     let _lock = state.lock()?;
@@ -70,7 +70,7 @@ pub fn build(tree: &ConfigTree, state: &StateDirectory, plan: &Plan) -> Result<(
             });
         }
     }
-    // Whatever the method mounts is this process's own, and gone with it.
+    // Whatever the method mounts ends with this process.
     vhashify_sys::process::unshare_mounts().doing("unshare", &vdir)?;
     let private =
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;

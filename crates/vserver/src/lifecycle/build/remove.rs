@@ -1,4 +1,4 @@
-//! Removes guests and the remains of failed builds, and never a file of another filesystem.
+//! Removes guests and the remains of failed builds, but never a file of another filesystem.
 
 use std::fs;
 use std::io;
@@ -16,8 +16,8 @@ use super::super::{LifecycleError, StateDirectory};
 /// Removes a guest that does not run: its configuration first, then its files.
 ///
 /// # Errors
-/// It runs; something is mounted in it; the configuration, the state or a store lies in it, or it
-/// shares its vdir.
+/// The guest runs, shares its vdir with another one, has something mounted in it, or holds the configuration, the state
+/// or a store.
 pub fn delete(
     tree: &ConfigTree,
     settings: &GuestSettings,
@@ -57,7 +57,7 @@ pub fn delete(
             mount.display()
         )));
     }
-    // From here on it is no guest any more, whenever this is interrupted.
+    // After the renames it is no guest any more, even if somebody interrupts this.
     let hidden = |path: &Path| path.with_file_name(format!(".{name}.deleting"));
     let (configuration, vdir) = (hidden(&settings.directory), hidden(&settings.vdir));
     for stale in [&configuration, &vdir] {

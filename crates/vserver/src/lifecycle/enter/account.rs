@@ -1,4 +1,4 @@
-//! The user of the guest that a command runs as, from the guest's own files.
+//! Looks up the user that a command runs as in the guest's own files.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -31,7 +31,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Finds a user by name or number. This process must be in the guest's mount namespace already.
+    /// Finds a user by name or number. This process must already be in the guest's mount namespace.
     pub fn find(user: &str) -> Result<Self, AccountError> {
         let path = "/etc/passwd";
         let passwd = read_plain(path).map_err(|source| AccountError::Read { path, source })?;
@@ -53,7 +53,7 @@ impl Account {
                 fields[3].parse().ok()?,
                 Some(fields[5].to_owned()),
             ),
-            // A number needs no entry.
+            // A number is a user without an entry, too.
             None => (
                 String::new(),
                 user.parse::<u32>().ok()?,
@@ -61,7 +61,7 @@ impl Account {
                 None,
             ),
         };
-        // The kernel takes it for "leave as it is".
+        // To setresuid(2) this number means "leave as it is".
         if uid == u32::MAX || gid == u32::MAX {
             return None;
         }
@@ -82,7 +82,7 @@ impl Account {
     }
 }
 
-/// A plain file of at most a mebibyte: nothing that could block, or fill the memory.
+/// Reads a regular file, at most a mebibyte of it, so that a guest can neither block this process nor fill memory.
 fn read_plain(path: &str) -> io::Result<String> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = std::fs::File::options()

@@ -1,4 +1,4 @@
-//! Takes away from this process, before it forks, every power that the guest has not.
+//! Drops every power of this process that the guest has not, before it forks.
 
 use std::error::Error;
 use std::os::fd::AsFd;
@@ -12,8 +12,8 @@ use super::super::{broker, inherited, process_attributes};
 use super::account::Account;
 use crate::context::filter::load_filter;
 
-/// Gives this process attributes, limits, groups, filter and capabilities of the guest's processes. The order
-/// matters: each step needs what a later one takes away. A broker gets the listener of the filter.
+/// Gives this process the attributes, limits, groups, filter and capabilities of the guest's processes, in an order in
+/// which no step needs what an earlier one dropped. A broker gets the listener of the filter.
 pub fn confine(
     spec: &Spec,
     account: &Account,
@@ -50,7 +50,7 @@ pub fn confine(
     for capability in capabilities::all() {
         if !kept.contains(capability) {
             match remove_capability_from_bounding_set(capability) {
-                // A kernel that does not know it does not have it.
+                // EINVAL: this kernel has no such capability.
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,14 +1,14 @@
-//! What the process that was called and the one that enters the guest tell each other, over a socket.
+//! The messages between the caller and the process that enters the guest, over a socket.
 //!
 //! ```text
 //! caller ── three streams, length, Order ──▶ entering process
 //!       ◀── + and the guest's terminal ────  it is confined (or: - and why not)
-//!        ── . ─────────────────────────────▶ the terminal has its size: go on
+//!        ── . ─────────────────────────────▶ the terminal has its size: execute the command
 //!       ◀── ! and the errno ───────────────  the command could not be executed
 //! ```
 //!
-//! The child of the entering process has the socket, too, until it executes the command, and the guest's root may trace
-//! it then. So what comes after the first answer is read with care: it can change nothing but the exit status.
+//! Until it executes the command, the child of the entering process has the socket, too, and the guest's root may trace
+//! the child. So the caller does not trust a message after the first answer: it can change only the exit status.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -27,7 +27,7 @@ pub const ENTER_ARGUMENT: &str = "--enter";
 /// Standard input, output and error; `None` stands for a terminal of the guest's.
 pub type Streams<'a> = [Option<BorrowedFd<'a>>; 3];
 
-/// What the entering process is to do. Both are the same program: this is no format.
+/// The order to the entering process. Both ends run the same program, so this is not a stable format.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     /// The guest.
@@ -38,31 +38,31 @@ pub struct Order {
     pub context: u32,
     /// Its process 1.
     pub init: Process,
-    /// Whether its monitor breaks links for it.
+    /// Whether its monitor is its broker, too.
     pub has_broker: bool,
-    /// What was typed.
+    /// The command.
     pub typed: Typed,
 }
 
-/// The command as it was typed, and on what kind of terminal.
+/// The command as typed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Typed {
-    /// The program and its arguments; none for a shell.
+    /// The program and its arguments; empty for a shell.
     pub command: Vec<OsString>,
     /// A user of the guest.
     pub user: Option<String>,
     /// The configured shell.
     pub shell: Option<String>,
-    /// `TERM`, where the command gets a terminal.
+    /// `TERM`, if the command gets a terminal.
     pub terminal_kind: Option<OsString>,
 }
 
 /// The first answer.
 #[derive(Debug)]
 pub enum Answer {
-    /// It is confined, and forks when it is let go. With a terminal of the guest's.
+    /// The entering process is confined, and forks after [`go`]. With the caller's end of the guest's terminal.
     Ready(Option<OwnedFd>),
-    /// Why not, for the user.
+    /// It could not enter. Says why, for the user.
     Failed(String),
 }
 
@@ -87,7 +87,7 @@ pub fn send(socket: &UnixStream, order: &Order, streams: &Streams<'_>) -> io::Re
     socket.write_all(&text)
 }
 
-/// Receives them.
+/// Receives the order and the streams.
 pub fn receive(socket: &UnixStream) -> io::Result<(Order, [Option<OwnedFd>; 3])> {
     let mut streams = [None, None, None];
     for stream in &mut streams {
@@ -107,8 +107,8 @@ pub fn receive(socket: &UnixStream) -> io::Result<(Order, [Option<OwnedFd>; 3])>
     Ok((serde_json::from_slice(&text)?, streams))
 }
 
-/// Says that everything is ready, and waits until it is let go. `guest` is the caller's end of the guest's terminal.
-pub fn be_ready(socket: &UnixStream, guest: Option<OwnedFd>) -> io::Result<()> {
+/// Answers that this process is confined, and waits for [`go`]. `guest` is the caller's end of the guest's terminal.
+pub fn answer_ready(socket: &UnixStream, guest: Option<OwnedFd>) -> io::Result<()> {
     let mut socket = socket;
     match guest {
         Some(guest) => message::send(socket.as_fd(), &[READY], guest.as_fd())?,
@@ -117,8 +117,8 @@ pub fn be_ready(socket: &UnixStream, guest: Option<OwnedFd>) -> io::Result<()> {
     socket.read_exact(&mut [0])
 }
 
-/// Says why the guest cannot be entered.
-pub fn fail(socket: &UnixStream, reason: &impl Display) {
+/// Answers why the guest cannot be entered.
+pub fn answer_failed(socket: &UnixStream, reason: &impl Display) {
     let mut socket = socket;
     let reason = reason.to_string();
     // The caller may be gone.
@@ -129,7 +129,7 @@ pub fn fail(socket: &UnixStream, reason: &impl Display) {
     );
 }
 
-/// Waits for the first answer. The other process has no child yet.
+/// Waits for the first answer. It can be trusted: the entering process has no child yet.
 pub fn receive_answer(socket: &UnixStream) -> io::Result<Answer> {
     let mut first = [0];
     let piece = message::receive(socket.as_fd(), &mut first)?;
@@ -145,22 +145,22 @@ pub fn receive_answer(socket: &UnixStream) -> io::Result<Answer> {
     Ok(Answer::Failed(reason))
 }
 
-/// Lets it begin the command.
-pub fn let_go(socket: &UnixStream) -> io::Result<()> {
+/// Lets the entering process execute the command.
+pub fn go(socket: &UnixStream) -> io::Result<()> {
     let mut socket = socket;
     socket.write_all(GO)
 }
 
-/// Says that the command could not be executed.
-pub fn complain(socket: &UnixStream, error: &io::Error) {
+/// Sends why the command could not be executed.
+pub fn send_not_run(socket: &UnixStream, error: &io::Error) {
     let mut socket = socket;
     let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
     let text = [NOT_RUN, &errno.to_ne_bytes()].concat();
     drop(socket.write_all(&text));
 }
 
-/// Why the command could not be executed, of a process that has ended. Waits for nothing.
-pub fn not_run(socket: &UnixStream) -> Option<io::Error> {
+/// Receives why the command could not be executed, after the entering process ended. Does not wait.
+pub fn receive_not_run(socket: &UnixStream) -> Option<io::Error> {
     socket.set_nonblocking(true).ok()?;
     let mut text = [0; 5];
     let mut socket = socket;

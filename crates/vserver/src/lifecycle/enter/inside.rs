@@ -1,4 +1,4 @@
-//! The process that enters the guest: a program that was executed for it, of which a guest's process may be a copy.
+//! The process that enters the guest. It is executed anew, since the guest's process starts as a copy of it.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -55,30 +55,31 @@ pub fn inside() -> ExitCode {
     let mut command = match prepare(&socket) {
         Ok(command) => command,
         Err(error) => {
-            handshake::fail(&socket, &error);
+            handshake::answer_failed(&socket, &error);
             return ExitCode::FAILURE;
         }
     };
-    // From before there is a child on: a signal that ended this process would leave it alone.
+    // Before the fork: a signal that ends this process must not leave the child behind.
     let Ok(signals) = signals_as_descriptor(&PASSED_ON) else {
         return ExitCode::FAILURE;
     };
     match command.spawn() {
         Ok(mut child) => {
-            // The guest's end of the terminal must be closed here: the caller sees when it is closed there.
+            // Closes this process's copy of the guest's end of the terminal, so that the caller sees a hang-up when the
+            // guest closes its own.
             drop(command);
             wait_for(&mut child, &signals).map_or(ExitCode::FAILURE, ExitCode::from)
         }
         Err(error) => {
-            handshake::complain(&socket, &error);
+            handshake::send_not_run(&socket, &error);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Enters, and gives the command to be spawned.
+/// Enters the guest and returns the command to spawn.
 fn prepare(socket: &UnixStream) -> Result<Command, EnterError> {
-    // A second wall: a guest with users of its own can look neither at this process's child nor at its descriptors.
+    // A second wall: a guest with users of its own can neither trace the child nor open its descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(EnterError::at("its memory cannot be hidden"))?;
     inherited::forget_caller();
@@ -93,18 +94,18 @@ fn prepare(socket: &UnixStream) -> Result<Command, EnterError> {
         &mut command,
         guest.as_ref().map(|(_, of_command)| *of_command),
     );
-    handshake::be_ready(socket, guest.map(|(shown, _)| shown))
+    handshake::answer_ready(socket, guest.map(|(shown, _)| shown))
         .map_err(EnterError::at("its caller"))?;
     Ok(command)
 }
 
-/// Joins the guest's cgroups and namespaces and takes on its limits. Leaves no descriptor open that it opened.
+/// Joins the guest's cgroups and namespaces and takes on its limits. Closes every descriptor that it opens.
 fn join(order: &Order, state: &StateDirectory, spec: &Spec) -> Result<Account, EnterError> {
     let handle = order.init.open().ok_or(EnterError::GuestEnded)?;
-    // Before its mounts hide the socket.
+    // Connects now: in the guest's mount namespace the socket has no path.
     let broker = order.has_broker.then(|| broker::connect(state)).transpose();
     let broker = broker.map_err(EnterError::at("its broker is dead, restart the guest"))?;
-    inherited::make_room(spec).map_err(EnterError::at("its limits"))?;
+    inherited::raise_hard_limits(spec).map_err(EnterError::at("its limits"))?;
     cgroup::enter(order.context).map_err(EnterError::at("its cgroup"))?;
     let mut namespaces = namespaces();
     let has_own_users = has_own_users(spec);
@@ -113,7 +114,7 @@ fn join(order: &Order, state: &StateDirectory, spec: &Spec) -> Result<Account, E
         .map_err(EnterError::at("its namespaces"))?;
     drop(handle);
     if has_own_users {
-        // The host's root has no number there; from here on this process is the guest's root.
+        // The guest's user namespace does not map the host's root. From here on this process is the guest's root.
         become_root().map_err(EnterError::at("its root"))?;
     }
     let user = order.typed.user.as_deref();
@@ -148,9 +149,9 @@ fn become_root() -> rustix::io::Result<()> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
 }
 
-/// Gives the command its streams: those of the caller, and a terminal of the guest's, where this process must be
-/// already, in place of each other one. Gives the end of the terminal that is the caller's, and which stream of the
-/// command is the first that leads to the other end.
+/// Gives the command the caller's streams, and for each missing one the same terminal of the guest, whose mount
+/// namespace this process is in. Returns the caller's end of the terminal, and the first stream of the command that
+/// is its other end.
 fn give_streams(
     command: &mut Command,
     streams: [Option<OwnedFd>; 3],
@@ -176,7 +177,7 @@ fn give_streams(
     Ok(shown.zip(first))
 }
 
-/// The command as it is spawned: program, environment, user.
+/// The command with program, environment and user.
 fn command(spec: &Spec, typed: &Typed, account: &Account) -> Command {
     let shell = || -> OsString {
         let usual = ["/bin/bash", "/bin/sh"];
@@ -192,7 +193,7 @@ fn command(spec: &Spec, typed: &Typed, account: &Account) -> Command {
     };
     let mut command = Command::new(&program);
     if typed.command.is_empty() {
-        // As login(1) tells a shell that it is the first.
+        // A leading dash makes it a login shell, as login(1) does.
         let name = Path::new(&program).file_name().unwrap_or_default();
         let mut first = OsString::from("-");
         first.push(name);

@@ -1,26 +1,26 @@
-//! Runs a command in a guest that runs.
+//! Runs a command in a running guest.
 //!
 //! ```text
 //! vserver NAME exec                       ENTER: the sealed program, executed anew
-//!   checks, its standard streams ──────────▶ nothing but a socket, and of the streams those that are no terminal
-//!                                            │ joins cgroups and namespaces, takes the guest's filter and
+//!   order, standard streams ───────────────▶ gets only a socket, and the streams that are no terminal
+//!                                            │ joins cgroups and namespaces, loads the guest's filter and
 //!                                            │ drops to its capabilities
 //!   shows the guest's terminal ◀──────────── │ opens a terminal in the guest
 //!   signals ───────────────────────────────▶ └ forks: the child executes the command
 //!   exit status ◀─────────────────────────── waits
 //! ```
 //!
-//! The order is what keeps the host safe. The entering process does all this while it is still in the host's PID
-//! namespace, where no process of the guest sees it. Only then it forks: the child, which the guest's root may stop and
-//! trace from its first instruction on, has nothing that the guest has not. It has neither memory nor environment of
-//! the caller, whose copy it is not, and no descriptor but the socket and the command's streams; the terminal on
-//! which the command was typed stays with the caller.
+//! This order keeps the host safe. The entering process does all this while it is still in the host's PID namespace,
+//! where no process of the guest sees it. Only then it forks. The guest's root may stop and trace the child from its
+//! first instruction on, so the child has nothing that the guest has not: it is no copy of the caller, so has neither
+//! its memory nor its environment, and it has no descriptor but the socket and the command's streams. The terminal
+//! on which the command was typed stays with the caller.
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `account` | a user of the guest |
-//! | `confine` | takes away what the guest has not |
-//! | `handshake` | what the two processes tell each other |
+//! | `account` | looks up a user of the guest |
+//! | `confine` | drops every power that the guest has not |
+//! | `handshake` | the messages between caller and entering process |
 //! | `inside` | the entering process |
 //! | `supervise` | waits for it: signals, terminal, exit status |
 
@@ -49,22 +49,22 @@ use super::sealed::Sealed;
 use super::terminal::Terminal;
 use super::{LifecycleError, StateDirectory};
 
-/// The first argument of the program that enters a guest; its order comes on the socket that is its standard input.
+/// The first argument of the program that enters a guest. Its standard input is the socket on which the order comes.
 pub const ENTER: &str = ENTER_ARGUMENT;
 
 /// A command that runs in a guest.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The program and its arguments; none for the guest's shell.
+    /// The program and its arguments; empty for the guest's shell.
     pub command: Vec<OsString>,
-    /// A user of the guest, by name or number, in place of its root.
+    /// A user of the guest, by name or number, instead of its root.
     pub user: Option<String>,
-    /// The value of `shell` in the configuration.
+    /// The setting `shell`.
     pub shell: Option<String>,
 }
 
-/// Runs it and gives its exit status: 128 and more when a signal ended it. Each of its standard streams for which
-/// this process has a terminal is one terminal of the guest's.
+/// Runs it and returns its exit status: 128 + n when signal n ended it. Where a standard stream of this process is a
+/// terminal, the command gets a terminal of the guest instead, the same for all such streams.
 ///
 /// # Errors
 /// The guest does not run, or cannot be entered.
@@ -91,7 +91,7 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
     };
     let (mut helper, socket) =
         spawn_helper().map_err(|error| failed("no program can enter it", &error))?;
-    // One that ended early says why, or nothing.
+    // If it fails, the helper ended early, and its answer may say why.
     drop(handshake::send(&socket, &order, &streams));
     let guest = match handshake::receive_answer(&socket) {
         Ok(Answer::Ready(guest)) => guest,
@@ -110,17 +110,17 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
         }
     };
     let terminal = guest.map(|guest| Terminal::new(guest, streams.map(|own| own.is_none())));
-    let status = supervise(&mut helper, terminal, || handshake::let_go(&socket))
+    let status = supervise(&mut helper, terminal, || handshake::go(&socket))
         .map_err(|error| failed("waiting", &error))?;
-    match handshake::not_run(&socket) {
+    match handshake::receive_not_run(&socket) {
         Some(error) => Err(not_run(state, entry, &error)),
         None => Ok(status),
     }
 }
 
-/// The standard streams of this process that the command gets: those that are no terminal.
+/// The standard streams of this process that are no terminal: the command gets these.
 ///
-/// A directory is refused: a way to the host's files would be open to the guest.
+/// Refuses a directory: it would open the host's files to the guest.
 fn streams() -> Result<Streams<'static>, (&'static str, io::Error)> {
     let stream = |name, own: BorrowedFd<'static>| {
         if isatty(own) {
@@ -145,10 +145,10 @@ fn streams() -> Result<Streams<'static>, (&'static str, io::Error)> {
     ])
 }
 
-/// Begins the entering process, which has nothing but the other end of the socket.
+/// Starts the entering process. It gets only the other end of the socket.
 fn spawn_helper() -> io::Result<(Child, UnixStream)> {
     let (socket, other) = UnixStream::pair()?;
-    // Its mount is out of everybody's reach when this value is gone, which is before the helper is told what to do.
+    // Dropped on return, before the helper gets its order: from then on nobody can reach the mount.
     let sealed = Sealed::new()?;
     let mut command = sealed.command();
     command
@@ -161,7 +161,7 @@ fn spawn_helper() -> io::Result<(Child, UnixStream)> {
     Ok((command.spawn()?, socket))
 }
 
-/// The error for a program that could not be executed, with the status that a shell would exit with.
+/// The error for a program that could not be executed, with a shell's exit status.
 fn not_run(state: &StateDirectory, entry: &Entry, error: &io::Error) -> LifecycleError {
     let (reason, status) = match error.kind() {
         io::ErrorKind::NotFound => ("there is no such program in the guest".to_owned(), 127),

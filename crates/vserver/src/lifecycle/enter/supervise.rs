@@ -11,7 +11,7 @@ use vhashify_sys::process::{next_signal, signals_as_descriptor};
 
 use super::super::terminal::Terminal;
 
-/// Signals that are passed on to the command.
+/// The signals that go on to the command.
 pub const PASSED_ON: [i32; 6] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -21,12 +21,12 @@ pub const PASSED_ON: [i32; 6] = [
     libc::SIGUSR2,
 ];
 
-/// Waits for the end of the process that entered, and shows the guest's terminal meanwhile. `begin` lets it begin.
-/// Gives its exit status.
+/// Lets the entering process execute the command by `go`, and waits until that process ends. Meanwhile shows the
+/// guest's terminal. Returns the exit status.
 pub fn supervise(
     child: &mut Child,
     mut terminal: Option<Terminal>,
-    begin: impl FnOnce() -> io::Result<()>,
+    go: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<u8> {
     let mut watched = PASSED_ON.to_vec();
     watched.push(libc::SIGWINCH);
@@ -35,17 +35,16 @@ pub fn supervise(
         terminal.begin()?;
     }
     // It may have ended meanwhile.
-    drop(begin());
+    drop(go());
     pass_on(child, &signals, terminal.as_mut())
 }
 
-/// Waits for the end of the command, in the process that entered. Gives its exit status.
+/// Waits in the entering process until the command ends. Returns the exit status.
 pub fn wait_for(child: &mut Child, signals: &OwnedFd) -> io::Result<u8> {
     pass_on(child, signals, None)
 }
 
-/// Passes on signals and the terminal until the child ends, and gives its exit status: 128 and more when a signal
-/// ended it.
+/// Passes signals, keys and output on until the child ends. Returns its exit status: 128 + n when signal n ended it.
 fn pass_on(
     child: &mut Child,
     signals: &OwnedFd,
@@ -61,8 +60,8 @@ fn pass_on(
         if let Some(terminal) = &terminal {
             terminal.wait_for(&mut waited);
         }
-        let patience = terminal.as_ref().and_then(|terminal| terminal.patience());
-        match poll(&mut waited, patience) {
+        let timeout = terminal.as_ref().and_then(|terminal| terminal.timeout());
+        match poll(&mut waited, timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -25,19 +25,19 @@ use crate::context::spec;
 use crate::context::sysctl::{self, SysctlError};
 use crate::network::{self, NetworkError};
 
-/// `libcontainer`'s name for every guest, in a directory of its own.
+/// The name of the container. It may be the same for all guests, because each has a directory of its own.
 const CONTAINER: &str = "guest";
 
-/// What the watcher of a new guest keeps open.
+/// What the watcher of a new guest inherits.
 #[derive(Debug)]
-pub struct Created {
+pub struct WatcherDescriptors {
     /// The monitor's end of the guest's console.
     pub console: OwnedFd,
     /// The socket of the guest's broker, if it has one.
     pub socket: Option<UnixListener>,
 }
 
-/// Why a guest could not be made: one line for the user.
+/// Why a guest could not be made, in one line for the user.
 #[derive(Debug, Error)]
 pub enum CreateError {
     #[error(transparent)]
@@ -76,12 +76,12 @@ pub enum CreateError {
     InitEnded,
 }
 
-/// Makes the guest as ordered. What `running` says grows with it.
+/// Makes the guest as ordered. Writes its init into `running`.
 pub fn create(
     order: &Order,
     state: &StateDirectory,
     running: &mut Running,
-) -> Result<Created, CreateError> {
+) -> Result<WatcherDescriptors, CreateError> {
     state.write_running(running)?;
     let rootfs = mount_path(state, order.has_own_users, "rootfs");
     let users = order
@@ -93,27 +93,27 @@ pub fn create(
             .map_err(|source| CreateError::Nice { nice, source })?;
     }
     let socket = running.broker.map(|_| {
-        // Asked now, since the watcher that will need it can tell nobody.
+        // The watcher will open the root again, but then an error could reach nobody.
         broker::breaker(&order.name, running).and_then(|_| broker::bind(state))
     });
     let socket = socket.transpose()?;
     let console = make_console(order, state, users)?;
     let stdin = match console.terminal {
-        Some(_) => console.of_init.try_clone(),
+        Some(_) => console.init_end.try_clone(),
         None => null(),
     };
     let descriptor =
         |made: io::Result<OwnedFd>| made.map_err(|source| CreateError::Descriptor { source });
     let stdin = descriptor(stdin)?;
-    make_room(&state.at("bundle/config.json"))?;
+    raise_hard_limits(&state.at("bundle/config.json"))?;
     let membership = cgroup::TemporaryMembership::of(running.context)
         .map_err(|source| CreateError::CgroupMembership { source })?;
     let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
         .with_root_path(state.at("container"))?
         .with_executor(Init { style: order.style })
         .with_stdin(stdin)
-        .with_stdout(descriptor(console.of_init.try_clone())?)
-        .with_stderr(descriptor(console.of_init.try_clone())?)
+        .with_stdout(descriptor(console.init_end.try_clone())?)
+        .with_stderr(descriptor(console.init_end.try_clone())?)
         .as_init(state.at("bundle"))
         .with_systemd(false)
         .with_detach(true)
@@ -128,19 +128,19 @@ pub fn create(
     set_up(order, running.context, init.pid)?;
     state.write_running(running)?;
     container.start()?;
-    Ok(Created {
-        console: console.kept,
+    Ok(WatcherDescriptors {
+        console: console.monitor_end,
         socket,
     })
 }
 
-/// Raises this process's hard limits to those of the guest, which `libcontainer` sets where it can only lower them.
-fn make_room(specification: &Path) -> Result<(), CreateError> {
+/// Raises this process's hard limits to those of the guest: `libcontainer` sets them where it can only lower them.
+fn raise_hard_limits(specification: &Path) -> Result<(), CreateError> {
     let spec = Spec::load(specification).map_err(LibcontainerError::from)?;
-    inherited::make_room(&spec).map_err(|source| CreateError::ProcessLimits { source })
+    inherited::raise_hard_limits(&spec).map_err(|source| CreateError::ProcessLimits { source })
 }
 
-/// Makes the console and, with `users`, gives it to root of the guest.
+/// Makes the console. With `users`, the guest's root owns it.
 fn make_console(
     order: &Order,
     state: &StateDirectory,
@@ -156,7 +156,7 @@ fn make_console(
     }
     if let Some(user) = users {
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
-        rustix::fs::fchown(&console.of_init, Some(user), Some(group)).map_err(|error| {
+        rustix::fs::fchown(&console.init_end, Some(user), Some(group)).map_err(|error| {
             let source = error.into();
             CreateError::ConsoleOwner { source }
         })?;
@@ -164,7 +164,7 @@ fn make_console(
     Ok(console)
 }
 
-/// Limits, network and kernel parameters of a guest whose init waits to be let run.
+/// Sets limits, network and kernel parameters while the guest's init waits for its start.
 fn set_up(order: &Order, context: u32, init: i32) -> Result<(), CreateError> {
     for limit in &order.limits {
         cgroup::set_limit(context, limit)?;
@@ -183,7 +183,7 @@ fn set_up(order: &Order, context: u32, init: i32) -> Result<(), CreateError> {
     Ok(())
 }
 
-/// The cause that an administrator can do something about.
+/// The first cause of an error, in one line: an administrator can do something about that one.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,20 +1,19 @@
 //! The process that makes a guest's init, and watches it until it ends.
 //!
 //! ```text
-//! MAKE    the sealed program: mounts, container, init; answers; becomes ↓
-//! WATCH   the program on the disk, so that guests share its memory: console, exit, tidying
+//! MAKE    the sealed program: makes mounts, container and init; answers; becomes ↓
+//! WATCH   the program on the disk, so that monitors share its memory: console, exit, tidying
 //! ```
 //!
-//! A monitor has a mount namespace of its own, in which the guest's root is mounted: when monitor and
-//! guest are gone, so are the mounts, however they ended. A monitor that was killed gets a successor by
-//! the next command that mends the guest's state; meanwhile the guest goes on, for it holds its console's
-//! pipe open itself.
+//! A monitor mounts the guest's root in a mount namespace of its own: when monitor and guest have ended, however they
+//! did, the mounts are gone, too. If somebody kills the monitor, the next command that mends the guest's state starts
+//! a successor. Meanwhile the guest runs on: it holds its console's pipe open itself.
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `create` | init, from the order |
-//! | `mounts` | root and terminal of the guest, in this process's mounts |
-//! | `watch` | what happens until init ends, and then |
+//! | `create` | makes init, as ordered |
+//! | `mounts` | mounts root and terminal of the guest |
+//! | `watch` | watches init, and tidies up when it has ended |
 
 mod create;
 pub(super) mod mounts;
@@ -27,7 +26,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
-use create::{Created, create};
+use create::{WatcherDescriptors, create};
 use vhashify_config::running::Ended;
 use vhashify_sys::pidfd::Process;
 pub use watch::watch;
@@ -37,10 +36,10 @@ use super::order::{Answer, Order, watch_command};
 use super::state::{StateDirectory, now};
 use super::tidy::tidy;
 
-/// Makes a guest's init as ordered, answers, and goes on as its watcher.
+/// Makes a guest's init as ordered, answers, and becomes its watcher.
 #[must_use]
 pub fn make() -> ExitCode {
-    // Init inherits them. Whoever typed the command may ignore SIGINT, by which a guest is asked to stop.
+    // Init inherits signal dispositions, and the caller may ignore SIGINT, which asks a guest to stop.
     vhashify_sys::process::restore_signals();
     inherited::forget_caller();
     let mut text = Vec::new();
@@ -56,7 +55,7 @@ pub fn make() -> ExitCode {
     running.monitor = Process::this();
     running.broker = order.has_broker.then_some(running.monitor);
     let created = create(&order, &state, &mut running);
-    // The starter may have been killed, and with it the reader of the answer; the guest runs, and needs its monitor.
+    // If somebody killed the starter, nobody reads the answer, but the guest that runs still needs its monitor.
     vhashify_sys::process::ignore_broken_pipes();
     match created {
         Ok(created) => {
@@ -77,12 +76,12 @@ fn answer(answer: &Answer) {
     drop(writeln!(io::stdout(), "{text}"));
 }
 
-/// Goes on as the watcher. Returns only where no program can be executed.
-fn become_watcher(state: &StateDirectory, origin: &Path, created: &Created) {
-    // Where the program on the disk is gone, this copy can watch as well.
+/// Becomes the watcher. Returns only if no program can be executed.
+fn become_watcher(state: &StateDirectory, origin: &Path, created: &WatcherDescriptors) {
+    // If the program on the disk is gone, this one can watch as well.
     for program in [origin, Path::new("/proc/self/exe")] {
         let mut command = watch_command(program, state);
-        // Held open across exec: what a pipe holds is lost with its last descriptor.
+        // Keeps the pipe open across exec: the kernel drops its content with the last descriptor.
         if let Ok(console) = created.console.try_clone() {
             command.stdin(Stdio::from(console));
         }

@@ -1,4 +1,4 @@
-//! The guest's root and its terminal, in the monitor's own mount namespace.
+//! Mounts the guest's root and its terminal in the monitor's own mount namespace.
 
 use std::fs;
 use std::io;
@@ -12,22 +12,21 @@ use super::super::error::Doing;
 use super::super::state::StateDirectory;
 use crate::context::spec;
 
-/// Where a guest with users of its own has its root and its console while they are mounted.
-const IN_MEMORY: &str = "/run/vserver-users";
+/// The tmpfs for the mount points of a guest with users of its own.
+const TMPFS: &str = "/run/vserver-users";
 
-/// Where the monitor mounts the guest's `rootfs` or `console`. Root of a guest with users of its own is nobody
-/// on the host, and may not search a state directory: for it there is a directory in memory.
+/// Where the monitor mounts the guest's `rootfs` or `console`. If the guest has users of its own, its root is no user
+/// of the host and may not search a state directory, so the mount points are on a tmpfs.
 pub fn mount_path(state: &StateDirectory, has_own_users: bool, below: &str) -> PathBuf {
     match below {
-        _ if has_own_users => Path::new(IN_MEMORY).join(below),
+        _ if has_own_users => Path::new(TMPFS).join(below),
         "rootfs" => state.at("bundle/rootfs"),
         _ => state.at(below),
     }
 }
 
-/// Mounts the vdir so that no device in it works, and for `users` from that number of the host on. This process's
-/// standard error is the directory that the starter checked: what is mounted must be the same, wherever the path
-/// leads by now.
+/// Mounts the vdir without devices and, with `users`, idmapped to the host's user numbers from there on. Refuses it if
+/// the path no longer leads to the directory that the starter checked, which is this process's standard error.
 pub fn mount_root(vdir: &Path, rootfs: &Path, users: Option<u32>) -> Result<(), LifecycleError> {
     vhashify_sys::process::unshare_mounts().doing("unshare", rootfs)?;
     let root = Path::new("/");
@@ -35,7 +34,7 @@ pub fn mount_root(vdir: &Path, rootfs: &Path, users: Option<u32>) -> Result<(), 
     rustix::mount::mount_change(root, slave).doing("mount", root)?;
     let checked = rustix::fs::fstat(rustix::stdio::stderr()).doing("stat", vdir)?;
     if let Some(first) = users {
-        make_directory_in_memory()?;
+        mount_tmpfs()?;
         vhashify_sys::idmap::mount(vdir, rootfs, first, spec::USERS)
             .map_err(|error| match error.raw_os_error() {
                 Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => io::Error::other(
@@ -71,9 +70,9 @@ pub fn mount_root(vdir: &Path, rootfs: &Path, users: Option<u32>) -> Result<(), 
     rustix::mount::mount_remount(rootfs, flags, c"").doing("mount", rootfs)
 }
 
-/// Makes [`IN_MEMORY`], in this process's mounts alone.
-fn make_directory_in_memory() -> Result<(), LifecycleError> {
-    let directory = Path::new(IN_MEMORY);
+/// Mounts [`TMPFS`] in this process's mount namespace.
+fn mount_tmpfs() -> Result<(), LifecycleError> {
+    let directory = Path::new(TMPFS);
     fs::create_dir_all(directory).doing("mkdir", directory)?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     rustix::mount::mount("tmpfs", directory, "tmpfs", flags, c"mode=711,size=64k")
@@ -82,24 +81,24 @@ fn make_directory_in_memory() -> Result<(), LifecycleError> {
     fs::create_dir(&rootfs).doing("mkdir", &rootfs)
 }
 
-/// Mounts a terminal, whose name nobody knew before it was made, on the path that the specification names.
+/// Mounts a terminal on the path that the specification names: the starter wrote that before the terminal existed.
 pub fn show_terminal(terminal: &Path, path: &Path) -> Result<(), LifecycleError> {
     drop(fs::remove_file(path));
     fs::File::create(path).doing("create", path)?;
     rustix::mount::mount_bind(terminal, path).doing("mount", path)
 }
 
-/// Takes the guest's root and its terminal out of this process's mounts, so that their mount points can be
-/// removed, and nothing of the guest's filesystem is in use any more when the guest is said to have stopped.
+/// Unmounts the guest's root and its terminal, so that their mount points can be removed and the guest's filesystem is
+/// no longer in use when the guest counts as stopped.
 pub fn unmount(state: &StateDirectory) {
     let points = ["bundle/rootfs", "console"].map(|point| state.at(point));
     for point in points
         .iter()
         .map(PathBuf::as_path)
-        .chain([Path::new(IN_MEMORY)])
+        .chain([Path::new(TMPFS)])
     {
-        // Where the monitor has a successor none is mounted; else it is the first two, or the last one if
-        // the guest has users of its own.
+        // The monitor that made the guest has the first two mounted, or the tmpfs if the guest has users of its own. Its
+        // successor has none.
         let _ = rustix::mount::unmount(point, UnmountFlags::DETACH);
     }
 }

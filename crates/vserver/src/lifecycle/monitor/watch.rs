@@ -1,4 +1,4 @@
-//! Watches a guest until its init ends: console, broker, exit status; then tidies, and starts it again when it
+//! Watches a guest until its init ends: console, broker, exit status. Then tidies up, and starts the guest again if it
 //! rebooted itself.
 
 use std::ffi::OsString;
@@ -15,13 +15,13 @@ use vhashify_config::running::{Ended, Running};
 use vhashify_sys::pidfd::Process;
 
 use super::super::broker;
-use super::super::console::Watched;
+use super::super::console::ConsoleReader;
 use super::super::sealed;
 use super::super::state::{StateDirectory, now};
 use super::super::tidy::tidy;
 use super::mounts::unmount;
 
-/// Watches a guest until it ends, and tidies it away. Arguments: state directory, guest.
+/// Watches a guest until it ends, and tidies up. Arguments: directory of all states, guest.
 #[must_use]
 pub fn watch(arguments: &[OsString]) -> ExitCode {
     let [top, name] = arguments else {
@@ -38,7 +38,7 @@ pub fn watch(arguments: &[OsString]) -> ExitCode {
     }
     let ended = follow(&state, init);
     if recorded().and_then(|running| running.init) != Some(init) {
-        // Another process tidied up before, and the guest may even run again.
+        // Another process has tidied up, and the guest may run again already.
         return ExitCode::SUCCESS;
     }
     unmount(&state);
@@ -46,19 +46,19 @@ pub fn watch(arguments: &[OsString]) -> ExitCode {
     if tidy(&state, &running, ended).is_err() {
         return ExitCode::FAILURE;
     }
-    // The guest called reboot(2): a restart ends its init with SIGHUP, a halt with SIGINT.
+    // If the guest calls reboot(2), the kernel ends its init with SIGHUP for a restart, with SIGINT for a halt.
     if ended.signal == Some(libc::SIGHUP) && !is_stopping {
         start_again(&running.config_dir, &state);
     }
     ExitCode::SUCCESS
 }
 
-/// Serves the calls of the guest in a thread. The socket is the standard output: see [`make`](super::make).
+/// Starts a thread that serves the guest's calls. The socket is the standard output: see [`make`](super::make).
 fn start_broker(state: &StateDirectory, running: &Running) {
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
     let breaker = broker::breaker(state.name(), running);
     let (Ok(socket), Ok(breaker)) = (socket, breaker) else {
-        // The listeners go with the socket, and calls fail from now on.
+        // The listeners close with the socket, and the guest's calls fail from now on.
         tracing::error!("{} has no broker: its root directory is gone", state.name());
         return;
     };
@@ -70,7 +70,7 @@ fn start_broker(state: &StateDirectory, running: &Running) {
 }
 
 fn start_again(config_dir: &Path, state: &StateDirectory) {
-    let mut command = Command::new(sealed::origin());
+    let mut command = Command::new(sealed::program_on_disk());
     command
         .arg0("vserver")
         .arg("--silent")
@@ -79,16 +79,16 @@ fn start_again(config_dir: &Path, state: &StateDirectory) {
         .arg("--state-dir")
         .arg(state.top())
         .args([state.name(), "start"])
-        // It may be the broker's socket.
+        // This process's own may be the broker's socket.
         .stdout(Stdio::null());
     drop(command.exec());
 }
 
-/// Copies the console into the log until init ends, and says how it ended.
+/// Copies the console into the log until init ends, and returns how it ended.
 fn follow(state: &StateDirectory, init: Process) -> Ended {
-    let mut console = Watched::open(state);
+    let mut console = ConsoleReader::open(state);
     let Some(handle) = init.open() else {
-        // It ended before this process could open it, whose child it may still be.
+        // Init has ended already, but may still be this process's child.
         console.drain();
         return how_it_ended(Pid::from_raw(init.pid).map(WaitId::Pid));
     };
@@ -106,7 +106,7 @@ fn follow(state: &StateDirectory, init: Process) -> Ended {
     }
 }
 
-/// The exit status, which the kernel gives to the parent alone.
+/// Reads the exit status. Unknown if init is not this process's child.
 fn how_it_ended(init: Option<WaitId<'_>>) -> Ended {
     let seen = init.and_then(|init| waitid(init, WaitIdOptions::EXITED).ok().flatten());
     Ended {

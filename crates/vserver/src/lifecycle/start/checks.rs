@@ -1,4 +1,4 @@
-//! What a start looks at before anything of the guest is there: vdir, mount points, start command, style,
+//! Checks a guest's settings before anything of the guest exists: vdir, mount points, start command, style,
 //! capabilities, devices.
 
 use std::fs;
@@ -15,16 +15,16 @@ use super::super::LifecycleError;
 use super::super::error::Doing;
 use crate::context::{cgroup, spec};
 
-/// What the settings of a guest mean on this host.
+/// What the settings of a guest resolve to on this host.
 #[derive(Debug)]
 pub struct Checked {
-    /// The vdir, opened (`O_PATH`): its path may lead elsewhere by the time it is mounted.
+    /// The vdir, opened with `O_PATH`: its path may lead elsewhere by the time it is mounted.
     pub vdir: OwnedFd,
     /// The program of its process 1, and its arguments.
     pub arguments: Vec<String>,
     /// The bounding set of all its processes.
     pub capabilities: CapabilitySet,
-    /// The device nodes that it gets.
+    /// Its device nodes.
     pub devices: Vec<spec::DeviceNode>,
 }
 
@@ -60,11 +60,11 @@ pub fn check(
         vdir,
         arguments,
         capabilities,
-        devices: look_at_devices(settings)?,
+        devices: device_nodes(settings)?,
     })
 }
 
-/// Opens the vdir, and makes sure that it is nobody else's.
+/// Opens the vdir, and refuses one that is the host's root or overlaps another guest's.
 pub fn open_vdir(tree: &ConfigTree, settings: &GuestSettings) -> Result<OwnedFd, LifecycleError> {
     let refuse = |reason: String| LifecycleError::Vdir {
         name: settings.name.clone(),
@@ -85,7 +85,7 @@ pub fn open_vdir(tree: &ConfigTree, settings: &GuestSettings) -> Result<OwnedFd,
         if other == *settings.name {
             continue;
         }
-        // A guest that is broken is not this one's fault.
+        // Another guest whose configuration is broken must not keep this one from starting.
         let Ok(path) = tree.vdir(&other) else {
             continue;
         };
@@ -106,8 +106,8 @@ pub fn open_vdir(tree: &ConfigTree, settings: &GuestSettings) -> Result<OwnedFd,
     Ok(vdir)
 }
 
-/// Checks each mount point in the guest: a symbolic link there would lead the mount, and the device nodes made in
-/// it, to where the link points.
+/// Refuses a symbolic link at or above a mount point in the guest: it would lead the mount, and the device nodes
+/// made in it, elsewhere.
 fn check_mount_points(settings: &GuestSettings, vdir: &OwnedFd) -> Result<(), LifecycleError> {
     for point in spec::mount_points(settings) {
         let below = point.trim_start_matches('/');
@@ -129,7 +129,7 @@ fn check_mount_points(settings: &GuestSettings, vdir: &OwnedFd) -> Result<(), Li
     Ok(())
 }
 
-/// `cmd.start`, or what the style starts without one.
+/// `cmd.start`, or the default of the style.
 fn start_command(settings: &GuestSettings, vdir: &OwnedFd) -> Result<Vec<String>, LifecycleError> {
     if let Some(command) = &settings.init.start {
         return Ok(command.clone());
@@ -163,8 +163,8 @@ fn start_command(settings: &GuestSettings, vdir: &OwnedFd) -> Result<Vec<String>
     }
 }
 
-/// What the devices of `vdevmap` are on this host.
-fn look_at_devices(settings: &GuestSettings) -> Result<Vec<spec::DeviceNode>, LifecycleError> {
+/// Looks up the devices of `vdevmap` on this host.
+fn device_nodes(settings: &GuestSettings) -> Result<Vec<spec::DeviceNode>, LifecycleError> {
     let mut nodes = Vec::new();
     for device in &settings.resources.devices {
         let refuse = |reason: String| LifecycleError::Setting {

@@ -1,4 +1,4 @@
-//! Writes what the monitor and `libcontainer` read, runs the monitor, and waits for its answer.
+//! Writes the files that the monitor and `libcontainer` read, runs the monitor, and waits for its answer.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use super::super::sealed::Sealed;
 use super::super::state::StateDirectory;
 use crate::context::cgroup;
 
-/// Makes the bundle of the container, bounds the guest's own tree of cgroups, and writes `guest.json`.
+/// Makes the container's bundle, limits how many cgroups the guest can make, and writes `guest.json`.
 pub fn prepare(
     state: &StateDirectory,
     running: &Running,
@@ -28,7 +28,7 @@ pub fn prepare(
         let path = state.at(below);
         builder.create(&path).doing("mkdir", &path)?;
     }
-    // Left by a stop that was killed.
+    // A stop that was killed leaves it.
     drop(fs::remove_file(state.at("stopping")));
     let path = state.at("bundle/config.json");
     fs::write(&path, spec.to_string()).doing("write", &path)?;
@@ -46,7 +46,7 @@ pub fn launch(state: &StateDirectory, order: &Order, vdir: OwnedFd) -> Result<()
         .arg(MAKE)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        // The vdir as it was checked: its path may lead elsewhere by now.
+        // The checked vdir, handed over as a descriptor: its path may lead elsewhere by now.
         .stderr(Stdio::from(vdir));
     vhashify_sys::process::in_own_session(&mut command, None);
     let mut child = command.spawn().doing("start the monitor", program)?;

@@ -2,8 +2,8 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `checks` | what the settings mean on this host, and whether that can be had |
-//! | `launch` | writes what the monitor reads, runs it, waits for its answer |
+//! | `checks` | looks up on this host what the settings name, and refuses what cannot work |
+//! | `launch` | writes the monitor's files, runs it, and waits for its answer |
 
 pub(super) mod checks;
 mod launch;
@@ -18,7 +18,7 @@ use vhashify_sys::pidfd::Process;
 use vhashify_sys::procfs::boot_id;
 
 use super::error::Doing;
-use super::limits::keep_bucket;
+use super::limits::write_bucket;
 use super::monitor::mounts::mount_path;
 use super::observe::{GuestState, mend};
 use super::order::Order;
@@ -27,13 +27,13 @@ use super::tidy::tidy;
 use super::{LifecycleError, broker, hooks, sealed, stop};
 use crate::context::{cgroup, configured, notify, spec, sysctl};
 
-/// Context numbers for guests that have none of their own, as util-vserver gave them.
+/// The context numbers for guests whose configuration has none, the same as util-vserver's.
 const DYNAMIC: std::ops::RangeInclusive<u32> = 49152..=65535;
 
 /// Starts the guest. Returns when its init runs. `command` runs as its process 1 in place of the start command.
 ///
 /// # Errors
-/// What [`LifecycleError`] lists; then nothing of the guest is there.
+/// Those of [`LifecycleError`]; then nothing of the guest is left.
 pub fn start(
     tree: &ConfigTree,
     settings: &GuestSettings,
@@ -65,7 +65,7 @@ pub fn start(
         boot: boot_id(),
         config_dir: tree.top().to_path_buf(),
     };
-    if let Err(error) = begin(settings, state, &running, checked) {
+    if let Err(error) = make_guest(settings, state, &running, checked) {
         // The monitor tidied up, unless it was killed.
         if let GuestState::Starting(_) | GuestState::Running(..) = mend(state)? {
             tidy(state, &running, Ended::unseen(now()))?;
@@ -75,15 +75,15 @@ pub fn start(
     }
     let run = |stage| hooks::run(settings, stage);
     if let Err(error) = run("post-start").and_then(|()| run("postpost-start")) {
-        // It is not to run without what its hooks should have done.
+        // The guest must not run without what its hooks should have done.
         stop::end(settings, state)?;
         return Err(error);
     }
     Ok(running)
 }
 
-/// Makes the guest whose context number was claimed.
-fn begin(
+/// Makes the guest, whose context number is claimed already.
+fn make_guest(
     settings: &GuestSettings,
     state: &StateDirectory,
     running: &Running,
@@ -92,7 +92,7 @@ fn begin(
     let compiled = specification(settings, state, running.context, &checked);
     prepare(state, running, &compiled)?;
     if let Some(bucket) = &settings.resources.bucket {
-        keep_bucket(state, bucket)?;
+        write_bucket(state, bucket)?;
     }
     let order = order(settings, state, running);
     hooks::run(settings, "pre-start")?;
@@ -129,13 +129,13 @@ fn specification(
     compiled
 }
 
-/// What the monitor is to make.
+/// The order for the monitor.
 fn order(settings: &GuestSettings, state: &StateDirectory, running: &Running) -> Order {
     Order {
         name: settings.name.clone(),
         state_dir: state.top().to_path_buf(),
         running: running.clone(),
-        origin: sealed::origin(),
+        origin: sealed::program_on_disk(),
         style: settings.init.style,
         has_own_users: settings.has_own_users,
         has_broker: settings.has_broker(),
@@ -150,7 +150,7 @@ fn order(settings: &GuestSettings, state: &StateDirectory, running: &Running) ->
     }
 }
 
-/// The kernel parameters that can be the guest's own; warns of each other one.
+/// The kernel parameters that a namespace can have for itself. Warns of each other one.
 fn own_parameters(settings: &GuestSettings) -> Vec<(String, String)> {
     let mut own = settings.resources.sysctls.clone();
     own.retain(|(name, _)| {
@@ -164,7 +164,7 @@ fn own_parameters(settings: &GuestSettings) -> Vec<(String, String)> {
     own
 }
 
-/// Takes the guest's own context number, else the first that is free.
+/// Claims the context number that the guest's configuration has, else the first free one.
 fn claim_context(settings: &GuestSettings) -> Result<u32, LifecycleError> {
     let claim =
         |context| cgroup::claim(context).doing("mkdir of a cgroup", Path::new("/sys/fs/cgroup"));

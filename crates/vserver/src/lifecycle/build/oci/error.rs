@@ -10,7 +10,7 @@ use vhashify_sys::call_error::reason;
 /// Why an image cannot be unpacked.
 #[derive(Debug, Error)]
 pub enum ImageError {
-    /// The layout, or the directory that the image is unpacked into.
+    /// The layout or the vdir.
     #[error("{}: {}", path.display(), reason(source))]
     File { path: PathBuf, source: io::Error },
     #[error(

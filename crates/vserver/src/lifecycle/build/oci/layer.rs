@@ -1,10 +1,11 @@
-//! Puts the layers of an image over one another.
+//! Unpacks the layers of an image over one another.
 //!
-//! A layer is a tar archive that others wrote. Every name in it is resolved below the guest's root
-//! directory, links in it too (`openat2` with `RESOLVE_IN_ROOT`), and each file is made by its last name
-//! alone, in a directory that is open. So nothing is written elsewhere, whatever links an earlier layer made. A name with `..` is refused; one that begins with `/` begins at the guest's root.
+//! A layer is a tar archive from an untrusted source. The directory of each entry is opened below the guest's root
+//! directory, symbolic links included (`openat2` with `RESOLVE_IN_ROOT`), and the entry is made in it by its last
+//! name. So nothing is written elsewhere, whatever links an earlier layer made. A name with `..` is refused, and a
+//! leading `/` means the guest's root.
 //!
-//! Device nodes are not made: they would work on the host, and a guest has those of its own `/dev`.
+//! Device nodes are not made: they would work on the host, and a guest has a `/dev` of its own.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -23,18 +24,18 @@ use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
 
-/// The prefix of names that remove something of the layers below.
+/// The prefix of a name that removes a name of the layers below.
 const WHITEOUT: &[u8] = b".wh.";
-/// The name that removes all that the layers below have in its directory.
+/// The name that removes everything that the layers below have in its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// An image that is being unpacked.
 pub struct Unpack<'a> {
     root: OwnedFd,
-    go_on: &'a dyn Fn() -> io::Result<()>,
-    /// The names that this layer has made or entered: the inode of the directory, and a name in it.
+    check_signals: &'a dyn Fn() -> io::Result<()>,
+    /// The names that this layer has made or entered, each with the inode number of its directory.
     made: HashSet<(u64, Vec<u8>)>,
-    /// Directories, whose times are set when nothing more comes into them.
+    /// The times of directories, set at the end: every entry made in a directory changes its time.
     times: Vec<(Vec<u8>, Timespec)>,
 }
 
@@ -48,11 +49,11 @@ struct Metadata {
 }
 
 impl<'a> Unpack<'a> {
-    /// Unpacks into an empty directory.
-    pub fn into(vdir: &Path, go_on: &'a dyn Fn() -> io::Result<()>) -> io::Result<Self> {
+    /// Opens the empty directory to unpack into.
+    pub fn into(vdir: &Path, check_signals: &'a dyn Fn() -> io::Result<()>) -> io::Result<Self> {
         Ok(Self {
             root: resolve::open_host_directory(vdir)?,
-            go_on,
+            check_signals,
             made: HashSet::new(),
             times: Vec::new(),
         })
@@ -63,7 +64,7 @@ impl<'a> Unpack<'a> {
         self.made.clear();
         let mut archive = tar::Archive::new(archive);
         for entry in archive.entries()? {
-            (self.go_on)()?;
+            (self.check_signals)()?;
             let mut entry = entry?;
             let path = entry.path_bytes().into_owned();
             self.entry(&mut entry, &path)
@@ -72,10 +73,10 @@ impl<'a> Unpack<'a> {
         Ok(())
     }
 
-    /// Sets the times of directories. The last layer that has one counts.
+    /// Sets the times of directories. The last layer that has a directory decides.
     pub fn finish(self) -> io::Result<()> {
         for (path, time) in &self.times {
-            // It may have been removed, or replaced, by a later layer.
+            // A later layer may have removed or replaced it.
             let Ok(directory) = self.resolve(path) else {
                 continue;
             };
@@ -146,7 +147,7 @@ impl<'a> Unpack<'a> {
         }
     }
 
-    /// The directory of an entry, through links that stay below the root. Makes missing directories.
+    /// Opens the directory of an entry, through links that stay below the root. Makes missing directories.
     fn directory(&mut self, parts: &[&[u8]]) -> io::Result<OwnedFd> {
         let mut directory = self.resolve(b".")?;
         for end in 1..=parts.len() {
@@ -191,12 +192,12 @@ impl<'a> Unpack<'a> {
             return Ok(());
         }
         remove(directory.as_fd(), name)?;
-        // The link itself, where that is one: it is not followed.
+        // Does not follow a symbolic link but links it.
         linkat(&from, *last, directory, name, AtFlags::empty())
             .map_err(|error| missing(error.into()))
     }
 
-    /// Removes files of the layers below: one name, or all in the directory.
+    /// Removes what the layers below have: one name, or everything in the directory.
     fn whiteout(&self, name: &[u8], above: &[u8]) -> io::Result<()> {
         let hidden = &name[WHITEOUT.len()..];
         if [&b""[..], b".", b".."].contains(&hidden) {
@@ -205,7 +206,7 @@ impl<'a> Unpack<'a> {
         let above = if above.is_empty() { b"." } else { above };
         let directory = match self.resolve(above) {
             Ok(directory) => directory,
-            // There is nothing to be removed.
+            // Nothing to remove.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -213,14 +214,14 @@ impl<'a> Unpack<'a> {
             let readable = openat(&directory, ".", directory_flags(), Mode::empty())?;
             return self.clear(readable.as_fd());
         }
-        // Names that other tools keep there for themselves, and names of this layer.
+        // Keeps names that other tools use for themselves, and names of this layer.
         if hidden.starts_with(WHITEOUT) || self.made.contains(&key(&directory, hidden)?) {
             return Ok(());
         }
         remove(directory.as_fd(), hidden)
     }
 
-    /// Removes everything that this layer has not made, also below directories that it has made.
+    /// Removes everything that this layer has not made, also inside directories that it has made.
     fn clear(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
         for name in resolve::names(directory)? {
             if !self.made.contains(&key(&directory, &name)?) {
@@ -229,7 +230,7 @@ impl<'a> Unpack<'a> {
             }
             match openat(directory, &name, directory_flags(), Mode::empty()) {
                 Ok(inner) => self.clear(inner.as_fd())?,
-                // No directory, or a link.
+                // It is no directory, or a symbolic link.
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -241,7 +242,7 @@ impl<'a> Unpack<'a> {
         let mut buffer = vec![0; 1 << 17];
         let mut left = from.size();
         loop {
-            (self.go_on)()?;
+            (self.check_signals)()?;
             match from.read(&mut buffer)? {
                 0 if left == 0 => return Ok(()),
                 0 => return Err(io::Error::other("the archive ends in the middle of it")),
@@ -255,7 +256,7 @@ impl<'a> Unpack<'a> {
 }
 
 impl Metadata {
-    /// Of what is open. Owners go first: changing them takes permissions and capabilities away.
+    /// Sets the metadata of an open inode. The owner first: changing it clears set-id bits and capabilities.
     fn apply(&self, of: impl AsFd) -> io::Result<()> {
         fchown(&of, Some(self.owner), Some(self.group))?;
         fchmod(&of, self.mode)?;
@@ -266,7 +267,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// Of a name that may be a link.
+    /// Sets the metadata of a name that may be a symbolic link.
     fn apply_to_name(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
         let (owner, group) = (Some(self.owner), Some(self.group));
         chownat(directory, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -280,7 +281,7 @@ impl Metadata {
     }
 }
 
-/// Makes a directory, or takes over the one that is there.
+/// Makes a directory, or takes over an existing one.
 fn make_directory(directory: &OwnedFd, name: &[u8], metadata: &Metadata) -> io::Result<()> {
     match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {}
@@ -335,7 +336,7 @@ fn metadata<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Metadata> {
     })
 }
 
-/// Seconds since 1970, with a fraction.
+/// Parses seconds since 1970 with a fraction.
 fn parse_time(text: &str) -> Option<Timespec> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = whole.parse().ok()?;
@@ -359,7 +360,7 @@ fn parse_time(text: &str) -> Option<Timespec> {
     })
 }
 
-/// The names of a path, without `.`; `..` is refused.
+/// The names of a path, without `.`. Refuses `..`.
 fn parts(path: &[u8]) -> io::Result<Vec<&[u8]>> {
     let names = path.split(|byte| *byte == b'/');
     let parts: Vec<&[u8]> = names
@@ -371,13 +372,13 @@ fn parts(path: &[u8]) -> io::Result<Vec<&[u8]>> {
     Ok(parts)
 }
 
-/// A new file, which no other process can have open.
+/// Makes a file that no other process can have open.
 fn create(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
-/// Removes a name, and all that is below it. That it is not there is as good.
+/// Removes a name and everything below it. A missing name is no error.
 fn remove(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -391,7 +392,7 @@ fn remove(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     Ok(unlinkat(directory, name, AtFlags::REMOVEDIR)?)
 }
 
-/// A name in a directory, whatever path led there.
+/// Identifies a name by its directory's inode, whatever path leads there.
 fn key(directory: &impl AsFd, name: &[u8]) -> io::Result<(u64, Vec<u8>)> {
     Ok((rustix::fs::fstat(directory)?.st_ino, name.to_vec()))
 }

@@ -14,15 +14,15 @@ use super::error::{BlobError, ImageError};
 /// The longest index or manifest.
 const LONGEST_TEXT: u64 = 4 << 20;
 
-/// Where the files of a layout are.
+/// An open layout.
 pub enum Layout {
     Directory(PathBuf),
-    /// A tar archive, and where in it each file begins and how long it is.
+    /// A tar archive, and offset and length of each file in it.
     Archive(File, HashMap<Vec<u8>, (u64, u64)>),
 }
 
 impl Layout {
-    /// Opens a layout, and looks whether it is one.
+    /// Opens a layout. Refuses anything that is none.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
         let failed = |source: io::Error| ImageError::File {
             path: path.to_path_buf(),
@@ -46,12 +46,12 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The text of `index.json`, of which no digest is known.
+    /// The text of `index.json`, which no digest verifies.
     pub fn index(&self) -> Result<Vec<u8>, ImageError> {
         self.small("index.json")
     }
 
-    /// A small blob, verified.
+    /// Reads and verifies a small blob.
     pub fn text(&self, of: &Descriptor) -> Result<Vec<u8>, ImageError> {
         let digest = of.digest().to_string();
         if of.size() > LONGEST_TEXT {
@@ -62,12 +62,12 @@ impl Layout {
             source,
         };
         let mut blob = self.blob(of).map_err(failed)?;
-        let text = super::whole(&mut blob).map_err(|error| failed(BlobError::Read(error)))?;
+        let text = super::read_all(&mut blob).map_err(|error| failed(BlobError::Read(error)))?;
         blob.verify().map_err(failed)?;
         Ok(text)
     }
 
-    /// A blob, which must be verified after it was read.
+    /// Opens a blob. The caller must [`verify`](Blob::verify) it after reading.
     pub fn blob(&self, of: &Descriptor) -> Result<Blob, BlobError> {
         let algorithm = of.digest().algorithm();
         let hash = Hash::of(algorithm).ok_or_else(|| BlobError::Algorithm {
@@ -91,7 +91,7 @@ impl Layout {
             io::ErrorKind::NotFound => ImageError::NotLayout { name },
             _ => ImageError::Part { name, source },
         };
-        let text = super::whole(self.file(name).map_err(failed)?.take(LONGEST_TEXT + 1));
+        let text = super::read_all(self.file(name).map_err(failed)?.take(LONGEST_TEXT + 1));
         let text = text.map_err(failed)?;
         if text.len() as u64 > LONGEST_TEXT {
             let what = name.to_owned();
@@ -121,7 +121,7 @@ impl Layout {
     }
 }
 
-/// Opens without blocking: a FIFO would wait for a writer.
+/// Opens without blocking: a FIFO would block until a writer comes.
 fn open_plain(path: &Path) -> io::Result<File> {
     File::options()
         .read(true)

@@ -2,12 +2,12 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | [`layout`] | finds blobs, and reads each with its size and digest in view |
-//! | [`stream`] | the compression of a layer |
+//! | [`layout`] | finds blobs, and verifies size and digest of each while it is read |
+//! | [`stream`] | decompresses a layer |
 //! | [`layer`] | unpacks a layer over those before it, never outside of the guest's root directory |
 //!
-//! A layer is unpacked while it is read. That its digest is right is known at its end, and a build that
-//! fails there leaves nothing of it, so that no byte is used that was not verified.
+//! A layer is unpacked while it is read, and its digest is known only at its end. A build that fails there removes all
+//! its files, so that no unverified byte is ever used.
 
 mod error;
 mod layer;
@@ -25,19 +25,19 @@ use libcontainer::oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest,
 
 /// The annotation that names an image within a layout.
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
-/// How often an index may lead to another one.
+/// How many indexes may lead to a manifest.
 const DEEPEST: usize = 4;
 
-/// Unpacks the image at `source` into the directory `vdir`. `reference` names one where there
-/// are several. `go_on` is called again and again, and an error of it ends the work.
+/// Unpacks the image at `source` into the directory `vdir`. `reference` names one of several images. `check_signals` is
+/// called again and again, and an error of it stops the work.
 ///
 /// # Errors
-/// What is wrong with the image, or the error of `go_on`.
+/// What is wrong with the image, or the error of `check_signals`.
 pub fn unpack(
     source: &Path,
     reference: Option<&str>,
     vdir: &Path,
-    go_on: &dyn Fn() -> io::Result<()>,
+    check_signals: &dyn Fn() -> io::Result<()>,
 ) -> Result<(), ImageError> {
     let failed = |source: io::Error| ImageError::File {
         path: vdir.to_path_buf(),
@@ -46,9 +46,9 @@ pub fn unpack(
     let layout = Layout::open(source)?;
     let manifest = find_manifest(&layout, reference)?;
     let layers = manifest.layers();
-    let mut unpack = Unpack::into(vdir, go_on).map_err(failed)?;
+    let mut unpack = Unpack::into(vdir, check_signals).map_err(failed)?;
     for (number, descriptor) in layers.iter().enumerate() {
-        put_over(&layout, descriptor, &mut unpack).map_err(|source| ImageError::Layer {
+        unpack_layer(&layout, descriptor, &mut unpack).map_err(|source| ImageError::Layer {
             number: number + 1,
             count: layers.len(),
             digest: descriptor.digest().to_string(),
@@ -59,7 +59,7 @@ pub fn unpack(
 }
 
 /// Unpacks one layer over those before it.
-fn put_over(
+fn unpack_layer(
     layout: &Layout,
     descriptor: &Descriptor,
     unpack: &mut Unpack<'_>,
@@ -70,12 +70,12 @@ fn put_over(
     }
     let mut blob = layout.blob(descriptor)?;
     let unpacked = stream::decompressed(&mut blob).and_then(|stream| unpack.layer(stream));
-    // An archive that makes no sense is most often damaged: the digest says so first.
+    // An archive that does not parse is most often damaged, so the digest's error comes first.
     blob.verify()?;
     unpacked.map_err(LayerError::Unpack)
 }
 
-/// The manifest that is meant, through as many indexes as there are.
+/// Follows indexes to the manifest of the image.
 fn find_manifest(layout: &Layout, reference: Option<&str>) -> Result<ImageManifest, ImageError> {
     let mut text = layout.index()?;
     let mut reference = reference;
@@ -100,7 +100,7 @@ fn is_index(descriptor: &Descriptor) -> bool {
     kind.contains("image.index") || kind.contains("manifest.list")
 }
 
-/// The one that has the name, or else is for this host's processors.
+/// The manifest with the name, or without a name the one for this host's architecture.
 fn choose<'a>(
     manifests: &'a [Descriptor],
     reference: Option<&str>,
@@ -137,8 +137,7 @@ fn choose<'a>(
     })
 }
 
-/// Reads all of a small text.
-fn whole(mut from: impl Read) -> io::Result<Vec<u8>> {
+fn read_all(mut from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.read_to_end(&mut bytes)?;
     Ok(bytes)

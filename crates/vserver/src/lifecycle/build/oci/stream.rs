@@ -1,4 +1,4 @@
-//! The compression of a layer, recognised by its first bytes.
+//! Decompresses a layer. Recognises the compression by the first bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -6,10 +6,10 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// How much is decompressed at once, about.
+/// About how many bytes are decompressed at once.
 const PIECE: usize = 1 << 17;
 
-/// The tar archive in a layer: plain, by gzip or by zstd.
+/// The tar archive in a layer that is plain or compressed by gzip or zstd.
 pub fn decompressed<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut from = BufReader::with_capacity(PIECE, from);
     let first = from.fill_buf()?;
@@ -26,12 +26,12 @@ pub fn decompressed<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
     })
 }
 
-/// Whether this is a frame of zstd's that holds no data.
+/// Whether a zstd frame begins here that holds no data.
 fn is_skippable(bytes: &[u8]) -> bool {
     matches!(bytes, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// All frames of a stream, one after the other.
+/// Decompresses all frames of a stream, one after the other.
 struct Zstd<R> {
     decoder: FrameDecoder,
     source: R,
@@ -85,7 +85,7 @@ mod tests {
     use super::decompressed;
 
     fn read(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-        super::super::whole(decompressed(bytes)?)
+        super::super::read_all(decompressed(bytes)?)
     }
 
     #[test]
