@@ -12,7 +12,7 @@ use super::Mode;
 #[cfg(feature = "guard")]
 use super::guard::GuardError;
 
-/// What `--protect` asks for cannot be enforced on this host.
+/// This host cannot enforce the mode of `--protect`.
 #[derive(Debug, Error)]
 #[error(
     "shared files of {} cannot be protected: {}; for guests that are at rest and trusted, --protect none marks files without enforcing it",
@@ -37,7 +37,7 @@ pub enum Missing {
     /// `lsm`: this build has no guard.
     #[error("this vhashify was built without the guard")]
     GuardNotBuilt,
-    /// `lsm`: somebody unloaded the guard between its loading and the permit.
+    /// `lsm`: somebody unloaded the guard before this process got its permit.
     #[error("somebody has just unloaded the guard")]
     GuardUnloaded,
     /// `lsm`: the store's directory cannot be opened.
@@ -46,7 +46,7 @@ pub enum Missing {
     /// `lsm`: the store takes no file to try the guard on.
     #[error("the guard cannot be tried, the store takes no file: {0}")]
     NoFile(#[source] Errno),
-    /// `lsm`: the filesystem does not keep the inode flags that are the mark.
+    /// `lsm`: the filesystem does not keep the mark's inode flags.
     #[error("the store's filesystem keeps no mark: {0}")]
     NoMark(#[source] Errno),
     /// `lsm`: the marked file could not be opened for another reason than the guard.

@@ -7,8 +7,8 @@ use vhashify_sys::flags;
 
 use super::{Missing, Protection};
 
-/// Marks files of a store whose filesystem is guarded. Only [`enable`] makes one, once it has seen
-/// the guard refuse.
+/// Marks files of a store on a guarded filesystem. Only [`enable`] makes this value, after it saw the guard refuse a
+/// writer.
 #[derive(Debug)]
 pub struct Lsm {
     #[cfg(feature = "guard")]
@@ -29,8 +29,7 @@ impl Protection for Lsm {
     }
 }
 
-/// Loads the guard if it is not, has marks count on the store's filesystem, and tries it there, on a file without
-/// a name.
+/// Loads the guard if it is not loaded, registers the store's filesystem, and tests the guard there on a nameless file.
 ///
 /// # Errors
 /// What is missing.
@@ -47,7 +46,7 @@ pub fn enable(store: &Path) -> Result<Lsm, Missing> {
     Ok(Lsm { _permit: permit })
 }
 
-/// Whether [`enable`] may work here; loads nothing.
+/// Whether [`enable`] may succeed here. Loads nothing.
 ///
 /// # Errors
 /// What is missing.
@@ -74,7 +73,7 @@ pub fn probe() -> Result<(), Missing> {
     Err(Missing::GuardNotBuilt)
 }
 
-/// Marks a file without a name in `directory`, and sees the guard refuse to open it for writing.
+/// Marks a nameless file in `directory`, and tests that the guard refuses to open it for writing.
 #[cfg(feature = "guard")]
 fn refuses_a_writer(directory: &std::os::fd::OwnedFd) -> Result<(), Missing> {
     use std::os::fd::AsFd;

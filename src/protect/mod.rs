@@ -1,4 +1,4 @@
-//! Keeps a guest from writing to files that others share: a file for each way.
+//! Keeps a guest from changing files that others share. Each mode has a file.
 //!
 //! | mode | what guests share | content is safe | metadata and locks are safe | where |
 //! | --- | --- | --- | --- | --- |
@@ -7,13 +7,13 @@
 //! | `verity` | inodes, marked | yes: fs-verity | no | ext4 with `-O verity`, Btrfs |
 //! | `none` | inodes, marked | no | no | everywhere; for trusted guests at rest |
 //!
-//! `auto` takes `lsm`, or else `reflink`: the first that works when it is tried on the store's filesystem. Where
-//! neither does, the run is refused; it never shares writable inodes in silence. `auto` never takes `verity`,
-//! because all guests would see what one does to the metadata of a shared inode.
+//! `auto` takes `lsm`, or else `reflink`: the first that a test on the store's filesystem shows to work. If neither
+//! works, the run refuses to share; it never silently shares inodes that guests can write. `auto` never takes
+//! `verity`, because all guests would see what one does to the metadata of a shared inode.
 //!
 //! ```text
-//! enable(mode, store) ─▶ Way: tried on files without names ─▶ Sharing::Inodes(Protection) | Sharing::Extents
-//! probe  (a dry run)  ─▶ the same, but loads no guard           or what each mode lacks (ProtectError)
+//! enable(mode, store) ─▶ tests an Enforcement on nameless files ─▶ Sharing::Inodes(Protection) | Sharing::Extents
+//! probe  (a dry run)  ─▶ the same, but loads no guard               or what each mode lacks (ProtectError)
 //! ```
 
 mod error;
@@ -41,7 +41,7 @@ pub enum Mode {
     Lsm,
     /// Shares extents and no inodes.
     Reflink,
-    /// Marks, and content that fs-verity holds.
+    /// Marks, and content that fs-verity protects.
     Verity,
     /// Marks without enforcement.
     None,
@@ -69,19 +69,19 @@ pub trait Protection: Sync {
     /// Puts the inode under protection. Doing it twice does no harm.
     ///
     /// # Errors
-    /// What the filesystem answers.
+    /// The filesystem's error.
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
 
-    /// Whether an object must be a new inode: [`protect`](Self::protect) cannot be undone, and must not stay on a
+    /// Whether each object must be a copy, because [`protect`](Self::protect) cannot be undone and must not stay on a
     /// guest's own file.
     fn wants_copies(&self) -> bool {
         false
     }
 
-    /// Whether an object of an earlier run, maybe of another mode, is protected as this mode wants it.
+    /// Whether an object of an earlier run, which may have had another mode, is protected as this mode needs it.
     ///
     /// # Errors
-    /// What the filesystem answers.
+    /// The filesystem's error.
     fn holds(&self, _object: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         Ok(true)
     }
@@ -89,7 +89,7 @@ pub trait Protection: Sync {
     /// Takes the protection off an inode that did not become an object.
     ///
     /// # Errors
-    /// What the filesystem answers.
+    /// The filesystem's error.
     fn release(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
 }
 
@@ -97,12 +97,12 @@ pub trait Protection: Sync {
 pub enum Sharing {
     /// Inodes, as objects of the store, each under this protection.
     Inodes(Box<dyn Protection>),
-    /// Extents of inodes of their own.
+    /// Extents. Each guest has inodes of its own.
     Extents(Reflink),
 }
 
 impl Sharing {
-    /// The protection of objects. Where guests share extents, objects of earlier runs keep their mark.
+    /// The protection of objects. If guests share extents, objects of earlier runs keep their mark.
     #[must_use]
     pub fn protection(&self) -> &dyn Protection {
         match self {
@@ -111,7 +111,7 @@ impl Sharing {
         }
     }
 
-    /// The filesystem, where guests share extents.
+    /// The filesystem, if guests share extents.
     #[must_use]
     pub fn reflink(&self) -> Option<Reflink> {
         match self {
@@ -121,32 +121,32 @@ impl Sharing {
     }
 }
 
-/// A way to keep guests apart.
-struct Way {
+/// A mode that enforces something.
+struct Enforcement {
     mode: Mode,
-    /// Whether it keeps guests apart in everything, so that [`Mode::Auto`] may take it.
+    /// Whether it protects content, metadata and locks, so that [`Mode::Auto`] may take it.
     is_whole: bool,
-    /// Puts it in place for a store, and tries it there.
+    /// Enables it for a store, and tests it there.
     enable: fn(&Path) -> Result<Sharing, Missing>,
-    /// What [`Way::enable`] would share, as far as it can be known by one that leaves everything as it is.
+    /// What [`Self::enable`] would share, as far as that can be known without changing anything.
     probe: fn(&Path) -> Result<Sharing, Missing>,
 }
 
-/// The ways that enforce something, the strongest first.
-const WAYS: [Way; 3] = [
-    Way {
+/// The strongest first.
+const ENFORCEMENTS: [Enforcement; 3] = [
+    Enforcement {
         mode: Mode::Lsm,
         is_whole: true,
         enable: |store| lsm::enable(store).map(|guard| Sharing::Inodes(Box::new(guard))),
         probe: |_| lsm::probe().map(|()| Sharing::Inodes(Box::new(MarkOnly))),
     },
-    Way {
+    Enforcement {
         mode: Mode::Reflink,
         is_whole: true,
         enable: |store| Reflink::probe(store).map(Sharing::Extents),
         probe: |store| Reflink::probe(store).map(Sharing::Extents),
     },
-    Way {
+    Enforcement {
         mode: Mode::Verity,
         is_whole: false,
         enable: |store| Verity::probe(store).map(|verity| Sharing::Inodes(Box::new(verity))),
@@ -154,21 +154,21 @@ const WAYS: [Way; 3] = [
     },
 ];
 
-/// Puts `mode` in place for a store: the mode that was chosen, and what its guests share.
+/// Enables `mode` for a store. Returns the mode, which it chooses for [`Mode::Auto`], and what guests share.
 ///
 /// # Errors
-/// What is missing, where `mode` cannot be enforced, or none can for [`Mode::Auto`].
+/// `mode` cannot be enforced, or for [`Mode::Auto`] no mode can. Says what is missing.
 pub fn enable(mode: Mode, store: &Path) -> Result<(Mode, Sharing), ProtectError> {
-    first(mode, store, |way| (way.enable)(store))
+    first(mode, store, |enforcement| (enforcement.enable)(store))
 }
 
-/// What [`enable`] would choose, for a dry run, which puts nothing in place. Where [`enable`] would refuse
-/// [`Mode::Auto`] it is [`Mode::None`]: a dry run shares nothing that would need protection.
+/// What [`enable`] would return, for a dry run, which enables nothing. Returns [`Mode::None`] where [`enable`] would
+/// refuse [`Mode::Auto`], because a dry run shares nothing that needs protection.
 ///
 /// # Errors
-/// What is missing, where another mode certainly cannot be enforced.
+/// Any other mode certainly cannot be enforced. Says what is missing.
 pub fn probe(mode: Mode, store: &Path) -> Result<(Mode, Sharing), ProtectError> {
-    match first(mode, store, |way| (way.probe)(store)) {
+    match first(mode, store, |enforcement| (enforcement.probe)(store)) {
         Err(_) if mode == Mode::Auto => Ok(without_enforcement()),
         probed => probed,
     }
@@ -177,17 +177,17 @@ pub fn probe(mode: Mode, store: &Path) -> Result<(Mode, Sharing), ProtectError> 
 fn first(
     mode: Mode,
     store: &Path,
-    take: impl Fn(&Way) -> Result<Sharing, Missing>,
+    take: impl Fn(&Enforcement) -> Result<Sharing, Missing>,
 ) -> Result<(Mode, Sharing), ProtectError> {
     if mode == Mode::None {
         return Ok(without_enforcement());
     }
     let mut missing = Vec::new();
-    for way in &WAYS {
-        if mode == way.mode || mode == Mode::Auto && way.is_whole {
-            match take(way) {
-                Ok(sharing) => return Ok((way.mode, sharing)),
-                Err(clause) => missing.push((way.mode, clause)),
+    for enforcement in &ENFORCEMENTS {
+        if mode == enforcement.mode || mode == Mode::Auto && enforcement.is_whole {
+            match take(enforcement) {
+                Ok(sharing) => return Ok((enforcement.mode, sharing)),
+                Err(clause) => missing.push((enforcement.mode, clause)),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `--protect none`: sets the mark of iunlink, and nothing enforces it.
+//! `--protect none`: sets the mark of iunlink, which nothing enforces.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,7 +6,7 @@ use vhashify_sys::flags;
 
 use super::Protection;
 
-/// Sets the mark and nothing else, so that a guard that is loaded later finds it.
+/// Only sets the mark. A guard that is loaded later enforces it.
 #[derive(Debug, Clone, Copy)]
 pub struct MarkOnly;
 

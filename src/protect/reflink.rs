@@ -1,12 +1,12 @@
-//! `--protect reflink`: guests share extents, and no inode.
+//! `--protect reflink`: guests share extents, but no inode.
 //!
 //! Each guest keeps its own files, and the filesystem stores equal blocks of them once. When a guest writes, the
 //! filesystem copies (copy on write): the new blocks belong to that guest's file alone. Mode, owner, attributes and
 //! locks belong to inodes, which guests do not share. So there is nothing to protect, and runs are safe while
 //! guests run. The price is memory: the page cache belongs to inodes, too.
 //!
-//! This mode makes no objects. The store only bears the lock of a run; `gc`, `verify` and `deunify` have nothing to
-//! do, and a file that a guest removes or writes needs no bookkeeping.
+//! This mode makes no objects. A run uses the store only for its lock, `gc`, `verify` and `deunify` have nothing to do,
+//! and a file that a guest removes or writes needs no bookkeeping.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,12 +22,12 @@ use super::Missing;
 /// A filesystem that shared extents when [`Reflink::probe`] tried it.
 #[derive(Debug, Clone, Copy)]
 pub struct Reflink {
-    /// Bytes of a block; a file takes whole blocks.
+    /// Bytes of a block. A file takes whole blocks.
     pub block_size: u64,
 }
 
 impl Reflink {
-    /// Tries it with two files without names on the filesystem of `store`.
+    /// Tests it with two nameless files on the filesystem of `store`.
     ///
     /// # Errors
     /// What is missing.
@@ -54,7 +54,7 @@ impl Reflink {
 /// The largest block that Btrfs and XFS can have.
 const BLOCK: usize = 64 << 10;
 
-/// A file of one block without a name: the kernel frees it when it is closed.
+/// Makes a nameless file of one block. The kernel frees it when it is closed.
 fn block(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let file = File::from(tmpfile::create(directory)?);
     file.write_all_at(&vec![1; BLOCK], 0)

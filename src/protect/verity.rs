@@ -1,13 +1,12 @@
-//! `--protect verity`: guests share inodes whose content fs-verity holds, and nothing more.
+//! `--protect verity`: guests share inodes, of which fs-verity protects only the content.
 //!
-//! The kernel refuses every open of such a file for writing, by whomever, and nothing takes fs-verity off an inode
-//! again. It protects the content only: a guest that changes mode, owner, times or attributes of a shared file, or
-//! locks it, does that to all guests. So `auto` never chooses it; it is for hosts without a guard whose guests are
-//! trusted with metadata.
+//! The kernel refuses even root to open such a file for writing, and cannot take fs-verity off an inode again. Metadata
+//! is not protected: if a guest changes mode, owner, times or attributes of a shared file, or locks it, all guests see
+//! that. So `auto` never chooses this mode. It is for hosts without a guard whose guests are trusted with metadata.
 //!
-//! Because fs-verity cannot be taken off, an object is always a copy, and the first guest's file is replaced like
-//! any other's: so no guest is left with a read-only file that it shares with nobody. A run in this mode leaves
-//! objects of other modes as they are and does not use them.
+//! Because fs-verity stays for ever, an object is always a copy, and the run replaces the first guest's file like any
+//! other's. So no guest keeps a read-only file that it shares with nobody. A run in this mode leaves objects of other
+//! modes as they are and does not use them.
 
 use std::fs::File;
 use std::io;
@@ -29,7 +28,7 @@ use super::{Missing, Protection};
 pub struct Verity(());
 
 impl Verity {
-    /// Tries it with a file without a name on the filesystem of `store`.
+    /// Tests it with a nameless file on the filesystem of `store`.
     ///
     /// # Errors
     /// What is missing.
@@ -50,7 +49,7 @@ impl Verity {
 
 impl Protection for Verity {
     fn is_enforced(&self) -> bool {
-        // Content alone is.
+        // Only the content is protected.
         false
     }
 
@@ -58,7 +57,7 @@ impl Protection for Verity {
         true
     }
 
-    /// Its mtime stays, which ext4 sets (`ext4_begin_enable_verity` in `fs/ext4/verity.c` truncates).
+    /// Restores the mtime, which ext4 changes (`ext4_begin_enable_verity` in `fs/ext4/verity.c` truncates).
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
         let before = Stamp::of(object)?;
         match enable(object) {
@@ -78,13 +77,13 @@ impl Protection for Verity {
     }
 }
 
-/// Whether fs-verity holds the bytes that the file has now; true where it is not enabled.
+/// Whether the file's fs-verity digest matches its bytes; true if fs-verity is not enabled.
 ///
-/// The kernel checks pages against the tree as they are read from the disk. This says that the tree is one
-/// of these very bytes: the same digest, computed from them.
+/// The kernel checks pages against the Merkle tree when it reads them from the disk. This computes the digest anew from
+/// the bytes, and so checks the tree itself.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// The file cannot be read.
 pub fn holds_its_bytes(file: BorrowedFd<'_>, size: u64) -> io::Result<bool> {
     match measure(file)? {
         None => Ok(true),
@@ -92,8 +91,8 @@ pub fn holds_its_bytes(file: BorrowedFd<'_>, size: u64) -> io::Result<bool> {
     }
 }
 
-/// The digest that `FS_IOC_MEASURE_VERITY` gives for a file of these bytes: SHA-256 of the descriptor
-/// (`fsverity_descriptor` in `fs/verity/fsverity_private.h`), in which the root of the tree stands.
+/// The digest that `FS_IOC_MEASURE_VERITY` returns for a file with these bytes: SHA-256 of the descriptor
+/// (`fsverity_descriptor` in `fs/verity/fsverity_private.h`), which holds the root of the tree.
 fn digest(file: &File, size: u64) -> io::Result<[u8; DIGEST]> {
     let mut descriptor = [0; 256];
     descriptor[0] = 1;
@@ -104,8 +103,8 @@ fn digest(file: &File, size: u64) -> io::Result<[u8; DIGEST]> {
     Ok(Sha256::digest(descriptor).into())
 }
 
-/// The hash of the one block that is left when blocks are replaced by their hashes again and again. An empty
-/// file has none, and zeros stand for it.
+/// The root hash of the Merkle tree: a level is the hashes of the blocks below it, and the root is the hash of the level
+/// that has one block. For an empty file it is zero.
 fn root(file: &File, size: u64) -> io::Result<[u8; DIGEST]> {
     if size == 0 {
         return Ok([0; DIGEST]);

@@ -1,4 +1,4 @@
-//! Accepts connections of runtimes and serves each in a thread of its own, until a signal ends it.
+//! Accepts connections of runtimes until a signal comes, and serves each in a thread of its own.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use super::socket::Socket;
 use super::{Containers, lxc_proxy, oci};
 use crate::broker::serve::STACK;
 
-/// Connections to a socket that are served at once; further ones wait to be accepted. A runtime's connection is one
-/// message, one of LXC lasts as long as its container.
+/// The most connections to a socket that are served at once; further ones wait in the kernel. A runtime's connection
+/// carries one message, a connection of LXC's monitor lasts as long as its container.
 const MOST_CONNECTIONS: usize = 4096;
 
 /// The protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// That of OCI runtimes and of LXC's hook.
+    /// OCI runtimes and LXC's hook speak it.
     Oci,
-    /// That of LXC's monitors.
+    /// LXC's monitors speak it.
     LxcProxy,
 }
 
 struct Endpoint<'a> {
     socket: &'a Socket,
     protocol: Protocol,
-    /// Each connection that is served has a reference.
+    /// Counts connections: the thread of each holds a reference.
     connections: Arc<()>,
 }
 
-/// Serves containers until a signal can be read of `signals`. The caller ends this process then, and so the serving
-/// threads.
+/// Serves containers until a signal can be read from `signals`. The serving threads still run then: the caller must end
+/// this process.
 pub fn accept_loop(
     sockets: &[(Socket, Protocol)],
     containers: &Arc<Containers>,

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::protocol::{FILTER_TIMEOUT, LONGEST_MESSAGE, MESSAGE_TIMEOUT};
 use crate::guest::GuestError;
 
-/// Why the broker does not serve a connection, or the process of its message.
+/// Why the broker does not serve a connection, or the process that its message names.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
@@ -17,10 +17,10 @@ pub enum ConnectionError {
     /// The message is longer than any runtime's.
     #[error("it is longer than {} KiB, or comes in too many pieces; name this socket in a container's configuration only", LONGEST_MESSAGE >> 10)]
     TooLong,
-    /// The rest of the message does not come.
+    /// The rest of the message did not come in time.
     #[error("nothing more came for {} s; a runtime sends it whole", MESSAGE_TIMEOUT.as_secs())]
     TooSlow,
-    /// The message has no end.
+    /// The connection closed in the middle of the message.
     #[error("it ended before it was whole; start the container again")]
     Broken,
     /// The message is no `ContainerProcessState`.
@@ -62,7 +62,7 @@ pub enum ConnectionError {
         /// The process.
         process: i32,
     },
-    /// The process is another one.
+    /// The process has no filter, so it is not the one that the runtime meant.
     #[error(
         "its process {process} has no filter of system calls, so that it is another one; run the runtime and this program in one PID namespace"
     )]

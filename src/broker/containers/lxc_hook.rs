@@ -1,20 +1,19 @@
 //! Serves a container of LXC before its init is executed. LXC announces it by `lxc.hook.pre-start`.
 //!
-//! Before LXC executes a container's init it opens `/dev/null` for writing under the filter, and its monitor waits for
-//! that call: the monitor asks the proxy only afterwards, so that with the proxy alone such a container never starts.
-//! So the broker takes the listener from the process that loads the filter, as soon as it exists (`pidfd_getfd(2)`),
-//! and answers calls until init is executed.
+//! Before LXC executes a container's init, it opens `/dev/null` for writing under the filter. Its monitor waits for that
+//! call and asks the proxy only afterwards, so with the proxy alone such a container never starts. Therefore the broker
+//! copies the listener from the process that loads the filter, as soon as the listener exists (`pidfd_getfd(2)`), and
+//! answers calls until that process executes init.
 //!
 //! ```text
 //! monitor       pre-start ───────▶ makes a process ──── waits for it ────────────────── asks the proxy
 //! the hook         └─ pidfd of the monitor ─┐
 //! the process                               │       loads the filter ─ opens /dev/null ─ executes init
-//! the broker                                └─ looks ─ looks ─ has it ─ answers ──────── leaves it
+//! the broker                                └─ polls ─ polls ─ copies it ─ answers ───── closes it
 //! ```
 //!
-//! Then it stops at once: where the broker receives a call that the monitor waits for, too, the monitor blocks in the
-//! kernel and reacts to no `lxc-stop`. As long as the process runs LXC's own program, the monitor does not wait for
-//! calls yet.
+//! Then the broker stops at once: if it received a call that the monitor waits for, too, the monitor would block in the
+//! kernel and react to no `lxc-stop`. While the process still runs LXC's own program, the monitor waits for no call.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,12 +41,12 @@ use super::protocol::{FILTER_TIMEOUT, MONITOR};
 use crate::broker::message::send;
 use crate::broker::serve::{obey_quotas, respond_for_another};
 
-/// Most containers have loaded their filter by then.
+/// How long to poll for the filter at short intervals. Most containers load it sooner.
 const USUAL_TIME: Duration = Duration::from_secs(2);
-/// Between two looks for the filter, until then and later.
-const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
+/// How long to wait between two polls, before and after [`USUAL_TIME`].
+const POLL_INTERVALS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
-/// Between two looks whether init is executed, while no call comes.
+/// How long to wait for a call before checking again whether init is executed.
 const CALL_TIMEOUT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
@@ -57,7 +56,7 @@ const CALL_TIMEOUT: Timespec = Timespec {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HookError {
-    /// Another program than LXC has called this one.
+    /// A program other than LXC called this one.
     #[error(
         "it was not called by LXC; name it as lxc.hook.pre-start in a container's configuration"
     )]
@@ -75,7 +74,7 @@ pub enum HookError {
     System(#[from] CallError),
 }
 
-/// Announces to the broker at `socket` that the monitor which has called this program starts the container `name`.
+/// Announces to the broker at `socket` that the monitor, which called this program, starts the container `name`.
 ///
 /// # Errors
 /// [`HookError`].
@@ -97,7 +96,7 @@ pub fn announce(socket: &Path, name: &str) -> Result<(), HookError> {
     Ok(())
 }
 
-/// The process that has called this one, itself or through a shell.
+/// The process that called this one, directly or through a shell.
 fn caller() -> Option<Pid> {
     let parent = getppid()?;
     let number = parent.as_raw_pid().cast_unsigned();
@@ -110,11 +109,11 @@ fn caller() -> Option<Pid> {
     Pid::from_raw(procfs::status(number).ok()?.number("PPid")?)
 }
 
-/// Answers the calls of the container `name` that `monitor` starts, until its init is executed. Then waits until init has
-/// ended, so that the container's broker lives for all of its calls.
+/// Answers the calls of the container `name`, which `monitor` starts, until its init is executed. Then waits until init
+/// ends, so that all calls of the container have the same broker.
 ///
 /// # Errors
-/// [`ConnectionError`]: the monitor has ended, or starts nothing with calls that wait.
+/// [`ConnectionError`]: the monitor has ended, or starts nothing under a filter with a listener.
 pub fn serve_start(
     monitor: &OwnedFd,
     number: i32,
@@ -157,11 +156,11 @@ struct Started {
 fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, ConnectionError> {
     let begun = Instant::now();
     loop {
-        // The kernel lists them by thread; a monitor has one.
+        // The kernel lists children by thread, and a monitor has one thread.
         let found = procfs::children(number).into_iter().find_map(|process| {
-            // Opened first, so that the descriptors below are this process's.
+            // Opened first, so that the listener found below is this process's.
             let handle = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
-            // The process may have sent it to the monitor and closed its own.
+            // The process may have sent the listener to the monitor and closed its own descriptor.
             let listener =
                 listener_of(&handle, process).or_else(|| listener_of(monitor, number))?;
             Some(Started {
@@ -180,11 +179,11 @@ fn await_filter(monitor: &OwnedFd, number: i32) -> Result<Started, ConnectionErr
         if waited > FILTER_TIMEOUT {
             return Err(ConnectionError::NoFilterYet { process: number });
         }
-        std::thread::sleep(LOOKS[usize::from(waited > USUAL_TIME)]);
+        std::thread::sleep(POLL_INTERVALS[usize::from(waited > USUAL_TIME)]);
     }
 }
 
-/// Whether a process executes the same program as the monitor `number`.
+/// Whether a process still executes the program of the monitor `number`.
 fn is_program_of(process: i32, number: i32) -> bool {
     let program = |process: i32| {
         let found = fs::metadata(procfs::path(process, "exe")).ok()?;
@@ -193,7 +192,7 @@ fn is_program_of(process: i32, number: i32) -> bool {
     program(process).is_some_and(|own| program(number) == Some(own))
 }
 
-/// A copy of the process's listener, if it has one of a filter that any process is under.
+/// A copy of the process's listener, if it has one whose filter still has a process.
 fn listener_of(handle: &OwnedFd, process: i32) -> Option<Listener> {
     let mut numbers = procfs::descriptors(process).ok()?.into_iter();
     numbers.find_map(|number: ForeignRawFd| {

@@ -6,8 +6,8 @@
 //! answered  the same                        │ the same             │ filled │
 //! ```
 //!
-//! The monitor passes the answer on to the kernel, and does nothing else meanwhile. All calls of a container come this
-//! way once its init is executed, and those of commands that enter it; [`lxc_hook`](super::lxc_hook) has the calls before.
+//! The monitor waits for the answer, and passes it on to the kernel. Once init is executed, all calls of a container and
+//! of commands that enter it come this way; [`lxc_hook`](super::lxc_hook) answers those before.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::error::ConnectionError;
 use crate::broker::message::receive;
 use crate::broker::serve::{Handler, obey_quotas, respond_for_another};
 
-/// Bytes of a message: the cookie is a text of the administrator's.
+/// The most bytes of a message. Its cookie is any text that the administrator wrote.
 const LONGEST: usize = 16 << 10;
 
 /// Bytes of a `struct seccomp_notify_proxy_msg`: eight reserved ones, the process numbers of the monitor and of
@@ -33,7 +33,7 @@ const SIZES: usize = 16;
 /// Answers the calls of a container until its monitor closes the connection.
 ///
 /// # Errors
-/// [`ConnectionError`]. LXC then lets the calls that come this way fail with `ENOSYS`.
+/// [`ConnectionError`]. LXC then makes the container's calls fail with `ENOSYS`.
 pub fn serve_connection(
     connection: BorrowedFd<'_>,
     containers: &Containers,
@@ -41,7 +41,7 @@ pub fn serve_connection(
     obey_quotas();
     let failed = |errno: Errno| ConnectionError::Receive(errno.into());
     let mut buffer = vec![0; LONGEST];
-    // A container that reboots gets another init, and keeps its monitor.
+    // If a container reboots, it gets another init but keeps its monitor.
     let mut known: Option<(i32, Arc<dyn Handler>)> = None;
     loop {
         let received = receive(connection, &mut buffer).map_err(failed)?;
@@ -72,7 +72,7 @@ struct Call {
     /// The number of init's process.
     init: i32,
     notification: Notification,
-    /// Where the answer belongs in the message.
+    /// The offset of the answer in the message.
     response: usize,
     /// Bytes of the message without the cookie.
     length: usize,
@@ -97,7 +97,7 @@ impl Call {
         })
     }
 
-    /// Fills the answer in, and returns the message that is to be sent back.
+    /// Fills the answer in, and returns the message to send back.
     fn answer<'a>(&self, message: &'a mut [u8], response: Response) -> &'a [u8] {
         let bytes = response.to_bytes(self.notification.id);
         message[self.response..][..bytes.len()].copy_from_slice(&bytes);

@@ -1,36 +1,35 @@
-//! Copy on write for containers that others start: runc, crun, youki and LXC.
+//! Copy on write for containers of other runtimes: runc, crun, youki and LXC.
 //!
 //! ```text
-//! the runtime loads the container's filter ─ connects ─ sends the listener, and which process it is of
+//! the runtime loads the container's filter ─ connects ─ sends the listener and the process's number
 //! here: that process's root ─ its store ─ a broker ─ threads that serve the listener
 //! ```
 //!
-//! | file | what it is about |
+//! | file | what it does |
 //! | --- | --- |
 //! | [`socket`] | makes the socket in one step, and removes it |
 //! | [`accept_loop`](mod@accept_loop) | accepts connections until a signal comes |
 //! | [`oci`] | serves the listener that an OCI runtime sends (`config-linux.md` of its specification, *seccomp*) |
 //! | [`lxc_hook`] | serves a container of LXC before its init is executed |
 //! | [`lxc_proxy`] | answers the calls that LXC's monitor passes on |
-//! | [`protocol`] | names and limits of messages |
+//! | [`protocol`] | defines names and limits of messages |
 //! | [`root`] | finds the root directory of a container's process |
-//! | [`process`] | asks whether a process has ended |
-//! | [`error`] | errors of connections |
+//! | [`process`] | tells whether a process has ended |
+//! | [`error`] | defines errors of connections |
 //!
-//! # Which files are a container's
+//! # The files of a container
 //!
-//! Those below the root directory of the process that the runtime names, on the filesystem of a store. The
-//! broker opens the directory through the mount of that store: the container's own mounts may hide names of a link
-//! group, show files with other owners, or be read-only. All processes with one root directory have one
-//! broker, also those that enter a container later.
+//! A container's files are below the root directory of the process that the runtime names, on the filesystem of a store.
+//! The broker opens that directory through the store's mount: the container's own mounts may hide names of a link
+//! group, show other owners, or be read-only. All processes with the same root directory have the same broker, also
+//! those that enter the container later.
 //!
-//! A container on a filesystem without a store, an overlay of images for example, shares no files: its calls
-//! go on.
+//! A container on a filesystem without a store, such as an overlay, shares no files. The broker lets its calls go on.
 //!
-//! # Whom it trusts
+//! # Trust
 //!
-//! Only root can connect, and root can do anything anyhow. Still the broker bounds a message in size and time, closes
-//! every descriptor that is no listener, and refuses a process that has ended meanwhile or has no filter. The guest
+//! Only root can connect, and root can do anything anyway. Still the broker bounds the size and the time of a message,
+//! closes every descriptor that is no listener, and refuses a process that has ended or has no filter. The guest
 //! itself never connects.
 
 pub mod accept_loop;
@@ -59,28 +58,28 @@ use super::call::CallTable;
 use super::serve::{AllowAll, Handler};
 use crate::guest::{Guest, StoreLocation};
 
-/// The containers that are served, and the stores whose objects they may have.
+/// The containers that are served, and the stores whose objects their files can be.
 #[derive(Debug)]
 pub struct Containers {
     stores: Vec<StoreLocation>,
     calls: Arc<CallTable>,
     /// Brokers by the device and inode number of the root directory.
     served: Mutex<HashMap<(u64, u64), Weak<Broker>>>,
-    /// `None` until the guard is loaded.
+    /// `None` until a guard is loaded.
     #[cfg(feature = "guard")]
     permit: Mutex<Option<crate::protect::guard::Permit>>,
 }
 
-/// The handler of a process's calls.
+/// How to serve a process's calls.
 pub struct Chosen {
-    /// The handler.
+    /// Responds to them.
     pub handler: Arc<dyn Handler>,
     /// Whether it is the first process of its container.
     pub is_first: bool,
 }
 
 impl Containers {
-    /// Serves no container yet. `stores` are on different filesystems; the brokers decode the calls of `calls`.
+    /// Serves no container yet. Each of `stores` is on a filesystem of its own. The brokers decode the calls in `calls`.
     #[must_use]
     pub fn new(stores: Vec<StoreLocation>, calls: CallTable) -> Self {
         Self {
@@ -92,8 +91,8 @@ impl Containers {
         }
     }
 
-    /// Chooses the handler for the calls of `process`, which is of the container `name`. Where the container cannot share
-    /// files, a warning says so, and every call goes on.
+    /// Chooses the handler for the calls of `process` in the container `name`. If the container cannot share files, this
+    /// warns, and the handler lets every call go on.
     ///
     /// # Errors
     /// [`ConnectionError`]: there is no such process.
@@ -142,7 +141,7 @@ impl Containers {
         })
     }
 
-    /// Asks the guard, if one is loaded by now, to let this process take leases on objects.
+    /// Gets the permit to take leases on objects, once a guard is loaded.
     #[cfg(feature = "guard")]
     fn acquire_permit(&self) {
         let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +167,7 @@ impl Containers {
     }
 }
 
-/// All processes of the host: no list has those that may have a container's open file.
+/// All processes of the host: nothing lists those that can have a descriptor of a container's file.
 fn processes() -> Vec<i32> {
     procfs::processes().unwrap_or_default()
 }

@@ -1,9 +1,8 @@
-//! Receives the message of an OCI runtime about a process under a filter, and serves its listener: one
-//! `ContainerProcessState`, as JSON, with the listener among its descriptors. The runtime expects no answer and closes
-//! the connection.
+//! Receives an OCI runtime's message about a process under a filter, and serves the listener that comes with it. The
+//! message is a `ContainerProcessState` as JSON. The runtime expects no answer and closes the connection.
 //!
-//! runc and youki connect for the container, crun does so from within it. A command that enters a container
-//! later has a filter, and a message, of its own.
+//! runc and youki connect from outside the container, crun from within. A command that enters a container later has a
+//! filter of its own, and the runtime sends a message of its own for it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -19,9 +18,9 @@ use super::{Containers, lxc_hook};
 use crate::broker::message::{MOST_DESCRIPTORS, receive};
 use crate::broker::serve::{THREADS_OF_COMMAND, THREADS_OF_INIT, serve};
 
-/// Pieces that a message may come in, since it is parsed after each that could be its end.
+/// The most pieces of a message: each piece that could be the end has the whole message parsed.
 const MOST_PIECES: usize = 256;
-/// Bytes of a piece.
+/// The most bytes of a piece.
 const PIECE: usize = 64 << 10;
 
 /// The used fields of `ContainerProcessState`.
@@ -38,11 +37,11 @@ struct State {
     id: String,
 }
 
-/// Receives a message and starts threads that serve its listener until the container has ended; for a container of LXC
-/// that is being started, serves it until then.
+/// Receives a message and starts threads that serve its listener until the container ends. For a starting container of
+/// LXC, returns only when that ends.
 ///
 /// # Errors
-/// [`ConnectionError`]. Then its listener is closed, and calls that would wait fail with `ENOSYS`.
+/// [`ConnectionError`]. Then the listener is closed, and the calls that it would report fail with `ENOSYS`.
 pub fn serve_connection(
     connection: BorrowedFd<'_>,
     containers: &Containers,
@@ -75,8 +74,8 @@ pub fn serve_connection(
     Ok(())
 }
 
-/// Receives a whole message with its descriptors. `None` from a process that only looks whether this program
-/// listens.
+/// Receives a whole message with its descriptors. `None` if the other process closes without a word: it only checked
+/// whether this program listens.
 fn message(
     connection: BorrowedFd<'_>,
 ) -> Result<Option<(ProcessState, Vec<OwnedFd>)>, ConnectionError> {

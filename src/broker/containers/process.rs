@@ -1,4 +1,4 @@
-//! Asks about a process by its pidfd.
+//! Tells by a pidfd whether a process has ended.
 
 use std::os::fd::AsFd;
 

@@ -20,13 +20,13 @@ pub struct Root {
     pub device: u64,
     /// Its inode number.
     pub inode: u64,
-    /// Opened with `O_PATH` in the container's mounts.
+    /// Opened with `O_PATH` in the container's mount namespace.
     directory: OwnedFd,
 }
 
 impl Root {
-    /// The root directory of `process`, which must be under a filter. That shows in most cases where another process
-    /// has the number by now; its pidfd shows where another process gets the number meanwhile.
+    /// The root directory of `process`, which must be under a filter. A process without one is most likely another one
+    /// that has the number by now. The pidfd tells if a process gets the number meanwhile.
     ///
     /// # Errors
     /// [`ConnectionError::Gone`], [`ConnectionError::NoFilter`], [`ConnectionError::Root`].
@@ -37,7 +37,7 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, procfs::path(process, "root"), flags, Mode::empty());
         let status = procfs::status(process);
-        // If it still runs, everything that was opened and read after the pidfd is this process's.
+        // If the process still runs, all that was opened and read since its pidfd is its own.
         if has_ended(&handle) {
             return Err(gone());
         }
@@ -57,10 +57,10 @@ impl Root {
         })
     }
 
-    /// The guest of this root directory, opened through the mount of `store`, which is on the same filesystem.
+    /// Opens the guest with this root directory through the mount of `store`, which is on the same filesystem.
     ///
     /// # Errors
-    /// [`ConnectionError::Guest`]: it is the host's own root, for example, or lies in the store.
+    /// [`ConnectionError::Guest`]: for example, the directory is the host's root or lies in the store.
     pub fn guest(&self, name: &OsStr, store: &StoreLocation) -> Result<Guest, ConnectionError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let opened = file_handle::through(self.directory.as_fd(), store.directory.as_fd(), flags);

@@ -1,8 +1,8 @@
 //! Makes the socket that runtimes connect to.
 //!
-//! The socket gets its name in one step, when it listens already and only root can connect. It replaces the name that a
-//! killed process left, and never one that another process listens on. Dropping the value removes the name, if it is
-//! still this socket's.
+//! The socket gets its name atomically, when it listens already and only root can connect. It replaces a name that a
+//! killed process left, but never one on which another process listens. Dropping the value removes the name, if that
+//! still leads to this socket.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,7 @@ use vhashify_sys::call_error::CallError;
 use vhashify_sys::procfs::descriptor_path;
 use vhashify_sys::shown::Shown;
 
-/// Connections that the kernel keeps until they are accepted.
+/// How many connections the kernel keeps until they are accepted.
 const BACKLOG: i32 = 128;
 
 /// A socket that listens.
@@ -78,7 +78,7 @@ impl Socket {
         let failed = |call: &'static str| {
             move |errno: Errno| CallError::new(call, path, std::io::Error::from(errno))
         };
-        // A client needs the whole path as its address.
+        // Checks the length: a client needs the whole path as its address.
         SocketAddrUnix::new(path).map_err(failed("bind"))?;
         let Some(name) = path.file_name() else {
             let path = path.to_path_buf();
@@ -92,7 +92,7 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
             socket_with(AddressFamily::UNIX, kind, flags, None).map_err(failed("socket"))?;
-        // The name gets the socket's mode when it is bound, so that it never has another.
+        // bind(2) gives the name the socket's mode, so that it never has another one.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("chmod"))?;
         let temporary = Temporary {
             directory: directory.as_fd(),
@@ -168,7 +168,7 @@ impl Temporary<'_> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        // It is gone already where all went well.
+        // After a rename it is gone already.
         let _ = self.remove();
     }
 }
@@ -202,7 +202,7 @@ fn place(temporary: &Temporary<'_>, name: &OsStr, path: &Path) -> Result<(), Soc
         return Err(in_use());
     }
     rename(RenameFlags::EXCHANGE).map_err(failed)?;
-    // Another process may have listened there since it was looked at.
+    // Another process may listen there since the first check.
     if is_alive(directory, &temporary.name) {
         rename(RenameFlags::EXCHANGE).map_err(failed)?;
         return Err(in_use());

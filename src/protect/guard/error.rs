@@ -1,4 +1,4 @@
-//! Why the guard cannot be had, or not be given up.
+//! Why the guard cannot be loaded or unloaded.
 
 use std::io;
 use std::path::Path;
@@ -11,10 +11,10 @@ use vhashify_sys::call_error::{CallError, advice, reason};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GuardError {
-    /// This kernel, as it runs, can have no guard.
+    /// The running kernel cannot have a guard.
     #[error("{0}")]
     Unavailable(&'static str),
-    /// The kernel refused to take a part of the guard.
+    /// The kernel refused to load a part of the guard.
     #[error("the kernel refused {part} of the guard: {reason}")]
     Refused {
         /// A hook's or a map's name.
@@ -22,7 +22,7 @@ pub enum GuardError {
         /// In the words of the kernel, as far as they fit one line; `-v` logs all.
         reason: String,
     },
-    /// A change of a marked file was not refused.
+    /// The guard did not refuse a change of a marked file.
     #[error(
         "the guard is loaded and lets {0} through, which this kernel must ask it by another hook; take --protect reflink, or another kernel"
     )]
@@ -58,7 +58,7 @@ impl GuardError {
         CallError::new(call, path, source).into()
     }
 
-    /// What aya says of a part.
+    /// From aya's error about a part.
     pub(super) fn refused(part: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::info!("{part}: {error}");
         Self::Refused {
@@ -67,14 +67,14 @@ impl GuardError {
         }
     }
 
-    /// Whether the command was refused, rather than wrongly put.
+    /// Whether the guard or the kernel refused the command, rather than a system call failed.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         !matches!(self, Self::System(_))
     }
 }
 
-/// What the kernel answered, on one line: the verifier's own last words where it refused a program, since the error
+/// The kernel's answer on one line. If the verifier refused a program, that is the last line of its log, since the error
 /// number says nothing then.
 fn words_of(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(ProgramError::LoadError {
@@ -98,7 +98,7 @@ fn words_of(error: &(dyn std::error::Error + 'static)) -> String {
     )
 }
 
-/// The last line of a verifier's log that is no figure of its work.
+/// The last line of a verifier's log, before the figures about its work.
 fn last_words(log: &str) -> Option<&str> {
     const FIGURES: [&str; 3] = ["processed ", "verification time ", "stack depth "];
     log.lines()

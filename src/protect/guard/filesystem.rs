@@ -1,7 +1,7 @@
-//! Which filesystem a directory lies on, as the kernel's superblock knows it.
+//! Finds the filesystem that a directory lies on, by the device number of the superblock.
 //!
-//! `stat` does not tell it: on Btrfs each subvolume has a device number of its own, and the superblock
-//! another one, which only `/proc/PID/mountinfo` shows.
+//! `stat(2)` does not return it: on Btrfs each subvolume has a device number of its own, and only
+//! `/proc/PID/mountinfo` shows that of the superblock.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ use vhashify_sys::procfs;
 
 use super::error::GuardError;
 
-/// A device number as the kernel keeps it: the major number, and the minor one in the lower 20 bits.
+/// A device number in the kernel's own format (`dev_t`): the major number above 20 bits of minor number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device(pub u32);
 
@@ -28,7 +28,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// One mount of this process's mount namespace, or another's.
+/// A mount.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mount {
     pub id: u64,

@@ -1,15 +1,15 @@
-//! The hooks of the kernel's security modules that the guard sits on.
+//! The LSM hooks that the guard attaches to.
 
-/// One hook.
+/// An LSM hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hook {
-    /// As in `include/linux/lsm_hook_defs.h`.
+    /// Its name in `include/linux/lsm_hook_defs.h`.
     pub name: &'static str,
-    /// The programs for it, each for other arguments of the hook. The first that the kernel loads is the right one:
-    /// the verifier checks the types of all arguments that a program touches.
+    /// The programs for it, one for each signature that the hook had. The first that the kernel loads is the right one:
+    /// the verifier checks the types of all arguments that a program uses.
     pub programs: &'static [&'static str],
-    /// Whether every kernel that can have the guard has it. One that came later is not missed
-    /// before: what it sees went by another hook then.
+    /// Whether every kernel that can have the guard has the hook. A kernel from before a newer hook calls another one
+    /// for the same changes.
     pub is_needed: bool,
 }
 
@@ -29,7 +29,7 @@ const fn newer(name: &'static str, programs: &'static [&'static str]) -> Hook {
     }
 }
 
-/// All, in the order of `enum hook` in `guard.bpf.c`.
+/// All hooks, in the order of `enum hook` in `guard.bpf.c`.
 pub const HOOKS: [Hook; 14] = [
     needed("inode_permission", &["inode_permission"]),
     needed("file_open", &["file_open"]),
@@ -38,10 +38,10 @@ pub const HOOKS: [Hook; 14] = [
     needed("inode_removexattr", &["inode_removexattr"]),
     needed("file_ioctl", &["file_ioctl"]),
     needed("file_lock", &["file_lock"]),
-    // Since 6.2; ACLs were set as extended attributes before.
+    // Since 6.2. Before, the kernel set ACLs as extended attributes.
     newer("inode_set_acl", &["inode_set_acl"]),
     newer("inode_remove_acl", &["inode_remove_acl"]),
-    // Since 6.8, and in older kernels that are maintained; `file_ioctl` saw these requests before.
+    // Since 6.8, and in maintained older kernels. Before, `file_ioctl` got these requests.
     newer("file_ioctl_compat", &["file_ioctl_compat"]),
     // Since 6.17, together with the system call file_setattr.
     newer("inode_file_setattr", &["inode_file_setattr"]),

@@ -1,4 +1,4 @@
-//! Loads the guard, tells it of filesystems, and takes it away.
+//! Loads the guard, registers filesystems, and unloads it.
 
 use std::fs::{self, DirBuilder};
 use std::os::fd::AsFd;
@@ -14,35 +14,35 @@ use vhashify_sys::resolve;
 use super::error::GuardError;
 use super::hook::{HOOKS, Hook};
 use super::permit::without_permit;
-use super::pins::{self, LASTING, Lock, MAPS, OUTDATED, PLACE, REGISTERED, TRIED, UNFINISHED};
+use super::pins::{self, LASTING, Lock, MAPS, OUTDATED, PLACE, REGISTERED, TESTED, UNFINISHED};
 use super::{filesystem, running, self_test};
 
-/// What `build.rs` compiled.
+/// The programs, as `build.rs` compiled them.
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 
 const ACTIVE: &str = "/sys/kernel/security/lsm";
 
-/// Loads the guard and pins it; does nothing if this very one is loaded.
+/// Loads the guard and pins it. Does nothing if the same version is loaded.
 ///
-/// Where another version is loaded, this one goes on with its maps, and is attached before the old one goes: there is
-/// no moment without a guard.
+/// If another version is loaded, the new one takes over its maps, and is attached before the old one is detached: the
+/// guard never stops.
 ///
 /// # Errors
-/// [`GuardError`]: what this host lacks. No part of the guard is left then.
+/// [`GuardError`]: what this host lacks. Then no part of the new guard is left.
 pub fn load() -> Result<(), GuardError> {
     check_active()?;
     let _lock = Lock::acquire()?;
     let (unfinished, outdated) = (Path::new(UNFINISHED), Path::new(OUTDATED));
     let mut is_loaded = pins::is_loaded()?;
     if !is_loaded && outdated.exists() {
-        // A process was killed while it put a newer guard in the place of this one, which guards until now.
+        // Somebody killed a process that was replacing this guard by a newer one. This one still guards.
         rename(outdated, Path::new(PLACE))?;
         is_loaded = true;
     }
     if is_loaded && pins::version()? == Some(version()) {
         return pins::remove(outdated);
     }
-    // A process that was killed while it loaded the guard may have left these pins.
+    // A process that somebody killed while it loaded the guard may have left these pins.
     pins::remove(unfinished)?;
     let made = DirBuilder::new().mode(0o700).create(unfinished);
     made.map_err(|error| GuardError::call("mkdir", unfinished, error))?;
@@ -63,15 +63,15 @@ fn rename(from: &Path, to: &Path) -> Result<(), GuardError> {
     fs::rename(from, to).map_err(|error| GuardError::call("rename", from, error))
 }
 
-/// What tells this guard from every other.
+/// The version of this guard: a digest of its programs.
 fn version() -> u64 {
     let digest = blake3::hash(PROGRAM);
     let first = digest.as_bytes().first_chunk().copied();
     u64::from_le_bytes(first.unwrap_or_default())
 }
 
-/// Makes marks count on the filesystem of a directory. For the first time under this guard, tries every kind of change
-/// there.
+/// Registers the filesystem of a directory, so that the guard enforces marks there. The first time under this guard,
+/// tests every kind of change there.
 ///
 /// # Errors
 /// [`GuardError`]: the guard is not loaded, knows too many filesystems, or lets a change through.
@@ -79,7 +79,7 @@ pub fn register(directory: impl AsFd, path: &Path) -> Result<(), GuardError> {
     let device = filesystem::device(&directory, path)?;
     let mut filesystems = pins::filesystems()?;
     let known = filesystems.get(&device.0, 0).ok();
-    if known == Some(TRIED) {
+    if known == Some(TESTED) {
         return Ok(());
     }
     let mut set = |state| {
@@ -89,10 +89,10 @@ pub fn register(directory: impl AsFd, path: &Path) -> Result<(), GuardError> {
     };
     set(REGISTERED)?;
     without_permit(|| self_test::refuses_every_change(directory.as_fd(), path))?;
-    set(TRIED)
+    set(TESTED)
 }
 
-/// Whether marks count on the filesystem of a directory; true where the directory cannot be opened.
+/// Whether the guard enforces marks on the filesystem of a directory; true if the directory cannot be opened.
 ///
 /// # Errors
 /// [`GuardError`]: the maps of the guard cannot be read.
@@ -107,7 +107,7 @@ pub fn guards(directory: &Path) -> Result<bool, GuardError> {
     Ok(pins::devices()?.contains(&device))
 }
 
-/// Takes the guard away, at once for all filesystems. Does nothing if none is loaded.
+/// Unloads the guard. Does nothing if none is loaded.
 ///
 /// # Errors
 /// [`GuardError::GuestsRun`] unless `is_forced`; a failed system call.
@@ -120,8 +120,8 @@ pub fn unload(is_forced: bool) -> Result<(), GuardError> {
     if !is_forced && let Some((process, device)) = running::guest_on(&devices)? {
         return Err(GuardError::GuestsRun { process, device });
     }
-    // The kernel detaches programs some time after the last pin is gone. Without filesystems they refuse nothing at
-    // once.
+    // The kernel detaches programs some time after their last pin is removed. Without registered filesystems they refuse
+    // nothing from now on.
     let mut filesystems = pins::filesystems()?;
     for device in devices {
         filesystems
@@ -131,7 +131,7 @@ pub fn unload(is_forced: bool) -> Result<(), GuardError> {
     pins::remove(Path::new(PLACE))
 }
 
-/// Whether the kernel calls BPF programs on LSM hooks at all; where it does not, it loads them and never runs them.
+/// Checks that the kernel calls BPF programs on LSM hooks. A kernel that does not would load them, but never run them.
 ///
 /// # Errors
 /// [`GuardError::Unavailable`].
@@ -164,7 +164,7 @@ fn pin_all(place: &Path, goes_on: bool) -> Result<(), GuardError> {
         .map_err(|error| GuardError::refused("the maps", &error))?;
     write_version(&mut guard)?;
     if goes_on {
-        forget_tries(&mut guard)?;
+        forget_tests(&mut guard)?;
     }
     for name in MAPS {
         let pinned = guard.map(name).map(|map| map.pin(place.join(name)));
@@ -187,8 +187,8 @@ fn write_version(guard: &mut Ebpf) -> Result<(), GuardError> {
         .map_err(|error| GuardError::refused("version", &error))
 }
 
-/// What the older guard has refused says nothing of this one.
-fn forget_tries(guard: &mut Ebpf) -> Result<(), GuardError> {
+/// Forgets that filesystems were tested: that an older guard refused every change says nothing about this one.
+fn forget_tests(guard: &mut Ebpf) -> Result<(), GuardError> {
     let map = guard.map_mut("filesystems");
     let map = map.ok_or_else(|| missing("filesystems"))?;
     let forget = || -> Result<(), MapError> {
@@ -214,7 +214,7 @@ fn attach(guard: &mut Ebpf, btf: &Btf, hook: &Hook, place: &Path) -> Result<(), 
             Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) if !hook.is_needed => {
                 return Ok(());
             }
-            // The first one: what the others say is of arguments that this kernel has not.
+            // Keeps the first error: those of other programs are about signatures that this kernel has not.
             Err(error) => {
                 failure.get_or_insert_with(|| refused(&error));
                 continue;

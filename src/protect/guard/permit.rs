@@ -9,19 +9,19 @@ use super::pins;
 /// As in `guard.bpf.c`.
 const TRIES_THE_GUARD: u64 = 1 << 63;
 
-/// Lets this process take leases on objects and set their flags, until it is dropped; never write to them.
+/// Lets this process take leases on objects and set their flags until it is dropped, but never write to them.
 ///
-/// The entry names the process by its number and its start time. So a later process with the same number cannot use
-/// it, even if this one is killed and leaves it behind.
+/// The entry in the map has the process's number and its start time. So if somebody kills this process and the entry
+/// stays, a later process with the same number cannot use it.
 #[derive(Debug)]
 pub struct Permit {
     process: u32,
-    /// Whether this one made the entry, and another of the same process did not.
+    /// Whether this value made the process's entry, and so removes it.
     is_first: bool,
 }
 
 impl Permit {
-    /// Enters this process among the permitted ones; `None` where no guard is loaded.
+    /// Permits this process; `None` if no guard is loaded.
     ///
     /// # Errors
     /// [`GuardError`]: the maps of the guard cannot be opened.
@@ -40,10 +40,10 @@ impl Permit {
     }
 }
 
-/// Runs `attempts` while this process meets the guard as everybody does, but is not written down among the refused.
+/// Runs `attempts` while the guard treats this process like any other, but records none of its refusals.
 ///
 /// # Errors
-/// Those of `attempts`; [`GuardError`]: the permit cannot be put aside.
+/// Those of `attempts`; [`GuardError`]: the permit cannot be suspended.
 pub(super) fn without_permit<T>(
     attempts: impl FnOnce() -> Result<T, GuardError>,
 ) -> Result<T, GuardError> {
@@ -62,7 +62,7 @@ pub(super) fn without_permit<T>(
     result
 }
 
-/// When this process began, as the guard counts it.
+/// The start time of this process, in the guard's unit.
 fn began() -> Result<u64, GuardError> {
     let stat = procfs::stat("self")
         .map_err(|error| GuardError::call("read", &procfs::path("self", "stat"), error))?;
@@ -74,7 +74,7 @@ impl Drop for Permit {
         if self.is_first
             && let Ok(mut permitted) = pins::permitted()
         {
-            // An entry that stays is of no use to any process: see above.
+            // If that fails, no other process can use the entry: see above.
             drop(permitted.remove(&self.process));
         }
     }

@@ -1,4 +1,4 @@
-//! What is pinned in bpffs: where, and the maps as typed values.
+//! The guard's pins in bpffs: their paths, and the maps as typed values.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,14 +15,14 @@ use super::refusal::WORDS;
 
 /// Where bpffs is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
-/// The guard that is loaded.
+/// The pins of the loaded guard.
 pub const PLACE: &str = "/sys/fs/bpf/vhashify";
-/// One that is being loaded; it is renamed to [`PLACE`] when all is pinned. (bpffs allows no dots in names.)
+/// The pins of a guard that is being loaded. Renamed to [`PLACE`] when complete. (bpffs allows no dots in names.)
 pub const UNFINISHED: &str = "/sys/fs/bpf/vhashify-new";
-/// An older one while a newer one takes its place.
+/// The pins of an older guard while a newer one takes its place.
 pub const OUTDATED: &str = "/sys/fs/bpf/vhashify-old";
 
-/// The maps, by the names that they have in the program and as pins.
+/// The maps. Each has the same name in the program and as a pin.
 pub const MAPS: [&str; 8] = [
     "filesystems",
     "permitted",
@@ -44,10 +44,10 @@ pub const LASTING: [&str; 6] = [
     "links_made",
 ];
 
-/// In the map `filesystems`: marks count there.
+/// In the map `filesystems`: the guard enforces marks there.
 pub const REGISTERED: u8 = 1;
-/// And every kind of change has been tried there, and was refused.
-pub const TRIED: u8 = 2;
+/// The same, and the guard refused every kind of change in the self-test there.
+pub const TESTED: u8 = 2;
 
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS_MAGIC: u32 = 0xcafe_4a11;
@@ -59,7 +59,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Waits for its turn.
+    /// Waits until no other process has the lock.
     pub fn acquire() -> Result<Self, GuardError> {
         let path = Path::new(BPFFS);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -89,17 +89,17 @@ pub fn is_loaded() -> Result<bool, GuardError> {
     fs::exists(PLACE).map_err(|error| GuardError::call("stat", Path::new(PLACE), error))
 }
 
-/// The pin of a hook, in a directory of pins.
+/// The path of a hook's pin in a directory of pins.
 pub fn hook(place: &Path, hook: &Hook) -> PathBuf {
     place.join(format!("hook-{}", hook.name))
 }
 
-/// Where marks count.
+/// The registered filesystems, by device number.
 pub fn filesystems() -> Result<HashMap<MapData, u32, u8>, GuardError> {
     typed("filesystems")
 }
 
-/// Process and beginning of each permitted one.
+/// The start time of each permitted process, by its number.
 pub fn permitted() -> Result<HashMap<MapData, u32, u64>, GuardError> {
     typed("permitted")
 }
@@ -114,7 +114,7 @@ pub fn refusals() -> Result<Array<MapData, [u64; WORDS]>, GuardError> {
     typed("refusals")
 }
 
-/// Which guard is loaded; `None` for one from before there were versions.
+/// The version of the loaded guard; `None` for one from before there were versions.
 pub fn version() -> Result<Option<u64>, GuardError> {
     let path = Path::new(PLACE).join("version");
     if !fs::exists(&path).map_err(|error| GuardError::call("stat", &path, error))? {
@@ -139,7 +139,7 @@ pub fn devices() -> Result<Vec<Device>, GuardError> {
     Ok(devices)
 }
 
-/// Removes a directory of pins, and with it what is pinned nowhere else. A missing one is no error.
+/// Removes a directory of pins; the kernel frees what is pinned nowhere else. A missing directory is no error.
 pub fn remove(place: &Path) -> Result<(), GuardError> {
     match fs::remove_dir_all(place) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

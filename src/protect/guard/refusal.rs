@@ -1,4 +1,4 @@
-//! One refusal, as the program writes it.
+//! Decodes a refusal that the BPF program recorded.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub struct Refusal {
     pub number: u64,
     /// The hook.
     pub hook: &'static str,
-    /// Who asked, as the host sees it.
+    /// The process that was refused, by its number on the host.
     pub pid: u32,
     /// Its cgroup, by the inode number of the directory below `/sys/fs/cgroup`.
     pub cgroup: u64,
@@ -28,7 +28,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Reads one; `None` for a place that was never used.
+    /// Decodes a refusal; `None` for an unused entry.
     pub(super) fn read(words: &[u64; WORDS]) -> Option<Self> {
         let [number, pid_and_hook, cgroup, device, inode, name, rest] = *words;
         if number == 0 {

@@ -1,4 +1,4 @@
-//! Whether guests run: processes whose root directory is another than ours.
+//! Finds running guests: processes with another root directory than this one's.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -9,10 +9,8 @@ use vhashify_sys::procfs;
 use super::error::GuardError;
 use super::filesystem::{self, Device, Mount};
 
-/// A process with a root directory of its own on one of `devices`.
-///
-/// A process whose root directory is on none of the listed mounts counts as one, too; a thread of the kernel never
-/// does, and since Linux 7.3 its root is on none.
+/// Finds a process with a root directory of its own on one of `devices`, or on a mount that is not listed. Passes over
+/// kernel threads, whose root directory is on no listed mount since Linux 7.3.
 pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError> {
     let own = open_root(Path::new("/"))
         .map_err(|error| GuardError::call("open", Path::new("/"), error))?;
@@ -21,7 +19,7 @@ pub fn guest_on(devices: &[Device]) -> Result<Option<(i32, String)>, GuardError>
     let processes =
         procfs::processes().map_err(|error| GuardError::call("open", Path::new("/proc"), error))?;
     for process in processes {
-        // The process has ended meanwhile.
+        // The process ended meanwhile.
         let Ok(root) = open_root(&procfs::path(process, "root")) else {
             continue;
         };
@@ -50,8 +48,8 @@ fn identity(root: impl AsFd) -> rustix::io::Result<(u64, u64)> {
     rustix::fs::fstat(root).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// The filesystem of `root`: found among this process's mounts (after `chroot`), or else among those of `process`,
-/// which has a mount namespace of its own.
+/// The filesystem of `root`, by this process's mounts, or else by those of `process`, which may have a mount namespace of
+/// its own.
 fn device_of(root: impl AsFd, mounts: &[Mount], process: i32) -> Option<Device> {
     let id = filesystem::mount_id(root).ok()?;
     let find = |mounts: &[Mount]| {

@@ -1,8 +1,8 @@
-//! Tries every kind of change on a marked file before anything is shared under the guard.
+//! Tests every kind of change on a marked file before a run shares anything under the guard.
 //!
-//! A hook that a kernel lacks, has renamed or asks elsewhere would let its changes through without a word. So what
-//! counts is not that the programs are attached, but that nothing changes: the file is looked at afterwards, and
-//! whatever request the kernel knows must have been refused.
+//! If a kernel lacks a hook, has renamed it or calls it elsewhere, changes would go through silently. So it is not enough
+//! that the programs are attached: the guard must refuse every request that the kernel knows, and the file must be
+//! unchanged afterwards.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -13,7 +13,7 @@ use vhashify_sys::{flags, inode_requests, lease, procfs, tmpfile};
 
 use super::error::GuardError;
 
-/// One kind of change, and how it is tried on a file that is open for reading.
+/// A kind of change, and how to attempt it on a file that is open for reading.
 type Change = (&'static str, fn(&OwnedFd) -> Result<()>);
 
 const ACL: &str = "system.posix_acl_access";
@@ -50,7 +50,7 @@ const CHANGES: [Change; 20] = [
     ("fremovexattr of an ACL", |file| {
         rustix::fs::fremovexattr(file, ACL)
     }),
-    // The kernel does not ask who may write where it is about these (`xattr_permission`, fs/xattr.c).
+    // For these the kernel does not check write permission (`xattr_permission`, fs/xattr.c).
     ("fsetxattr of a capability", |file| {
         set(file, CAPABILITY, &capability(2))
     }),
@@ -87,11 +87,11 @@ const CHANGES: [Change; 20] = [
     }),
 ];
 
-/// Tries them on a new file without a name on the filesystem of `directory`, which must be registered. This
-/// process must hold no permit.
+/// Tests them on a new nameless file on the filesystem of `directory`, which must be registered. This process must hold
+/// no permit.
 ///
 /// # Errors
-/// [`GuardError::LetsThrough`] where one went through; a failed system call on the way to that.
+/// [`GuardError::LetsThrough`] if a change went through; a failed system call in preparation.
 pub fn refuses_every_change(
     directory: BorrowedFd<'_>,
     path: &Path,
@@ -99,13 +99,13 @@ pub fn refuses_every_change(
     let failed = |call: &'static str| move |errno: Errno| GuardError::call(call, path, errno);
     let made = tmpfile::create(directory).map_err(failed("open(O_TMPFILE)"))?;
     rustix::io::write(&made, b"content").map_err(failed("write"))?;
-    // A filesystem without attributes or ACLs has none that could be changed.
+    // On a filesystem without attributes or ACLs there are none to change.
     let has_attributes = set(&made, KEPT, b"kept").is_ok();
     let has_acls = set(&made, ACL, &acl(5)).is_ok();
     let has_capabilities = set(&made, CAPABILITY, &capability(1)).is_ok();
     flags::mark(made.as_fd()).map_err(failed("ioctl(FS_IOC_SETFLAGS)"))?;
     let file = tmpfile::open_again(&made, OFlags::RDONLY).map_err(failed("open"))?;
-    // The descriptor for writing is older than the mark, and must not be what the kernel finds busy.
+    // Closes the descriptor for writing: the kernel must refuse because of the mark, not because the file is busy.
     drop(made);
     let before = State::of(&file).map_err(failed("statx"))?;
     for (call, change) in CHANGES {
@@ -131,12 +131,12 @@ pub fn refuses_every_change(
     }
 }
 
-/// What the guard answers.
+/// Whether the guard answers with this error.
 fn is_refusal(errno: Errno) -> bool {
     matches!(errno, Errno::PERM | Errno::NOLCK)
 }
 
-/// All that these changes could change.
+/// Everything that the changes could change.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     mode: u32,
@@ -175,7 +175,7 @@ fn set(file: &OwnedFd, name: &str, value: &[u8]) -> Result<()> {
 }
 
 /// `system.posix_acl_access` (`include/uapi/linux/posix_acl_xattr.h`): version 2, then tag, permissions and id of
-/// each entry. The named user makes it one that no mode can stand for.
+/// each entry. With a named user, the kernel cannot store it as a mode.
 fn acl(of_user: u16) -> Vec<u8> {
     let entries: [(u16, u16, u32); 5] = [
         (0x01, 6, u32::MAX),
@@ -193,8 +193,8 @@ fn acl(of_user: u16) -> Vec<u8> {
     bytes
 }
 
-/// `security.capability` (`include/uapi/linux/capability.h`): version 2, then what is permitted and what is
-/// inheritable, a low and a high half of each.
+/// `security.capability` (`include/uapi/linux/capability.h`): version 2, then the low half of the permitted and of the
+/// inheritable set, then their high halves.
 fn capability(permitted: u32) -> Vec<u8> {
     let words = [0x0200_0000, permitted, 0, 0, 0];
     words.into_iter().flat_map(u32::to_le_bytes).collect()

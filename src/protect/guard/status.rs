@@ -1,4 +1,4 @@
-//! Whether the guard is loaded, where it guards, and what it refused.
+//! Reads the status of the guard: whether it is loaded, where it guards, and what it refused.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use super::pins::{self, PLACE};
 use super::refusal::Refusal;
 use super::{filesystem, hook};
 
-/// The guard as it is.
+/// The status of the guard.
 #[derive(Debug, Default, Serialize)]
 pub struct Status {
-    /// Whether it is loaded; all else is empty where not.
+    /// Whether it is loaded. If not, all else is empty.
     pub loaded: bool,
-    /// Where marks count.
+    /// The filesystems where it enforces marks.
     pub filesystems: Vec<Filesystem>,
     /// Its hooks.
     pub hooks: Vec<HookStatus>,
-    /// The last 64 refusals at most, the last one first.
+    /// The last refusals, at most 64, the latest first.
     pub last_refusals: Vec<Refusal>,
 }
 
@@ -35,18 +35,18 @@ pub struct Filesystem {
 /// A hook.
 #[derive(Debug, Serialize)]
 pub struct HookStatus {
-    /// As the kernel calls it.
+    /// The kernel's name for it.
     pub name: &'static str,
-    /// Whether a program is attached to it; where not, the kernel does not have this hook.
+    /// Whether a program is attached to it. If not, this kernel does not have the hook.
     pub attached: bool,
-    /// Since the guard was loaded.
+    /// Refusals since the guard was loaded.
     pub refusals: u64,
 }
 
-/// Looks at the guard.
+/// Reads the status.
 ///
 /// # Errors
-/// [`GuardError`]: it is loaded, and cannot be looked at.
+/// [`GuardError`]: the guard is loaded, but its maps cannot be read.
 pub fn status() -> Result<Status, GuardError> {
     if !pins::is_loaded()? {
         return Ok(Status::default());
