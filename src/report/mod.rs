@@ -7,7 +7,7 @@
 //!  │  ├ objects          the objects that save most
 //!  │  ├ unshared         files that are alike and not shared, and why
 //!  │  └ old_copies       processes that still map files that a run replaced
-//!  ├ places          extents that files share although they share no inode; corrects guests
+//!  ├ shared_extents  extents that files share although they share no inode; corrects guests
 //!  └ history         earlier runs, from the index
 //! page           the same as one HTML page
 //! ```
@@ -20,7 +20,7 @@ mod history;
 mod objects;
 mod old_copies;
 pub mod page;
-mod places;
+mod shared_extents;
 mod store;
 mod survey;
 mod unshared;

@@ -9,7 +9,7 @@ use super::guests::{GuestCost, StoreCost, costs, share_out};
 use super::history::PastRun;
 use super::objects::{ObjectCost, largest};
 use super::old_copies::{OldCopies, old_copies};
-use super::places;
+use super::shared_extents;
 use super::survey::Survey;
 use super::unshared::{UnsharedCounts, unshared};
 use crate::error::Error;
@@ -65,7 +65,7 @@ pub fn store_report(
     progress.stage("report", None);
     let (mut cost, mut guest_costs) = costs(store, &survey);
     let mut errors = survey.errors().to_vec();
-    if places::can_overlap(store) {
+    if shared_extents::can_overlap(store) {
         progress.stage("extents", None);
         let private: Vec<&FileRecord> = survey
             .inodes
@@ -73,7 +73,7 @@ pub fn store_report(
             .filter(|inode| !inode.is_object)
             .filter_map(|inode| survey.names(inode).first())
             .collect();
-        let (spans, failed) = places::spans(&survey.scan, &guests, &private);
+        let (spans, failed) = shared_extents::spans(&survey.scan, &guests, &private);
         stretches(&spans, |length, holders| {
             share_out(length, holders, &mut guest_costs, &mut cost);
         });
