@@ -1,4 +1,4 @@
-//! What each guest costs and shares, and what its store saves.
+//! Adds up what each guest costs and shares, and what its store saves.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -9,7 +9,7 @@ use vhashify_sys::shown::Shown;
 use super::survey::{Inode, Survey};
 use crate::store::Store;
 
-/// What one guest costs. Bytes are those that the filesystem allocated.
+/// What a guest costs. Bytes are those that the filesystem allocated.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct GuestCost {
     /// Its name.
@@ -22,65 +22,65 @@ pub struct GuestCost {
     pub bytes: u64,
     /// Files that are objects.
     pub shared_files: u64,
-    /// Bytes of these, and of extents that other guests' files have, too.
+    /// Bytes of these, and of extents that it shares with other guests.
     pub shared_bytes: u64,
-    /// Bytes that are this guest's alone.
+    /// Bytes that only this guest has.
     pub private_bytes: u64,
-    /// Private bytes and its part of the shared ones, each object or extent split evenly among its
+    /// Its private bytes and its part of the shared ones: the bytes of an object or extent are split evenly among its
     /// guests.
     pub fair_share_bytes: u64,
-    /// The same of the page cache, where the kernel tells.
+    /// Its bytes in the page cache, if the kernel tells.
     pub page_cache: Option<GuestCache>,
 }
 
-/// What of one guest is in the page cache at the moment, in bytes.
+/// A guest's bytes in the page cache at the moment.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct GuestCache {
-    /// Of all its files.
+    /// Those of all its files.
     pub bytes: u64,
-    /// Of its objects.
+    /// Those of its objects.
     pub shared_bytes: u64,
-    /// Of what is this guest's alone.
+    /// Those of its private files.
     pub private_bytes: u64,
-    /// Private bytes and its part of the shared ones.
+    /// Its private bytes and its part of the shared ones.
     pub fair_share_bytes: u64,
 }
 
-/// What one store holds.
+/// What a store holds and saves.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct StoreCost {
-    /// Where it is.
+    /// Its directory.
     pub path: String,
-    /// Objects that any of the guests links.
+    /// Objects that the guests link.
     pub objects: u64,
-    /// Bytes of these, once each.
+    /// Bytes of these objects, once each.
     pub bytes: u64,
-    /// Objects in the store that none of these guests links.
+    /// Objects that none of these guests links.
     pub unlinked_objects: u64,
     /// Bytes that the guests would need if they shared neither objects nor extents.
     pub unshared_bytes: u64,
-    /// Bytes of these that are saved.
+    /// How many bytes of that sharing saves.
     pub saved_bytes: u64,
-    /// What it saves of the page cache, where the kernel tells.
+    /// What it saves in the page cache, if the kernel tells.
     pub page_cache: Option<StoreCache>,
 }
 
-/// What the guests of one store have in the page cache, in bytes.
+/// The bytes in the page cache that the guests of a store have.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct StoreCache {
-    /// What they have there at the moment.
+    /// Those at the moment.
     pub bytes: u64,
-    /// What of this are objects.
+    /// Those of objects, at the moment.
     pub shared_bytes: u64,
-    /// What they would have more there if each guest had used as much of copies of its own.
+    /// How many more they would be if each guest had as much of its own copies there.
     pub saved_bytes: u64,
-    /// What they would have there if each guest read all its files.
+    /// How many they would be if each guest read all its files.
     pub full_bytes: u64,
-    /// The same without the store.
+    /// The same without sharing.
     pub full_unshared_bytes: u64,
 }
 
-/// Adds up what `survey` found: the cost of the store, and of each guest.
+/// Adds up the costs of the store and of each guest from `survey`.
 #[must_use]
 pub fn costs(store: &Store, survey: &Survey<'_>) -> (StoreCost, Vec<GuestCost>) {
     let mut guests: Vec<GuestCost> = survey
@@ -115,9 +115,9 @@ pub fn costs(store: &Store, survey: &Survey<'_>) -> (StoreCost, Vec<GuestCost>) 
     (total, guests)
 }
 
-/// Corrects [`costs`], which counts by inode, where several files share an extent of `length` bytes. `holders` are the
-/// guests that have such files, each with their number.
-pub fn share_out(
+/// Corrects [`costs`], which counts by inode, for an extent of `length` bytes that several files share. `holders` are
+/// the guests with such files, and how many each has.
+pub fn correct_for_extent(
     length: u64,
     holders: &[(u16, u32)],
     guests: &mut [GuestCost],
@@ -169,7 +169,7 @@ impl StoreCost {
     /// Adds an inode that so many guests have.
     fn add(&mut self, inode: &Inode, holders: u64) {
         let allocated = inode.stamp.allocated;
-        // A private inode that several guests link would be one inode without the store, too.
+        // A private inode that several guests link is one inode even without the store.
         let copies = if inode.is_object { holders } else { 1 };
         self.unshared_bytes += allocated * copies;
         self.saved_bytes += allocated * (copies - 1);

@@ -1,4 +1,4 @@
-//! How earlier runs went, as the index remembers them.
+//! Reads from the index how earlier runs went.
 
 use std::collections::BTreeMap;
 
@@ -6,30 +6,29 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::outcome::Counts;
 
-/// An earlier run. Read from what it printed itself, so that a field which a later version added is
-/// 0 for a run of an earlier one.
+/// An earlier run, read from its own report. A field that a later version added is 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PastRun {
     /// Its number; later runs have larger ones.
     pub number: u64,
-    /// When it began, in seconds since 1970; 0 where it did not say.
+    /// When it began, in seconds since 1970; 0 if its report does not say.
     pub began: i64,
     /// How long it took.
     pub seconds: f64,
-    /// Count of its guests.
+    /// How many guests it had.
     pub guests: u64,
-    /// What it counted.
+    /// Its counters.
     #[serde(flatten, serialize_with = "counts_of_history")]
     pub counts: Counts,
     /// Files that it left as they were, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// Bytes of content of those that it opened or was about to, by reason.
     pub skipped_bytes: BTreeMap<String, u64>,
-    /// Files that it could not handle.
+    /// Files that failed.
     pub errors: u64,
 }
 
-/// The part of a run's own report that is of use later.
+/// The fields of a run's own report that the history uses.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Row {
@@ -49,7 +48,7 @@ struct RowSeconds {
     total: f64,
 }
 
-/// Those counters that the history in a report has: not all that a run's own report has.
+/// Serialises the counters of the history: fewer than a run's own report has.
 fn counts_of_history<S: Serializer>(counts: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map([
         ("files_scanned", counts.files_scanned),
@@ -62,7 +61,7 @@ fn counts_of_history<S: Serializer>(counts: &Counts, serializer: S) -> Result<S:
 }
 
 impl PastRun {
-    /// Reads the report of run `number`; `None` for what is none.
+    /// Parses the report of run `number`; `None` if it is none.
     #[must_use]
     pub fn parse(number: u64, report: &str) -> Option<Self> {
         let row: Row = serde_json::from_str(report).ok()?;

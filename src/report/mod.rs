@@ -1,18 +1,18 @@
-//! What guests cost, share and could share, for people and for programs.
+//! Reports what guests cost, share and could share, for people and for programs.
 //!
 //! ```text
-//! store          all that `vhashify report` says of one store and its guests
-//!  ├ survey          one walk over all guests, with each inode's pages in the page cache
+//! store          the whole report of a store and its guests
+//!  ├ survey          walks all guests once, and counts each inode's pages in the page cache
 //!  │  ├ guests           what each guest costs, and what the store saves, on disk and in memory
 //!  │  ├ objects          the objects that save most
-//!  │  ├ unshared         files that are alike and not shared, and why
+//!  │  ├ unshared         files that look alike but are not shared, and why
 //!  │  └ old_copies       processes that still map files that a run replaced
 //!  ├ shared_extents  extents that files share although they share no inode; corrects guests
 //!  └ history         earlier runs, from the index
-//! page           the same as one HTML page
+//! page           the report as an HTML page
 //! ```
 //!
-//! The room stands above `unify`: it takes a guest with its rules (`Source`) from there, and changes nothing.
+//! The module stands above `unify`, from which it takes a guest with its rules (`Source`). It changes nothing.
 
 mod displaced;
 mod guests;

@@ -8,7 +8,7 @@ use vhashify_sys::shown::Shown;
 
 use super::survey::Survey;
 
-/// One object. Bytes are those that the filesystem allocated.
+/// An object. Bytes are those that the filesystem allocated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ObjectCost {
     /// One of its names, as the guest sees it.
@@ -17,19 +17,19 @@ pub struct ObjectCost {
     pub guest: String,
     /// Its name in the store.
     pub object: String,
-    /// Count of guests that have it.
+    /// How many guests link it.
     pub guests: u64,
-    /// Count of names that it has in them.
+    /// How many names it has in these guests.
     pub names: u64,
-    /// Bytes of it, once.
+    /// Its bytes, once.
     pub bytes: u64,
-    /// Bytes that its guests would need more without it.
+    /// How many bytes more its guests would need without it.
     pub saved_bytes: u64,
-    /// Bytes that it has in the page cache, where the kernel tells.
+    /// Its bytes in the page cache, if the kernel tells.
     pub page_cache_bytes: Option<u64>,
 }
 
-/// The `most` objects that save most, the first of them first.
+/// At most `most` objects, those that save most bytes first.
 #[must_use]
 pub fn largest(survey: &Survey<'_>, most: usize) -> Vec<ObjectCost> {
     let mut saving: Vec<(u64, usize)> = survey

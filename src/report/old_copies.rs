@@ -1,12 +1,12 @@
-//! Processes that still map files that a run replaced: restarting them frees memory and disk.
+//! Finds processes that still map files that a run replaced: to restart them frees memory and disk.
 //!
 //! A process that mapped a library before it was unified keeps the old inode until it unmaps it.
 //! `/proc/PID/maps` shows such a file as `(deleted)`, under its last name, which was a temporary one: its content tells
 //! which file it was ([`displaced`](super::displaced)). Up to version 0.1 the temporary name stood beside that file, and
 //! was computed from its name. A file that a package manager replaced before shows the name itself.
 //!
-//! The report lists a mapping only if the file at its path is an object today: restarting the process saves
-//! nothing by sharing otherwise.
+//! The report lists a mapping only if the file at its path is an object today. Otherwise a restart lets the process
+//! share nothing.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -28,20 +28,20 @@ use super::survey::Survey;
 use crate::guest::Guest;
 use crate::relink::temporary::{self, Purpose};
 
-/// Replaced files that processes still keep.
+/// Replaced files that processes still map.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct OldCopies {
-    /// Bytes of the page cache that all of it takes, each inode once, where the kernel tells.
+    /// Bytes that these files take in the page cache, each inode once, if the kernel tells.
     pub page_cache_bytes: Option<u64>,
-    /// Bytes that it takes on the disk, each inode once.
+    /// Bytes that they take on the disk, each inode once.
     pub bytes: u64,
-    /// The processes, those that keep most first.
+    /// The processes, those with most bytes first.
     pub processes: Vec<ProcessCopies>,
-    /// Processes that could not be looked at.
+    /// Processes whose mappings could not be read.
     pub unseen_processes: u64,
 }
 
-/// One process and the old copies that it maps.
+/// A process and the old copies that it maps.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProcessCopies {
     /// Its number on the host.
@@ -54,16 +54,16 @@ pub struct ProcessCopies {
     pub files: Vec<OldCopy>,
 }
 
-/// One file that was replaced and is still mapped.
+/// A replaced file that a process still maps.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct OldCopy {
     /// Its path, as the guest sees it.
     pub path: String,
-    /// Whether it is an older version of what is there now, rather than the same.
+    /// Whether it is an older version of the file at this path now, rather than an equal copy.
     pub is_older: bool,
-    /// Bytes that it takes on the disk.
+    /// Its bytes on the disk.
     pub bytes: u64,
-    /// Bytes of it in the page cache, where the kernel tells.
+    /// Its bytes in the page cache, if the kernel tells.
     pub page_cache_bytes: Option<u64>,
 }
 
@@ -74,14 +74,14 @@ impl ProcessCopies {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// Bytes of its old copies in the page cache, where the kernel tells.
+    /// Bytes of its old copies in the page cache, if the kernel tells.
     #[must_use]
     pub fn page_cache_bytes(&self) -> Option<u64> {
         self.files.iter().map(|file| file.page_cache_bytes).sum()
     }
 }
 
-/// Looks at every process of this host.
+/// Finds old copies among the mappings of every process of this host.
 #[must_use]
 pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
     let mut found = OldCopies {
@@ -90,19 +90,20 @@ pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
     };
     let mut processes = Vec::new();
     for number in procfs::processes().unwrap_or_default() {
-        match Process::look(number.cast_unsigned()) {
+        match Process::read(number.cast_unsigned()) {
             Ok(Some(process)) => processes.push(process),
             Ok(None) => {}
             Err(_) => found.unseen_processes += 1,
         }
     }
-    let places = Places::of(survey.guests, &processes);
+    let paths = GuestPaths::of(survey.guests, &processes);
     let mut displaced = Displaced::new(survey);
     let mut inodes: HashMap<u64, OldCopy> = HashMap::new();
     for process in &processes {
         let mut by_guest: HashMap<usize, Vec<OldCopy>> = HashMap::new();
         for range in &process.deleted {
-            let Some((guest, inode, copy)) = look(survey, &places, &mut displaced, process, range)
+            let Some((guest, inode, copy)) =
+                old_copy(survey, &paths, &mut displaced, process, range)
             else {
                 continue;
             };
@@ -110,7 +111,7 @@ pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
             by_guest.entry(guest).or_default().push(copy);
         }
         for (guest, mut files) in by_guest {
-            // A library is mapped in several pieces.
+            // A process maps a library in several pieces.
             files.sort();
             files.dedup_by(|one, other| one.path == other.path);
             found.processes.push(ProcessCopies {
@@ -134,21 +135,21 @@ pub fn old_copies(survey: &Survey<'_>) -> OldCopies {
     found
 }
 
-/// What `/proc` tells of one process that maps deleted files.
+/// A process that maps deleted files, as `/proc` shows it.
 struct Process {
     number: u32,
     /// Device and inode of its root directory.
     root: Option<(u64, u64)>,
-    /// Its root directory as this process sees it: `/` where that is in another mount namespace.
+    /// The path of its root directory in this process's mount namespace; `/` if that is in another one.
     root_path: PathBuf,
     mount_namespace: PathBuf,
-    /// Its mappings of files without a name, as `/proc/PID/map_files` calls them, one of each inode.
+    /// Its mappings of deleted files, by their names in `/proc/PID/map_files`, one for each inode.
     deleted: Vec<String>,
 }
 
 impl Process {
-    /// Looks at a process; `None` for one that maps nothing that was deleted, or is gone.
-    fn look(number: u32) -> std::io::Result<Option<Self>> {
+    /// Reads a process; `None` if it maps no deleted file or has ended.
+    fn read(number: u32) -> std::io::Result<Option<Self>> {
         let file = |name| procfs::path(number, name);
         let maps = match fs::read(file("maps")) {
             Ok(maps) => maps,
@@ -159,7 +160,7 @@ impl Process {
         if deleted.is_empty() {
             return Ok(None);
         }
-        let root = look_at(&file("root"));
+        let root = device_and_stamp(&file("root"));
         Ok(Some(Self {
             number,
             root: root.map(|(device, stamp)| (device, stamp.inode)),
@@ -176,7 +177,7 @@ impl Process {
     }
 }
 
-/// The address ranges of mappings of deleted files, one for each inode.
+/// The names in `/proc/PID/map_files` of mappings of deleted files, one for each inode.
 ///
 /// A line is `start-end permissions offset device inode path`, see `proc_pid_maps(5)`.
 fn deleted_mappings(maps: &[u8]) -> Vec<String> {
@@ -199,24 +200,24 @@ fn deleted_mappings(maps: &[u8]) -> Vec<String> {
     ranges
 }
 
-/// What the kernel puts behind the path of a file whose name is gone.
+/// The kernel appends this to the path of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
-/// `/proc/PID/map_files` writes addresses without the zeros that `maps` begins them with.
+/// The name in `map_files` of an address range in `maps`, which pads addresses with zeros.
 fn map_file_name(range: &[u8]) -> Option<String> {
     let (start, end) = std::str::from_utf8(range).ok()?.split_once('-')?;
     let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16));
     Some(format!("{:x}-{:x}", start.ok()?, end.ok()?))
 }
 
-/// Translates paths that `/proc` shows of a process into paths of a guest.
-struct Places<'a> {
+/// Translates the paths that `/proc` shows for a process into paths of a guest.
+struct GuestPaths<'a> {
     guests: &'a [&'a Guest],
-    /// Mount namespaces, other than this process's, of processes whose root directory is a guest's.
+    /// The guest of each mount namespace, except this process's, in which a process has a guest's root directory.
     namespaces: HashMap<&'a Path, usize>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> GuestPaths<'a> {
     fn of(guests: &'a [&'a Guest], processes: &'a [Process]) -> Self {
         let own = fs::read_link(procfs::path("self", "ns/mnt")).unwrap_or_default();
         let mut this = Self {
@@ -270,10 +271,11 @@ fn relative(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_path_buf()
 }
 
-/// The old copy that a mapping of a deleted file is: the guest's position, the old inode, the file.
-fn look(
+/// The old copy behind a mapping of a deleted file: the guest's position, the old inode, the file. `None` if the mapping
+/// is of another kind.
+fn old_copy(
     survey: &Survey<'_>,
-    places: &Places<'_>,
+    paths: &GuestPaths<'_>,
     displaced: &mut Displaced<'_>,
     process: &Process,
     range: &str,
@@ -282,13 +284,13 @@ fn look(
     let shown = fs::read_link(&link).ok()?;
     let path = shown.as_os_str().as_bytes().strip_suffix(DELETED)?;
     let path = Path::new(OsStr::from_bytes(path));
-    let (device, was) = look_at(&link)?;
+    let (device, was) = device_and_stamp(&link)?;
     let is_one = |guest: &Guest| device == guest.device;
     if !was.is_regular() || survey.objects.contains_key(&was.inode) {
         return None;
     }
     if Displaced::is_one(path) {
-        let guest = places.guest_of(process);
+        let guest = paths.guest_of(process);
         if !survey.guests.iter().any(|guest| is_one(guest)) {
             return None;
         }
@@ -302,7 +304,7 @@ fn look(
         };
         return Some((found.guest, was.inode, copy));
     }
-    let (guest, path) = places.resolve(process, path)?;
+    let (guest, path) = paths.resolve(process, path)?;
     if !is_one(survey.guests[guest]) {
         return None;
     }
@@ -314,7 +316,7 @@ fn look(
     if !survey.objects.contains_key(&now.inode) {
         return None;
     }
-    // The file is on the vdir's filesystem: opening it cannot wait for a FUSE server of the guest.
+    // The file is on the vdir's filesystem, so this open does not wait for a FUSE server of the guest.
     let old = File::open(&link).ok()?;
     let as_guest = Path::new("/")
         .join(directory)
@@ -328,9 +330,9 @@ fn look(
     Some((guest, was.inode, copy))
 }
 
-/// The device and the stamp of the file behind a link of `/proc`. `AT_STATX_DONT_SYNC` keeps the kernel from asking
-/// a FUSE server of the guest, which might never answer; the cached attributes tell that the device is another one.
-fn look_at(link: &Path) -> Option<(u64, Stamp)> {
+/// The device and the stamp of the file behind a link of `/proc`. With `AT_STATX_DONT_SYNC` the kernel asks no FUSE
+/// server of the guest, which might never answer. The attributes that it has cached show the file's device.
+fn device_and_stamp(link: &Path) -> Option<(u64, Stamp)> {
     let flags = AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(rustix::fs::CWD, link, flags, Stamp::MASK).ok()?;
     let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);

@@ -22,11 +22,11 @@ pub fn can_overlap(store: &Store) -> bool {
         .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| KINDS.contains(&kind)))
 }
 
-/// The extents of each of `files`, with its guest as the holder, and the files whose extents cannot be read.
+/// The extents of `files`, each with the file's guest as its holder, and the files whose extents cannot be read.
 #[must_use]
 pub fn spans(scan: &Scan, guests: &[&Guest], files: &[&FileRecord]) -> (Vec<Span>, Vec<FileError>) {
     let mut all = (Vec::new(), Vec::new());
-    let looked: Vec<Result<Vec<Span>, FileError>> = files
+    let results: Vec<Result<Vec<Span>, FileError>> = files
         .par_iter()
         .map(|file| {
             let holder = scan.guest_of(file.directory);
@@ -43,8 +43,8 @@ pub fn spans(scan: &Scan, guests: &[&Guest], files: &[&FileRecord]) -> (Vec<Span
             Ok(held.collect())
         })
         .collect();
-    for looked in looked {
-        match looked {
+    for result in results {
+        match result {
             Ok(spans) => all.0.extend(spans),
             Err(error) => all.1.push(error),
         }
@@ -60,11 +60,11 @@ fn extents(
     let opened = resolve::open_directory(guest.root.as_fd(), &scan.directory_path(file.directory))
         .and_then(|directory| resolve::open_file(directory.as_fd(), scan.name_of(file)));
     match opened {
-        // Preallocated blocks beyond the end of the file count, too.
+        // Counts preallocated blocks beyond the end of the file, too.
         Ok(opened) => ExtentMap::of(opened.as_fd(), file.size().max(file.allocated()))
             .map(Option::unwrap_or_default)
             .map_err(|errno| ("ioctl(FS_IOC_FIEMAP)", errno)),
-        // The file is gone since the scan, or something else took its name.
+        // Since the scan the file was removed or replaced by something else.
         Err(Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NOTDIR | Errno::NXIO) => {
             Ok(ExtentMap::default())
         }

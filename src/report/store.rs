@@ -1,11 +1,11 @@
-//! All that `vhashify report` says of one store and its guests.
+//! Makes the report of a store and its guests (`vhashify report`).
 
 use std::path::Path;
 
 use serde::Serialize;
 use vhashify_sys::overlap::stretches;
 
-use super::guests::{GuestCost, StoreCost, costs, share_out};
+use super::guests::{GuestCost, StoreCost, correct_for_extent, costs};
 use super::history::PastRun;
 use super::objects::{ObjectCost, largest};
 use super::old_copies::{OldCopies, old_copies};
@@ -21,10 +21,10 @@ use crate::scan::FileRecord;
 use crate::store::Store;
 use crate::unify::Source;
 
-/// Runs that a report shows.
+/// How many runs a report shows.
 const RUNS: usize = 60;
 
-/// Objects that a report shows.
+/// How many objects a report shows.
 const OBJECTS: usize = 20;
 
 /// A store and the guests on its filesystem.
@@ -34,25 +34,24 @@ pub struct StoreReport {
     pub store: StoreCost,
     /// Its guests.
     pub guests: Vec<GuestCost>,
-    /// Why nothing is known of the page cache, where that is so.
+    /// Why the kernel tells nothing about the page cache; `None` if it does.
     pub page_cache_unknown: Option<String>,
     /// The objects that save most.
     pub objects: Vec<ObjectCost>,
-    /// What looks alike and is not shared, by reason.
+    /// Files that look alike but are not shared, by reason.
     pub unshared: UnsharedCounts,
     /// The last runs, the oldest first.
     pub runs: Vec<PastRun>,
-    /// What running processes keep of what was replaced.
+    /// Replaced files that running processes still map.
     pub old_copies: OldCopies,
-    /// What could not be read.
+    /// Files and directories that could not be read.
     pub errors: Vec<FileError>,
 }
 
-/// Looks at `store`, at all of the guests in `sources`, and at what runs remembered in
-/// `state_directory`. Changes nothing.
+/// Makes the report of `store` from the guests in `sources` and the index in `state_directory`. Changes nothing.
 ///
 /// # Errors
-/// A store that cannot be listed.
+/// The store cannot be listed.
 pub fn store_report(
     store: &mut Store,
     sources: &[Source],
@@ -75,7 +74,7 @@ pub fn store_report(
             .collect();
         let (spans, failed) = shared_extents::spans(&survey.scan, &guests, &private);
         stretches(&spans, |length, holders| {
-            share_out(length, holders, &mut guest_costs, &mut cost);
+            correct_for_extent(length, holders, &mut guest_costs, &mut cost);
         });
         errors.extend(failed);
     }

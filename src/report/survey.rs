@@ -1,4 +1,4 @@
-//! One walk over all guests of a store; the rest of the report is computed from it.
+//! Walks all guests of a store once. The rest of the report is computed from that.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -16,39 +16,39 @@ use crate::outcome::{FileError, Progress};
 use crate::scan::{FileRecord, GuestId, Request, Scan, scan};
 use crate::store::{ObjectName, Store};
 
-/// All regular files of some guests, as they were a moment ago.
+/// All regular files of some guests, as the walk found them.
 #[derive(Debug)]
 pub struct Survey<'a> {
     /// The guests.
     pub guests: &'a [&'a Guest],
-    /// Their files, those of one inode beside one another.
+    /// Their files, sorted by inode.
     pub scan: Scan,
     /// The store's objects by inode number.
     pub objects: HashMap<u64, ObjectName>,
     /// The inodes of the files.
     pub inodes: Vec<Inode>,
-    /// Why nothing is known of the page cache; `None` where it is known.
+    /// Why the kernel tells nothing about the page cache; `None` if it does.
     pub page_cache_unknown: Option<String>,
 }
 
-/// One inode with all its names.
+/// An inode with all its names.
 #[derive(Debug)]
 pub struct Inode {
-    /// What it is.
+    /// Its metadata.
     pub stamp: Stamp,
     /// Whether it is an object of the store.
     pub is_object: bool,
-    /// Bytes of the page cache that it has; 0 where that is not known.
+    /// Its bytes in the page cache; 0 if the kernel does not tell.
     pub cached: u64,
     first: usize,
     count: usize,
 }
 
 impl<'a> Survey<'a> {
-    /// Walks all of `guests`, excluded files too, and asks the kernel which pages of them are in the page cache.
+    /// Walks all of `guests`, excluded files too, and asks the kernel how much of each file is in the page cache.
     ///
     /// # Errors
-    /// A store that cannot be listed. What cannot be read in a guest is in [`Survey::errors`].
+    /// The store cannot be listed. [`Survey::errors`] has what cannot be read in a guest.
     pub fn take(
         store: &mut Store,
         guests: &'a [&'a Guest],
@@ -98,7 +98,7 @@ impl<'a> Survey<'a> {
         Ok(survey)
     }
 
-    /// What could not be read.
+    /// The files and directories that could not be read.
     #[must_use]
     pub fn errors(&self) -> &[FileError] {
         &self.scan.errors
@@ -110,7 +110,7 @@ impl<'a> Survey<'a> {
         &self.scan.files[inode.first..inode.first + inode.count]
     }
 
-    /// The guests that have any name of an inode.
+    /// The guests that have a name of an inode.
     #[must_use]
     pub fn holders(&self, inode: &Inode) -> Vec<GuestId> {
         let mut holders: Vec<GuestId> = Vec::with_capacity(1);
@@ -123,7 +123,7 @@ impl<'a> Survey<'a> {
         holders
     }
 
-    /// A number about the page cache; `None` where this kernel does not tell.
+    /// `value`, which is about the page cache; `None` if the kernel tells nothing about that.
     #[must_use]
     pub fn if_page_cache_known<T>(&self, value: T) -> Option<T> {
         self.page_cache_unknown.is_none().then_some(value)

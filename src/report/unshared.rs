@@ -1,9 +1,9 @@
-//! What guests have alike and do not share, and why.
+//! Counts files that guests have alike but do not share, and says why.
 //!
-//! The report reads no content. Two files of different guests are *alike* when they have the same path and size,
-//! and the same mtime or the same mode, owner and group. Where both digests are known, they must be equal, too: an
-//! object's name holds its digest, and the index the digest of a file that a run has read and that has not
-//! changed since. Where one is unknown, only a run can tell.
+//! The report reads no content. Two files of different guests are *alike* when they have the same path and size, and the
+//! same mtime or the same mode, owner and group. If both digests are known, they must be equal, too: an object's name
+//! holds its digest, and the index holds the digest of a file that a run read and that has not changed since. If one
+//! digest is unknown, only a run can tell whether the files are equal.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -19,18 +19,17 @@ use crate::index::IndexSnapshot;
 /// Why files that look alike are not shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unshared {
-    /// Nothing that shows: it came or changed since the last run, was open for writing then, or its
-    /// content is another one.
+    /// No metadata tells: it is new or changed since the last run, was open for writing then, or has another content.
     NotYet,
-    /// A pattern, or being a package's configuration file, leaves it out.
+    /// A pattern excludes it, or it is a package's configuration file.
     Excluded,
-    /// Its mtime is another one.
+    /// It has another mtime.
     Mtime,
-    /// Its mode, owner, group or an extended attribute is another one.
+    /// It has another mode, owner, group or extended attribute.
     Owner,
-    /// It has fewer blocks than bytes: holes.
+    /// It has holes: fewer blocks than bytes.
     Sparse,
-    /// It has a name outside of what is scanned.
+    /// It has a name outside of the guests of the report.
     LinkedElsewhere,
     /// It is setuid, setgid or sticky.
     SpecialBits,
@@ -63,7 +62,7 @@ impl Unshared {
     }
 }
 
-/// Files that are not shared for one reason.
+/// The files that are not shared for one reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct FilesAndBytes {
     /// Files, each inode once.
@@ -72,7 +71,7 @@ pub struct FilesAndBytes {
     pub bytes: u64,
 }
 
-/// What could be shared and is not, by reason.
+/// Files that could be shared but are not, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UnsharedCounts([FilesAndBytes; Unshared::ALL.len()]);
 
@@ -102,8 +101,8 @@ impl Serialize for UnsharedCounts {
     }
 }
 
-/// Counts files that are alike and not shared. `rules` are those of each guest. `known` tells the digests of
-/// private files that runs have read, and which of these share extents.
+/// Counts files that are alike but not shared. `rules` has the rules of each guest. `known` has the digests of private
+/// files that runs read, and tells which of these share extents.
 #[must_use]
 pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &IndexSnapshot) -> UnsharedCounts {
     let mut counts = UnsharedCounts::default();
@@ -119,8 +118,8 @@ pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &IndexSnapshot) ->
                 extents: known.extents.get(&inode.stamp.inode).copied(),
             }
         }));
-        // Objects first: an alike file could link them. Then each file is compared with those before it, so
-        // that of several alike files the first counts as needed and the others as unshared.
+        // Objects come first, because an alike file could link them. Each file is compared with those before it, so of
+        // several alike files the first counts as needed and the others as unshared.
         alike.sort_by_key(|file| (!file.inode.is_object, file.inode.stamp.inode));
         alike.dedup_by_key(|file| file.inode.stamp.inode);
         for (at, file) in alike.iter().enumerate() {
@@ -143,16 +142,16 @@ pub fn unshared(survey: &Survey<'_>, rules: &[&Rules], known: &IndexSnapshot) ->
     counts
 }
 
-/// Why a file is not shared with one of this likeness; `None` where sharing was never possible.
+/// Why a file is not shared with one of this likeness; `None` if it cannot be shared at all.
 fn why(
     survey: &Survey<'_>,
     inode: &Inode,
     likeness: Likeness,
     exclusions: &mut Exclusions<'_>,
 ) -> Option<Unshared> {
-    let is_excluded = likeness > Likeness::Unlike && exclusions.hold(inode);
+    let is_excluded = likeness > Likeness::Unlike && exclusions.exclude(inode);
     Some(match likeness {
-        // Two objects that differ in nothing which is part of the identity: a guest had it twice.
+        // Two objects of the same identity: a guest has the file twice.
         Likeness::All | Likeness::AllButAttributes if inode.is_object => return None,
         Likeness::All | Likeness::AllButAttributes if is_excluded => Unshared::Excluded,
         Likeness::All if inode.stamp.has_special_bits() => Unshared::SpecialBits,
@@ -161,7 +160,7 @@ fn why(
             Unshared::LinkedElsewhere
         }
         Likeness::All => Unshared::NotYet,
-        // What is configured in each guest differs in any case.
+        // An excluded file that differs in metadata: configuration differs anyway.
         Likeness::AllButMtime | Likeness::AllButOwner if is_excluded => return None,
         Likeness::AllButMtime => Unshared::Mtime,
         Likeness::AllButOwner | Likeness::AllButAttributes => Unshared::Owner,
@@ -169,7 +168,7 @@ fn why(
     })
 }
 
-/// A file's digest, if it is known without reading: from an object's name, or from the index if the file has not
+/// A file's digest, if it is known without reading: from its name as an object, or from the index if the file has not
 /// changed since a run read it.
 fn content(
     survey: &Survey<'_>,
@@ -184,15 +183,15 @@ fn content(
         .then_some(identity.digest)
 }
 
-/// One file among those of one path and size.
+/// One of the files with the same path and size.
 struct File<'a> {
     inode: &'a Inode,
     content: Option<Digest>,
-    /// Where the extents begin that a run has let it share.
+    /// The address of the extents that a run let it share.
     extents: Option<u64>,
 }
 
-/// How much two files of one path and size have in common besides.
+/// What else two files with the same path and size have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Likeness {
     /// Too little, or their contents are known to differ.
@@ -201,10 +200,10 @@ enum Likeness {
     AllButOwner,
     /// They differ in mtime.
     AllButMtime,
-    /// Content and all this are known to be the same, so that they differ in what was not looked
-    /// at: extended attributes.
+    /// Content and metadata are known to be the same, so the only difference can be what the survey does not read:
+    /// extended attributes.
     AllButAttributes,
-    /// They may be the same.
+    /// All metadata is the same, the content may be.
     All,
 }
 
@@ -243,7 +242,7 @@ fn same_paths(survey: &Survey<'_>) -> Vec<(u64, usize)> {
     paths
 }
 
-/// Asks the guests' rules, once for each directory.
+/// Applies the guests' rules, once for each directory.
 struct Exclusions<'a> {
     survey: &'a Survey<'a>,
     rules: &'a [&'a Rules],
@@ -260,7 +259,7 @@ impl<'a> Exclusions<'a> {
     }
 
     /// Whether the rules exclude the file from runs.
-    fn hold(&mut self, inode: &Inode) -> bool {
+    fn exclude(&mut self, inode: &Inode) -> bool {
         let scan = &self.survey.scan;
         let file = &self.survey.names(inode)[0];
         let rules = self.rules[usize::from(scan.guest_of(file.directory))];

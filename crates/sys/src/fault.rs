@@ -1,17 +1,16 @@
-//! Points at which a test makes a call fail or the process die.
+//! Points at which a test makes a call fail, or kills or stops the process.
 //!
-//! Every call that changes something on a disk, and every call that reads a guest's files, goes
-//! through [`at`] under the name of its [`Point`]. In an ordinary build that is the call and
-//! nothing else. With the feature `fault-injection`, which only tests turn on, the environment
-//! says what happens, as a list of `POINT:HIT:ACTION` with commas between them:
+//! Every call that changes a disk or reads a guest's files goes through [`at`] with its [`Point`]. An ordinary build only
+//! makes the call. With the feature `fault-injection`, which only tests turn on, the environment lists faults as
+//! `POINT:HIT:ACTION`, with commas between them:
 //!
-//! | action | what happens at that hit of the point (the first is 1) |
+//! | action | effect at that hit of the point (the first hit is 1) |
 //! | --- | --- |
-//! | `kill-before`, `kill-after` | SIGKILL, before or after the call |
-//! | `stop-before`, `stop-after` | SIGSTOP, until the test has done what no race would hit and sends SIGCONT |
-//! | `ENOSPC`, `EIO`, … | the call is not made and fails |
-//! | `ENOSPC+`, … | so do all later ones |
-//! | `omit` | a defence is left out from the first hit on: a lease is neither taken nor looked at, nothing is synchronised |
+//! | `kill-before`, `kill-after` | SIGKILL before or after the call |
+//! | `stop-before`, `stop-after` | SIGSTOP before or after the call; the test acts at that moment and sends SIGCONT |
+//! | `ENOSPC`, `EIO`, … | the call is not made, and fails with this error |
+//! | `ENOSPC+`, … | the same, also at all later hits |
+//! | `omit` | from the first hit on a defence is left out: no lease is taken or checked, nothing is synchronised |
 
 #[cfg(not(feature = "fault-injection"))]
 use rustix::io::Errno;
@@ -38,9 +37,9 @@ macro_rules! points {
 points! {
     /// `openat2` of a guest's directory, or of the store's.
     OpenDirectory = "open-directory",
-    /// `getdents64` of a whole guest that is walked for names.
+    /// `getdents64` in a walk of a whole guest for names.
     Walk = "walk",
-    /// `openat2` of a file that is to be read.
+    /// `openat2` of a file, to read it.
     OpenFile = "open-file",
     /// `fcntl(F_SETLEASE)`.
     Lease = "lease",
@@ -48,7 +47,7 @@ points! {
     Read = "read",
     /// `mkdirat` in the store.
     ObjectDirectory = "object-directory",
-    /// `linkat` that gives an inode its name in the store.
+    /// `linkat` of an inode's name in the store.
     ObjectLink = "object-link",
     /// `unlinkat` in the store.
     ObjectUnlink = "object-unlink",
@@ -58,7 +57,7 @@ points! {
     Mark = "mark",
     /// `ioctl(FS_IOC_ENABLE_VERITY)` of a file that becomes an object.
     EnableVerity = "enable-verity",
-    /// `ioctl(FS_IOC_SETFLAGS)` that takes the mark away.
+    /// `ioctl(FS_IOC_SETFLAGS)` that removes the mark.
     Unmark = "unmark",
     /// `ioctl(FS_IOC_FIEMAP)`.
     MapExtents = "map-extents",
@@ -74,11 +73,11 @@ points! {
     Exchange = "exchange",
     /// `unlinkat` of a temporary name, which makes a replacement final.
     TemporaryUnlink = "temporary-unlink",
-    /// `renameat2(RENAME_EXCHANGE)` that takes a replacement back.
+    /// `renameat2(RENAME_EXCHANGE)` that undoes a replacement.
     UndoExchange = "undo-exchange",
-    /// `unlinkat` of a temporary name after a replacement was taken back or not made.
+    /// `unlinkat` of a temporary name after a replacement was undone or not made.
     UndoUnlink = "undo-unlink",
-    /// `renameat2(RENAME_EXCHANGE)` that puts back what a killed run left.
+    /// `renameat2(RENAME_EXCHANGE)` that undoes a replacement of a killed run.
     RecoverExchange = "recover-exchange",
     /// `unlinkat` of a temporary name that a killed run left.
     RecoverUnlink = "recover-unlink",
@@ -90,29 +89,29 @@ points! {
     CopyMetadata = "copy-metadata",
     /// `sync_file_range` of a private copy that a break puts in place.
     CopySync = "copy-sync",
-    /// `fremovexattr` of a private copy to which all names lead.
+    /// `fremovexattr` of a private copy, once all names lead to it.
     CopyUnmark = "copy-unmark",
     /// `futimens` of a directory.
     DirectoryTime = "directory-time",
     /// `rename` of an unusable index.
     IndexAside = "index-aside",
-    /// The making of a new index.
+    /// The creation of a new index.
     IndexBegin = "index-begin",
-    /// The commit of what a run learned.
+    /// The commit of an update of the index.
     IndexCommit = "index-commit",
 }
 
-/// Makes the call `change`, unless a test wants something else to happen at `point`.
+/// Makes `call`, unless a test injects a fault at this point.
 ///
 /// # Errors
-/// Those of `change`, and those that a test asks for.
+/// Those of `call`, and those that a test injects.
 #[cfg(not(feature = "fault-injection"))]
 #[inline]
-pub fn at<T, E: From<Errno>>(_point: Point, change: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    change()
+pub fn at<T, E: From<Errno>>(_point: Point, call: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    call()
 }
 
-/// Whether a test wants to see what happens without the defence at `point`.
+/// Whether a test leaves out the defence at this point.
 #[cfg(not(feature = "fault-injection"))]
 #[inline]
 #[must_use]
@@ -133,7 +132,7 @@ mod injected {
 
     use super::Point;
 
-    /// Where the faults are described.
+    /// The variable that lists the faults.
     const VARIABLE: &str = "VHASHIFY_FAULT";
 
     static HITS: [AtomicU64; Point::ALL.len()] = [const { AtomicU64::new(0) }; Point::ALL.len()];
@@ -154,13 +153,13 @@ mod injected {
         action: Action,
     }
 
-    /// As without the feature, but for what the environment says.
+    /// Makes `call` with the faults that the environment lists for `point`.
     ///
     /// # Errors
-    /// Those of `change`, and those that the environment asks for.
+    /// Those of `call`, and those that the environment lists.
     pub fn at<T, E: From<Errno>>(
         point: Point,
-        change: impl FnOnce() -> Result<T, E>,
+        call: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let hit = HITS[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
         let due = faults().iter().filter(|fault| fault.point == point);
@@ -180,7 +179,7 @@ mod injected {
                 _ => {}
             }
         }
-        let result = change();
+        let result = call();
         if dies_after {
             die();
         }
@@ -190,7 +189,7 @@ mod injected {
         result
     }
 
-    /// Whether the environment leaves out what `point` defends.
+    /// Whether the environment leaves out the defence at `point`.
     #[must_use]
     pub fn is_omitted(point: Point) -> bool {
         let is_this = |fault: &Fault| fault.point == point && fault.action == Action::Omit;
@@ -198,18 +197,18 @@ mod injected {
     }
 
     fn die() {
-        // Whether it was sent or not, nothing else may be done from here on.
+        // Whether kill(2) works or not, this process must do nothing more.
         kill_process(getpid(), Signal::KILL).unwrap_or_else(|_| std::process::abort());
         loop {
             std::thread::park();
         }
     }
 
-    /// Stops all threads; comes back after SIGCONT.
+    /// Stops all threads, and returns after SIGCONT.
     #[allow(unsafe_code)]
     fn stop() {
-        // To this thread and not to the process, whose signals any thread may take: this one would go
-        // on meanwhile.
+        // `raise` signals this thread. If another thread took a signal to the process, this one could run on until all
+        // are stopped.
         // SAFETY: `raise` takes any number, and SIGSTOP runs no handler.
         let failed = unsafe { libc::raise(libc::SIGSTOP) };
         assert_eq!(failed, 0, "SIGSTOP cannot be refused");
@@ -220,7 +219,7 @@ mod injected {
         FAULTS.get_or_init(|| {
             let text = std::env::var(VARIABLE).unwrap_or_default();
             let parts = text.split(',').filter(|part| !part.is_empty());
-            #[allow(clippy::expect_used)] // A test that is written wrongly must not pass.
+            #[allow(clippy::expect_used)] // A test with a wrong fault must not pass.
             parts
                 .map(|part| parse(part).expect("a fault is POINT:HIT:ACTION"))
                 .collect()

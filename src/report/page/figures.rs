@@ -1,4 +1,4 @@
-//! What a store saves, in four numbers and one bar.
+//! Shows what a store saves in four numbers and a bar.
 
 use maud::{Markup, html};
 
@@ -6,7 +6,7 @@ use super::{part, percent};
 use crate::outcome::numbers::bytes;
 use crate::report::StoreReport;
 
-/// The numbers.
+/// The four numbers.
 pub fn figures(report: &StoreReport) -> Markup {
     let cost = &report.store;
     let count = report.guests.len();
@@ -85,7 +85,7 @@ fn restart(report: &StoreReport) -> Markup {
     }
 }
 
-/// Where the bytes of all guests are.
+/// A bar of the bytes that all guests would need: private, shared and saved.
 pub fn disk(report: &StoreReport) -> Markup {
     let cost = &report.store;
     let whole = cost.unshared_bytes;
@@ -99,11 +99,11 @@ pub fn disk(report: &StoreReport) -> Markup {
         section {
             h3 { "Disk" }
             div.bar.large {
-                @for (class, what, of) in parts { (part(class, what, of, whole)) }
+                @for (class, what, size) in parts { (part(class, what, size, whole)) }
             }
             ul.legend {
-                @for (class, what, of) in parts {
-                    li { i class=(class) {} (bytes(of)) " " (what) }
+                @for (class, what, size) in parts {
+                    li { i class=(class) {} (bytes(size)) " " (what) }
                 }
             }
         }

@@ -1,18 +1,16 @@
-//! What [`StoreReport`]s say, as one HTML page for an administrator.
+//! Writes [`StoreReport`]s as an HTML page for an administrator.
 //!
-//! The page stands alone: no script, no font, no picture and no address of any network, which its
-//! own content security policy forbids besides. Colours follow the reader's light or dark scheme,
-//! and on a narrow screen tables become lists.
+//! The page is a single file. It has no script, font, picture or network address, and its content security policy forbids
+//! them. Colours follow the reader's light or dark scheme, and on a narrow screen tables become lists.
 //!
-//! `maud` writes it: what is put into the page is escaped by it, whoever chose it, and a tag that is
-//! not closed does not compile. Bars and columns are elements whose size is a percentage, so that
-//! their text stays text at any width; a plotting library would bring axes and fonts that this page
-//! has no use for.
+//! `maud` escapes every text in the page, whoever chose it, and a tag that is not closed does not compile. Bars and
+//! columns are elements whose size is a percentage, so that their text stays text at any width. A plotting library
+//! would bring axes and fonts that this page does not need.
 //!
 //! ```text
 //! page    head, style, one part for each store
-//!  ├ figures   what is saved, in four numbers and a bar
-//!  ├ tables    guests, objects, what is not shared, processes, errors
+//!  ├ figures   savings, in four numbers and a bar
+//!  ├ tables    guests, objects, unshared files, runs, processes, errors
 //!  └ plots     the last runs
 //! ```
 
@@ -27,7 +25,7 @@ use crate::outcome::numbers::grouped;
 
 const STYLE: &str = include_str!("style.css");
 
-/// Nothing is fetched and nothing is run, whatever a name in the page may try.
+/// Lets a browser fetch and run nothing, even if a name in the page tries to.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
@@ -40,7 +38,7 @@ pub struct Origin<'a> {
     pub seconds: i64,
 }
 
-/// The page.
+/// Writes the page.
 #[must_use]
 pub fn page(reports: &[StoreReport], origin: Origin<'_>) -> String {
     let body = html! {
@@ -150,8 +148,8 @@ fn date(seconds: i64) -> String {
     )
 }
 
-/// `part` of `whole` in percent, for a width: 0 where there is no whole.
-#[allow(clippy::cast_precision_loss)] // A width of the screen has fewer digits than that.
+/// `part` of `whole` in percent, for a width; 0 if `whole` is 0.
+#[allow(clippy::cast_precision_loss)] // A width on the screen needs fewer digits.
 fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
@@ -160,11 +158,11 @@ fn percent(part: u64, whole: u64) -> f64 {
     }
 }
 
-/// One part of a bar.
-fn part(class: &str, what: &str, of: u64, whole: u64) -> Markup {
-    let width = percent(of, whole);
+/// A part of a bar.
+fn part(class: &str, what: &str, bytes: u64, whole: u64) -> Markup {
+    let width = percent(bytes, whole);
     html! {
-        @if of > 0 {
+        @if bytes > 0 {
             span class=(class) title=(what) style=(format!("width:{width:.3}%")) {}
         }
     }

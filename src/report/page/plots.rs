@@ -1,4 +1,4 @@
-//! The last runs as columns: time, files, bytes.
+//! Plots the last runs as columns: time, files, bytes.
 
 use maud::{Markup, html};
 
@@ -6,7 +6,7 @@ use super::date;
 use crate::outcome::numbers::{bytes, grouped};
 use crate::report::PastRun;
 
-/// Three plots, one column a run; nothing where there are not two runs to compare.
+/// Three plots with a column for each run; nothing if there are fewer than two runs to compare.
 pub fn runs(runs: &[PastRun]) -> Markup {
     if runs.len() < 2 {
         return html! {};
@@ -23,9 +23,9 @@ pub fn runs(runs: &[PastRun]) -> Markup {
     }
 }
 
-/// Columns of one measure. Only their shape is a drawing; all text is text beside it.
+/// A plot of one measure. Only the columns are drawn; all text stands beside them.
 fn columns(title: &str, runs: &[PastRun], values: &[f64], shown: impl Fn(f64) -> String) -> Markup {
-    /// Units of the drawing, which is stretched to the room that it has.
+    /// The height in units of the drawing, which the browser stretches.
     const HEIGHT: f64 = 100.0;
     let top = values.iter().copied().fold(0.0, f64::max);
     let height = |value: f64| {
@@ -56,7 +56,7 @@ fn columns(title: &str, runs: &[PastRun], values: &[f64], shown: impl Fn(f64) ->
     }
 }
 
-/// When a run was, or its number where it did not say.
+/// The time of a run, or its number if the time is unknown.
 pub fn moment(run: &PastRun) -> String {
     if run.began == 0 {
         format!("run {}", run.number)
@@ -65,12 +65,12 @@ pub fn moment(run: &PastRun) -> String {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // A column has fewer digits than that.
+#[allow(clippy::cast_precision_loss)] // A column needs fewer digits.
 fn as_floats(values: &[u64]) -> Vec<f64> {
     values.iter().map(|&value| value as f64).collect()
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // It was one a moment ago.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as_floats` made it of a `u64`.
 fn whole(value: f64) -> u64 {
     value as u64
 }

@@ -1,5 +1,4 @@
-//! The tables of the page. On a narrow screen each row becomes a list, whose labels are the
-//! `data-label` of its cells.
+//! Writes the tables of the page. On a narrow screen a row becomes a list, labelled by the `data-label` of its cells.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +10,15 @@ use super::plots::moment;
 use crate::outcome::numbers::{bytes, grouped};
 use crate::report::{OldCopy, PastRun, StoreReport, Unshared};
 
-/// Rows of a list that nobody reads to its end.
-const MOST_ROWS: usize = 20;
+/// The most items of a list of files or errors.
+const MOST_ITEMS: usize = 20;
 
 /// A cell that holds a number.
 fn number(label: &str, value: &str) -> Markup {
     html! { td.number data-label=(label) { (value) } }
 }
 
-/// A head whose first column is text and all others are numbers.
+/// A head for a column of text and others of numbers.
 fn head(labels: &[&str]) -> Markup {
     html! {
         thead {
@@ -32,12 +31,11 @@ fn head(labels: &[&str]) -> Markup {
     }
 }
 
-/// A number of bytes, or a word where it is not known.
-fn known(count: Option<u64>) -> String {
+fn bytes_or_unknown(count: Option<u64>) -> String {
     count.map_or_else(|| "unknown".to_owned(), bytes)
 }
 
-/// What each guest costs.
+/// The costs of each guest.
 pub fn guests(report: &StoreReport) -> Markup {
     let widest = report.guests.iter().map(|guest| guest.bytes).max();
     let widest = widest.unwrap_or(0);
@@ -61,7 +59,7 @@ pub fn guests(report: &StoreReport) -> Markup {
                         (number("Shared", &bytes(guest.shared_bytes)))
                         (number("Private", &bytes(guest.private_bytes)))
                         (number("Its share", &bytes(guest.fair_share_bytes)))
-                        (number("In cache", &known(guest.page_cache.map(|cache| cache.bytes))))
+                        (number("In cache", &bytes_or_unknown(guest.page_cache.map(|cache| cache.bytes))))
                     }
                 }
             }
@@ -87,7 +85,7 @@ pub fn objects(report: &StoreReport) -> Markup {
                         (number("Guests", &grouped(object.guests)))
                         (number("Size", &bytes(object.bytes)))
                         (number("Saved", &bytes(object.saved_bytes)))
-                        (number("In cache", &known(object.page_cache_bytes)))
+                        (number("In cache", &bytes_or_unknown(object.page_cache_bytes)))
                     }
                 }
             }
@@ -95,7 +93,7 @@ pub fn objects(report: &StoreReport) -> Markup {
     }
 }
 
-/// What could be shared and is not.
+/// The files that look alike but are not shared, by reason.
 pub fn unshared(report: &StoreReport) -> Markup {
     html! {
         p.soft.small {
@@ -122,7 +120,7 @@ pub fn unshared(report: &StoreReport) -> Markup {
     }
 }
 
-/// A reason in words, and what to do about it.
+/// A reason in words, and its cause or what to do about it.
 fn words(why: Unshared) -> (&'static str, &'static str) {
     match why {
         Unshared::NotYet => (
@@ -156,7 +154,7 @@ fn words(why: Unshared) -> (&'static str, &'static str) {
     }
 }
 
-/// What a run left as it is, by its own account.
+/// The entries that a run left as they were, by the reasons in its own report.
 pub fn skipped(run: Option<&PastRun>) -> Markup {
     let Some(run) = run else {
         return html! { p.nothing { "The index remembers no run." } };
@@ -193,7 +191,7 @@ pub fn skipped(run: Option<&PastRun>) -> Markup {
 
 /// The last runs, the latest first.
 pub fn runs(runs: &[PastRun]) -> Markup {
-    /// As many as one looks at; the plots show more.
+    /// Fewer than the plots show.
     const MOST: usize = 10;
     if runs.is_empty() {
         return html! { p.nothing { "The index remembers no run." } };
@@ -219,7 +217,7 @@ pub fn runs(runs: &[PastRun]) -> Markup {
     }
 }
 
-/// Processes that map what was replaced.
+/// Processes that still map replaced files.
 pub fn processes(report: &StoreReport) -> Markup {
     let old = &report.old_copies;
     html! {
@@ -241,7 +239,7 @@ pub fn processes(report: &StoreReport) -> Markup {
                                 details {
                                     summary { "Which files" }
                                     ul {
-                                        @for file in process.files.iter().take(MOST_ROWS) {
+                                        @for file in process.files.iter().take(MOST_ITEMS) {
                                             li { (old_copy(file)) }
                                         }
                                         (more(process.files.len()))
@@ -249,7 +247,7 @@ pub fn processes(report: &StoreReport) -> Markup {
                                 }
                             }
                             (number("Files", &grouped(process.files.len() as u64)))
-                            (number("Memory", &known(process.page_cache_bytes())))
+                            (number("Memory", &bytes_or_unknown(process.page_cache_bytes())))
                             (number("Disk", &bytes(process.bytes())))
                         }
                     }
@@ -271,9 +269,9 @@ fn old_copy(file: &OldCopy) -> Markup {
     }
 }
 
-/// What could not be read.
+/// The files and directories that could not be read.
 pub fn errors(report: &StoreReport) -> Markup {
-    // One line for each reason of a directory that fails as a whole would be hundreds.
+    // One line for each path: a directory that fails as a whole may have hundreds of errors.
     let errors: BTreeMap<String, &str> = report
         .errors
         .iter()
@@ -281,7 +279,7 @@ pub fn errors(report: &StoreReport) -> Markup {
         .collect();
     html! {
         ul {
-            @for (path, reason) in errors.iter().take(MOST_ROWS) {
+            @for (path, reason) in errors.iter().take(MOST_ITEMS) {
                 li { span.path { (path) } ": " (reason) }
             }
             (more(errors.len()))
@@ -289,9 +287,9 @@ pub fn errors(report: &StoreReport) -> Markup {
     }
 }
 
-/// The last item of a list that was cut off.
+/// The last item of a list, if it has more than it shows.
 fn more(all: usize) -> Markup {
     html! {
-        @if all > MOST_ROWS { li.soft { "and " (grouped((all - MOST_ROWS) as u64)) " more" } }
+        @if all > MOST_ITEMS { li.soft { "and " (grouped((all - MOST_ITEMS) as u64)) " more" } }
     }
 }
