@@ -342,9 +342,9 @@ mod tests {
     fn page() -> String {
         let mut page = String::from(
             "# Settings of a guest\n\n\
-             Each is a file or directory below `/etc/vservers/NAME`, as util-vserver had it: one value \
-             a file, a switch is a file that exists. What has no effect, and what is unknown, is a \
-             warning by name when the guest is started.\n\n\
+             Each setting is a file or directory below `/etc/vservers/NAME`, as in util-vserver: a \
+             file holds one value, and a switch is a file that exists. When a guest starts, a warning \
+             names each setting that is unknown or has no effect.\n\n\
              | setting | meaning | here |\n| --- | --- | --- |\n",
         );
         for setting in CATALOGUE {
