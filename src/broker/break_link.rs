@@ -51,10 +51,11 @@ use super::link_group::{LinkGroups, Name, Placed};
 use crate::guest::Guest;
 use crate::relink::copy_mark;
 use crate::relink::directory_times::DirectoryTimes;
-use crate::relink::exchange::{ExchangeError, Exchanged};
+use crate::relink::exchange::ExchangeError;
 use crate::relink::private_copy::private_copy;
+use crate::relink::swap::{FileSwap, Pending, Refused};
 use crate::relink::temporary::{self, Purpose};
-use crate::relink::undo::{self, Pair};
+use crate::relink::undo::Pair;
 use crate::relink::work_directory::{WorkDirectory, WorkPlace};
 use crate::store::is_locked;
 
@@ -327,16 +328,14 @@ impl Breaker {
             .map_err(FailedCall::of("statx"))?
             .inode;
         let times = self.watch(work);
-        let mut exchanged = Vec::with_capacity(places.len());
-        let all = copy.exchange_all(inode, guard.inode, places, work, &times, &mut exchanged);
-        let replaced = match all {
-            Ok(()) => {
-                copy.finish(exchanged);
+        let replaced = match copy.swap(inode, guard.inode, places, work, &times) {
+            Ok(pending) => {
+                copy.finish(pending);
                 Ok(Some(()))
             }
-            Err(refused) => {
-                self.undo(object, guard.inode, &copy, places, exchanged, work);
-                match refused {
+            Err(Refused { why, pending, .. }) => {
+                self.undo(object, guard.inode, &copy, places, pending, work);
+                match why {
                     // The next try makes the work directory again.
                     ExchangeError::WorkDirectoryLost
                     | ExchangeError::Changed
@@ -366,14 +365,14 @@ impl Breaker {
         inode: u64,
         copy: &PrivateCopy,
         places: &[Placed],
-        exchanged: Vec<Exchanged>,
+        pending: Pending,
         work: &WorkDirectory,
     ) {
         let has_no_writer = copy.lease.as_ref().is_some_and(LeasedFile::has_no_writer);
         if !has_no_writer {
-            let left = exchanged.iter().zip(places);
-            self.work.add(left.map(|(done, place)| Interrupted {
-                temporary: done.temporary().clone(),
+            let left = pending.temporaries().zip(places);
+            self.work.add(left.map(|(temporary, place)| Interrupted {
+                temporary: temporary.clone(),
                 directory: place.name.directory.clone(),
                 object: inode,
             }));
@@ -387,7 +386,7 @@ impl Breaker {
             guests: vec![&self.guest],
             purpose: Purpose::Own,
         };
-        if let Err(stuck) = undo::undo(exchanged, pair) {
+        if let Err(stuck) = pending.undo(pair) {
             tracing::warn!(
                 ?stuck,
                 "a break could not be taken back; the next run does it"
@@ -487,46 +486,43 @@ impl PrivateCopy {
         }))
     }
 
-    /// Exchanges the names of `object` at all `places` for names of the copy, whose number is `inode`, and adds each
-    /// exchange to `exchanged`.
-    fn exchange_all(
+    /// Exchanges the names of `object` at all `places` for names of the copy, whose number is `inode`.
+    fn swap(
         &self,
         inode: u64,
         object: u64,
         places: &[Placed],
         work: &WorkDirectory,
         times: &DirectoryTimes,
-        exchanged: &mut Vec<Exchanged>,
-    ) -> Result<(), ExchangeError> {
-        for Placed { directory, name } in places {
+    ) -> Result<Pending, Refused> {
+        let swap = FileSwap {
+            work,
+            purpose: Purpose::Own,
+            old: object,
+            new: self.file.as_fd(),
+            new_inode: inode,
+        };
+        let names = places.iter().map(|Placed { directory, name }| {
             // The first name in a directory stands for it.
             let first = places
                 .iter()
                 .position(|other| other.name.directory == name.directory);
             let number = first.and_then(|at| u32::try_from(at).ok());
             times.begin(number.unwrap_or(0), directory.as_fd());
-            let (directory, new) = (Rc::clone(directory), self.file.as_fd());
-            let done = Exchanged::new(work, directory, &name.name, Purpose::Own, new, inode)?;
-            let displaced = done.displaced_inode();
-            exchanged.push(done);
-            if displaced != object {
-                return Err(ExchangeError::Changed);
-            }
-        }
-        Ok(())
+            Ok((Rc::clone(directory), name.name.as_slice()))
+        });
+        swap.begin(names, || {})
     }
 
-    /// Makes the exchanges final.
-    fn finish(&self, exchanged: Vec<Exchanged>) {
+    /// Makes the exchanges final. The object has other names, and nobody can change it.
+    fn finish(&self, pending: Pending) {
         // Where the mark stays, so do the temporary names: the next break or run goes on with both.
         if copy_mark::unmark(&self.file).is_err() {
             return;
         }
-        for done in exchanged {
-            if let Err(errno) = done.finish() {
-                // It leads to the object, and the next run removes it.
-                tracing::debug!(%errno, "a temporary name stays until the next run");
-            }
+        if let Err(errno) = pending.confirm().finish() {
+            // It leads to the object, and the next run removes it.
+            tracing::debug!(%errno, "a temporary name stays until the next run");
         }
     }
 }

@@ -9,6 +9,7 @@ use vhashify_sys::fault::{self, Point};
 use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::resolve;
 
+use crate::protect;
 use crate::relink::copy_mark;
 use crate::relink::exchange::{UndoError, exchange_with, preserve};
 use crate::relink::work_directory::WorkPlace;
@@ -33,6 +34,7 @@ pub fn put_back(
         Ok(Flags::Plain) => {}
         _ => return Ok(()),
     }
+    protect::let_in(held.as_fd()).map_err(FailedCall::of("bpf"))?;
     let swap = || {
         fault::at(Point::RecoverExchange, || {
             exchange_with(temporary, directory, name)

@@ -6,6 +6,7 @@ use std::path::Path;
 use vhashify_sys::flags;
 
 use super::{Missing, Protection};
+use crate::relink::swap::TurnsBack;
 
 /// Marks files of a store on a guarded filesystem. Only [`enable`] makes this value, after it saw the guard refuse a
 /// writer.
@@ -13,11 +14,32 @@ use super::{Missing, Protection};
 pub struct Lsm {
     #[cfg(feature = "guard")]
     _permit: super::guard::Permit,
+    #[cfg(feature = "guard")]
+    displaced: super::guard::Displaced,
 }
+
+#[cfg(feature = "guard")]
+impl TurnsBack for Lsm {
+    fn turn_back(&self, displaced: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        self.displaced.mark(displaced).map(|()| true)
+    }
+
+    fn let_in(&self, displaced: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        self.displaced.unmark(displaced)
+    }
+}
+
+/// Without the feature nobody can make an [`Lsm`].
+#[cfg(not(feature = "guard"))]
+impl TurnsBack for Lsm {}
 
 impl Protection for Lsm {
     fn is_enforced(&self) -> bool {
         true
+    }
+
+    fn needs_grace(&self) -> bool {
+        false
     }
 
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()> {
@@ -35,7 +57,7 @@ impl Protection for Lsm {
 /// What is missing.
 #[cfg(feature = "guard")]
 pub fn enable(store: &Path) -> Result<Lsm, Missing> {
-    use super::guard::{Permit, load, register};
+    use super::guard::{Displaced, Permit, load, register};
     use vhashify_sys::resolve;
 
     load()?;
@@ -43,7 +65,10 @@ pub fn enable(store: &Path) -> Result<Lsm, Missing> {
     register(&directory, store)?;
     let permit = Permit::acquire()?.ok_or(Missing::GuardUnloaded)?;
     refuses_a_writer(&directory)?;
-    Ok(Lsm { _permit: permit })
+    Ok(Lsm {
+        _permit: permit,
+        displaced: Displaced::open()?,
+    })
 }
 
 /// Whether [`enable`] may succeed here. Loads nothing.

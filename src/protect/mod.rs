@@ -27,6 +27,8 @@ mod verity;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use crate::relink::swap::TurnsBack;
+
 pub use error::{Missing, ProtectError};
 pub use none::MarkOnly;
 pub use reflink::Reflink;
@@ -62,7 +64,7 @@ impl Mode {
 }
 
 /// Puts inodes under protection, and takes it off again.
-pub trait Protection: Sync {
+pub trait Protection: Sync + TurnsBack {
     /// Whether the kernel refuses every change of a protected inode: content, metadata and locks.
     fn is_enforced(&self) -> bool;
 
@@ -71,6 +73,12 @@ pub trait Protection: Sync {
     /// # Errors
     /// The filesystem's error.
     fn protect(&self, object: BorrowedFd<'_>) -> rustix::io::Result<()>;
+
+    /// Whether nothing turns those back who come late for a file that was just replaced, so that a run has to wait for
+    /// them.
+    fn needs_grace(&self) -> bool {
+        true
+    }
 
     /// Whether each object must be a copy, because [`protect`](Self::protect) cannot be undone and must not stay on a
     /// guest's own file.
@@ -119,6 +127,19 @@ impl Sharing {
             Self::Extents(reflink) => Some(*reflink),
         }
     }
+}
+
+/// Lets processes change a file again that a killed command has displaced under the guard, before it gets its names back.
+/// Does nothing where no guard is loaded.
+///
+/// # Errors
+/// What `bpf(2)` lists.
+pub fn let_in(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    #[cfg(feature = "guard")]
+    guard::let_in(file)?;
+    #[cfg(not(feature = "guard"))]
+    let _ = file;
+    Ok(())
 }
 
 /// A mode that enforces something.

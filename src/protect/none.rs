@@ -5,10 +5,13 @@ use std::os::fd::BorrowedFd;
 use vhashify_sys::flags;
 
 use super::Protection;
+use crate::relink::swap::TurnsBack;
 
 /// Only sets the mark. A guard that is loaded later enforces it.
 #[derive(Debug, Clone, Copy)]
 pub struct MarkOnly;
+
+impl TurnsBack for MarkOnly {}
 
 impl Protection for MarkOnly {
     fn is_enforced(&self) -> bool {

@@ -22,6 +22,7 @@ use vhashify_sys::verity::{BLOCK, DIGEST, SHA256, enable, measure};
 use vhashify_sys::{flags, resolve, tmpfile};
 
 use super::{Missing, Protection};
+use crate::relink::swap::TurnsBack;
 
 /// A filesystem that took fs-verity when [`Verity::probe`] tried it.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,8 @@ impl Verity {
         Ok(Self(()))
     }
 }
+
+impl TurnsBack for Verity {}
 
 impl Protection for Verity {
     fn is_enforced(&self) -> bool {

@@ -94,6 +94,19 @@ pub enum UndoError {
     Displaced(Vec<u8>),
 }
 
+impl ExchangeError {
+    /// The nearest error of a system call.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Changed | Self::SourceGone | Self::WorkDirectoryLost => Errno::NOENT,
+            Self::DirectoryKeepsNames => Errno::PERM,
+            Self::NameTaken => Errno::EXIST,
+            Self::Failed(failed) => failed.errno,
+        }
+    }
+}
+
 impl UndoError {
     /// The error of the file at `path`.
     #[must_use]

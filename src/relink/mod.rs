@@ -5,6 +5,7 @@
 //! | `names` | lists every name of a guest with its inode number |
 //! | [`temporary`] | the temporary names of replacements |
 //! | [`work_directory`] | the directory beside the store in which they lie |
+//! | [`swap`] | replaces every name of a file, and is final or undone |
 //! | `exchange` | replaces one name |
 //! | `undo` | undoes the replacement of one file, also under names that the guest has moved meanwhile |
 //! | `stray_links` | relinks names that a call under way has given to the wrong inode |
@@ -18,6 +19,7 @@ pub(crate) mod exchange;
 pub(crate) mod names;
 pub mod private_copy;
 pub(crate) mod stray_links;
+pub mod swap;
 pub mod temporary;
 pub(crate) mod undo;
 pub mod work_directory;

@@ -22,8 +22,9 @@ use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 use vhashify_sys::tmpfile::open_again;
 
-use super::exchange::{ExchangeError, Exchanged, UndoError};
+use super::exchange::{ExchangeError, UndoError};
 use super::names::{Name, each_name};
+use super::swap::{FileSwap, Refused};
 use super::temporary::{self, Purpose};
 use super::work_directory::WorkDirectory;
 use crate::guest::Guest;
@@ -146,7 +147,13 @@ pub fn relink(
     owner: BorrowedFd<'_>,
     purpose: Purpose,
 ) -> Result<(), UndoError> {
-    let owner_inode = Stamp::of(owner)?.inode;
+    let swap = FileSwap {
+        work,
+        purpose,
+        old: inode,
+        new: owner,
+        new_inode: Stamp::of(owner)?.inode,
+    };
     for _ in 0..MOST_WALKS {
         let strays = names_of(guest, inode)?;
         if strays.is_empty() {
@@ -158,21 +165,15 @@ pub fn relink(
                 continue;
             };
             let directory: Rc<OwnedFd> = directory.into();
-            match Exchanged::new(work, directory, &name, purpose, owner, owner_inode) {
-                Ok(exchanged) if exchanged.displaced_inode() == inode => exchanged.finish()?,
-                // Another file stood there by then: back with it, and the next walk finds the name.
-                Ok(exchanged) => {
-                    if let Some(moved) = exchanged.undo()? {
-                        return Err(moved.preserve());
-                    }
-                }
-                // The guest moved it: the next walk finds it.
-                Err(ExchangeError::Changed | ExchangeError::NameTaken) => {}
-                Err(ExchangeError::DirectoryKeepsNames) => return Err(Errno::PERM.into()),
-                Err(ExchangeError::SourceGone | ExchangeError::WorkDirectoryLost) => {
-                    return Err(Errno::NOENT.into());
-                }
-                Err(ExchangeError::Failed(failed)) => return Err(failed.errno.into()),
+            match swap.begin([Ok((directory, name.as_slice()))], || {}) {
+                Ok(pending) => pending.confirm().finish()?,
+                // Another file stands there by now: back with it, and the next walk finds the name.
+                Err(Refused {
+                    why: ExchangeError::Changed | ExchangeError::NameTaken,
+                    pending,
+                    ..
+                }) => pending.put_back()?,
+                Err(Refused { why, .. }) => return Err(why.errno().into()),
             }
         }
     }

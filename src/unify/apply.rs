@@ -27,6 +27,7 @@ use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::ExchangeError;
 use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
+use crate::relink::swap::Refused;
 use crate::scan::{FileRecord, GuestId};
 use crate::store::ObjectName;
 
@@ -155,7 +156,10 @@ impl<'a> Applier<'a> {
 
     fn finish_due(&mut self, stats: &mut WorkerStats) {
         while let Some((begun, _)) = self.waiting.front() {
-            if begun.elapsed() < GRACE && self.held < self.view.effort.workers.budget.waiting {
+            if self.target.protection.needs_grace()
+                && begun.elapsed() < GRACE
+                && self.held < self.view.effort.workers.budget.waiting
+            {
                 return;
             }
             if let Some((begun, transaction)) = self.waiting.pop_front() {
@@ -165,7 +169,8 @@ impl<'a> Applier<'a> {
     }
 
     fn finish(&mut self, begun: Instant, transaction: Transaction, stats: &mut WorkerStats) {
-        if let Some(rest) = GRACE.checked_sub(begun.elapsed()) {
+        let rest = GRACE.checked_sub(begun.elapsed());
+        if let Some(rest) = rest.filter(|_| self.target.protection.needs_grace()) {
             std::thread::sleep(rest);
         }
         self.held -= transaction.descriptors();
@@ -329,57 +334,37 @@ impl<'a> Applier<'a> {
                 .add(Skip::OpenForWriting, count(participant.files));
             return;
         }
-        let old = leased.stamp.inode;
-        let mut names = Vec::with_capacity(participant.files.len());
-        let mut refused = None;
-        for file in participant.files {
-            let exchanged = reader
-                .directory(file.directory)
-                .map_err(|_| ExchangeError::Changed)
-                .and_then(|directory| {
-                    let name = self.view.known.scan.name_of(file);
-                    if self.begun.insert(file.directory) {
-                        self.times.begin(file.directory, directory.as_fd());
-                    }
-                    new.exchange(self.target.work, directory, name)
-                });
-            let reason = match exchanged {
-                Ok(exchanged) => {
-                    let is_meant = exchanged.displaced_inode() == old;
-                    names.push(exchanged);
-                    if is_meant {
-                        continue;
-                    }
-                    ExchangeError::Changed
-                }
-                Err(reason) => reason,
-            };
-            refused = Some((reason, file));
-            break;
-        }
-        if let Some((reason, file)) = refused {
-            // A link group is replaced whole or not at all.
-            let back = new.undo_names(
-                names,
-                &leased.file,
-                &participant.guests,
-                self.view.known,
-                self.target.work,
-            );
-            match back {
-                Ok(strays) => self.undone.extend(strays.map(|names| (*file, names))),
-                Err(error) => {
-                    transaction.objects[object].undo_failed(
-                        error,
-                        self.view.known.host_path(file),
-                        stats,
-                    );
-                }
+        let known = self.view.known;
+        let names = participant.files.iter().map(|file| {
+            let directory = reader.directory(file.directory);
+            let directory = directory.map_err(|_| ExchangeError::Changed)?;
+            if self.begun.insert(file.directory) {
+                self.times.begin(file.directory, directory.as_fd());
             }
-            self.count_refusal(reason, file, participant.files, stats);
-            return;
-        }
-        transaction.objects[object].add_links(names.len());
+            Ok((directory, known.scan.name_of(file)))
+        });
+        let pending = match new.swap(self.target.work, leased.stamp.inode, names) {
+            Ok(pending) => pending,
+            Err(Refused { why, at, pending }) => {
+                let file = &participant.files[at];
+                // A link group is replaced whole or not at all.
+                let work = self.target.work;
+                let back = new.undo_names(pending, &leased.file, &participant.guests, known, work);
+                match back {
+                    Ok(strays) => self.undone.extend(strays.map(|names| (*file, names))),
+                    Err(error) => {
+                        transaction.objects[object].undo_failed(
+                            error,
+                            known.host_path(file),
+                            stats,
+                        );
+                    }
+                }
+                self.count_refusal(why, file, participant.files, stats);
+                return;
+            }
+        };
+        transaction.objects[object].add_links(pending.len());
         transaction.replacements.push(Replacement {
             object,
             old: leased.file,
@@ -387,7 +372,7 @@ impl<'a> Applier<'a> {
             identity,
             file: participant.files[0],
             guests: participant.guests.clone(),
-            names,
+            pending,
             is_by_its_copy: false,
         });
     }

@@ -3,19 +3,18 @@
 //!
 //! ```text
 //! made ─▶ with its WayBack ─▶ give_back: unmarked, out of the store: its guest's file and nobody else's
-//!             │ exchange: a name of another guest leads to it, if only for an instant
+//!             │ swap: a name of another guest leads to it, if only for an instant
 //!             ▼
 //! found ─▶ without ─────────▶ keep: marked and in the store, whatever became of the replacements
 //! ```
 //!
 //! A guest whose name led to an inode may have opened it meanwhile, or have given it one more name, and no look tells.
 //! Without its mark, that guest could write into the file of the other one. So nothing but
-//! [`exchange`](OpenObject::exchange) lets a guest's name lead to an object, it takes the [`WayBack`] away for good, and
+//! [`swap`](OpenObject::swap) lets a guest's name lead to an object, it takes the [`WayBack`] away for good, and
 //! [`give_back`](OpenObject::give_back) asks for it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::Stamp;
@@ -27,10 +26,11 @@ use super::worker_stats::{Linked, WorkerStats};
 use crate::identity::{Change, look_again};
 use crate::index;
 use crate::outcome::{FileError, Skip};
-use crate::relink::exchange::{ExchangeError, Exchanged, UndoError};
+use crate::relink::exchange::{ExchangeError, UndoError};
 use crate::relink::stray_links::{MOST_WALKS, StrayLinks, relink};
+use crate::relink::swap::{FileSwap, NameAt, Pending, Refused};
 use crate::relink::temporary::Purpose;
-use crate::relink::undo::{self, Pair};
+use crate::relink::undo::Pair;
 use crate::relink::work_directory::WorkDirectory;
 use crate::scan::GuestId;
 use crate::store::{ObjectName, Store};
@@ -95,20 +95,30 @@ impl OpenObject {
         look_again(&self.file, &self.stamp, &self.name.identity)
     }
 
-    /// Lets `name` of a guest's `directory` lead to it. From that instant it is an object for good.
+    /// Lets `names` of guests, which are all names of the inode `old`, lead to it. From the first one on it is an object
+    /// for good.
     ///
     /// # Errors
-    /// [`ExchangeError`].
-    pub fn exchange(
+    /// [`Refused`].
+    pub fn swap<'n>(
         &mut self,
         work: &WorkDirectory,
-        directory: Rc<OwnedFd>,
-        name: &[u8],
-    ) -> Result<Exchanged, ExchangeError> {
-        let (file, inode) = (self.file.as_fd(), self.stamp.inode);
-        let exchanged = Exchanged::new(work, directory, name, Purpose::Share, file, inode)?;
-        self.way_back = None;
-        Ok(exchanged)
+        old: u64,
+        names: impl IntoIterator<Item = Result<NameAt<'n>, ExchangeError>>,
+    ) -> Result<Pending, Refused> {
+        let swap = FileSwap {
+            work,
+            purpose: Purpose::Share,
+            old,
+            new: self.file.as_fd(),
+            new_inode: self.stamp.inode,
+        };
+        let begun = swap.begin(names, || {});
+        let (Ok(pending) | Err(Refused { pending, .. })) = &begun;
+        if !pending.is_empty() {
+            self.way_back = None;
+        }
+        begun
     }
 
     /// Counts names that lead to it for good, unless they are undone.
@@ -127,7 +137,7 @@ impl OpenObject {
     /// [`UndoError`].
     pub fn undo_names<'a>(
         &self,
-        names: Vec<Exchanged>,
+        pending: Pending,
         old: &LeasedFile,
         guests: &[(GuestId, u32)],
         known: &'a Known<'a>,
@@ -141,7 +151,7 @@ impl OpenObject {
             guests: known.guests(guests),
             purpose: Purpose::Share,
         };
-        undo::undo(names, pair)
+        pending.undo(pair)
     }
 
     /// Relinks names that `guests` gave `old`, which this object has replaced, during the exchange. The kernel

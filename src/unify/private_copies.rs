@@ -7,6 +7,7 @@
 //! is believed only where the object's ctime says that no name was added, moved or removed since
 //! it began; otherwise a name that the scan did not see would be parted from its group.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -26,11 +27,12 @@ use crate::identity::{Leased, Unproven};
 use crate::outcome::{FileError, Progress};
 use crate::relink::copy_mark;
 use crate::relink::directory_times::DirectoryTimes;
-use crate::relink::exchange::{ExchangeError, Exchanged, UndoError};
+use crate::relink::exchange::{ExchangeError, UndoError};
 use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
+use crate::relink::swap::{FileSwap, Pending, Refused};
 use crate::relink::temporary::Purpose;
-use crate::relink::undo::{self, Pair};
+use crate::relink::undo::Pair;
 use crate::relink::work_directory::WorkDirectory;
 use crate::scan::{FileRecord, Scan};
 use crate::store::{Announced, Store};
@@ -84,7 +86,7 @@ fn is_touched(now: Result<Stamp, Errno>, as_left: (u32, Timestamp)) -> bool {
 /// A copy that is in place, not final yet.
 struct PlacedCopy<'a> {
     copy: PendingCopy<'a>,
-    exchanged: Vec<Exchanged>,
+    pending: Pending,
 }
 
 /// An object of which the guest should have no name any more.
@@ -219,69 +221,71 @@ impl<'a> Deunifier<'a> {
     }
 
     /// Exchanges every name of the object for one of its copy.
-    fn put_in_place(&mut self, mut copy: PendingCopy<'a>) -> Option<PlacedCopy<'a>> {
-        let mut exchanged = Vec::with_capacity(copy.names.len());
-        for file in copy.names {
-            let done = self
-                .directory(file.directory)
-                .ok()
-                .filter(|_| !copy.is_touched())
-                .ok_or(ExchangeError::Changed)
-                .and_then(|directory| {
-                    let name = self.scan.name_of(file);
-                    self.times.begin(file.directory, directory.as_fd());
-                    let new = copy.private.as_fd();
-                    Exchanged::new(self.work, directory, name, Purpose::Own, new, copy.inode)
-                });
-            let refused = match done {
-                Ok(done) => {
-                    let is_meant = done.displaced_inode() == file.inode();
-                    exchanged.push(done);
-                    copy.look_again(0);
-                    if is_meant {
-                        continue;
-                    }
-                    ExchangeError::Changed
+    fn put_in_place(&mut self, copy: PendingCopy<'a>) -> Option<PlacedCopy<'a>> {
+        let (names, scan) = (copy.names, self.scan);
+        let swap = FileSwap {
+            work: self.work,
+            purpose: Purpose::Own,
+            old: names[0].inode(),
+            new: copy.private.as_fd(),
+            new_inode: copy.inode,
+        };
+        let as_left = Cell::new(copy.as_left);
+        let object = || Stamp::of(copy.object.as_fd());
+        let begun = swap.begin(
+            names.iter().map(|file| {
+                let directory = self.directory(file.directory);
+                let directory = directory.map_err(|_| ExchangeError::Changed)?;
+                if is_touched(object(), as_left.get()) {
+                    return Err(ExchangeError::Changed);
                 }
-                Err(refused) => refused,
-            };
-            let path = self.host_path(file);
-            self.report.errors.push(match refused {
-                ExchangeError::Failed(failed) => FileError::failed(failed, path),
-                ExchangeError::DirectoryKeepsNames | ExchangeError::WorkDirectoryLost => {
-                    FileError {
+                self.times.begin(file.directory, directory.as_fd());
+                Ok((directory, scan.name_of(file)))
+            }),
+            || {
+                if let Ok(stamp) = object() {
+                    as_left.set((as_left.get().0, stamp.ctime));
+                }
+            },
+        );
+        let as_left = as_left.get();
+        match begun {
+            Ok(pending) => Some(PlacedCopy {
+                copy: PendingCopy { as_left, ..copy },
+                pending,
+            }),
+            Err(Refused { why, at, pending }) => {
+                let path = self.host_path(&names[at]);
+                self.report.errors.push(match why {
+                    ExchangeError::Failed(failed) => FileError::failed(failed, path),
+                    ExchangeError::DirectoryKeepsNames | ExchangeError::WorkDirectoryLost => {
+                        FileError {
+                            path,
+                            reason: why.to_string(),
+                        }
+                    }
+                    _ => FileError {
                         path,
-                        reason: refused.to_string(),
-                    }
-                }
-                _ => FileError {
-                    path,
-                    reason: CHANGED.to_owned(),
-                },
-            });
-            self.undo(&copy, exchanged);
-            return None;
+                        reason: CHANGED.to_owned(),
+                    },
+                });
+                self.undo(&copy, pending);
+                None
+            }
         }
-        Some(PlacedCopy { copy, exchanged })
     }
 
     /// Makes it final, or undoes it where a process waits to write to the object: it resolved the name
     /// before the exchange. A process that waits to write to the copy resolved it afterwards, and what it
     /// writes must be found there.
-    fn finish(
-        &mut self,
-        PlacedCopy {
-            mut copy,
-            exchanged,
-        }: PlacedCopy<'a>,
-    ) {
+    fn finish(&mut self, PlacedCopy { mut copy, pending }: PlacedCopy<'a>) {
         let objection = if copy.is_written_to() && copy.private.is_unbroken() {
             Some("a process writes to this shared file; run it again")
         } else {
             copy.is_touched().then_some(CHANGED)
         };
         if let Some(reason) = objection {
-            self.undo(&copy, exchanged);
+            self.undo(&copy, pending);
             let path = self.host_path(&copy.names[0]);
             let reason = reason.to_owned();
             self.report.errors.push(FileError { path, reason });
@@ -295,11 +299,10 @@ impl<'a> Deunifier<'a> {
         }
         self.report.files_deunified += copy.names.len() as u64;
         self.report.bytes_copied += copy.names[0].size();
-        for (done, file) in exchanged.into_iter().zip(copy.names) {
-            if let Err(errno) = done.finish() {
-                let error = FileError::call("unlinkat", self.host_path(file), &errno.into());
-                self.report.errors.push(error);
-            }
+        if let Err(errno) = pending.confirm().finish() {
+            let path = self.host_path(&copy.names[0]);
+            let error = FileError::call("unlinkat", path, &errno.into());
+            self.report.errors.push(error);
         }
         copy.look_again(u32::try_from(copy.names.len()).unwrap_or(0));
         self.abandon(&copy);
@@ -337,7 +340,7 @@ impl<'a> Deunifier<'a> {
         }
     }
 
-    fn undo(&mut self, copy: &PendingCopy<'_>, exchanged: Vec<Exchanged>) {
+    fn undo(&mut self, copy: &PendingCopy<'_>, pending: Pending) {
         let pair = Pair {
             work: self.work,
             old: copy.object.as_fd(),
@@ -346,7 +349,7 @@ impl<'a> Deunifier<'a> {
             guests: vec![self.guest],
             purpose: Purpose::Own,
         };
-        if let Err(error) = undo::undo(exchanged, pair) {
+        if let Err(error) = pending.undo(pair) {
             let error = error.at(self.host_path(&copy.names[0]));
             self.report.errors.push(error);
         }

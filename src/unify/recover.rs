@@ -39,8 +39,10 @@ use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
 use crate::identity::{Leased, Proven, Unproven, look_again};
 use crate::outcome::{FileError, Skip};
+use crate::protect;
 use crate::relink::copy_mark;
-use crate::relink::exchange::{ExchangeError, Exchanged, UndoError, exchange, preserve};
+use crate::relink::exchange::{ExchangeError, UndoError, exchange, preserve};
+use crate::relink::swap::{FileSwap, Refused};
 use crate::relink::temporary::Purpose;
 use crate::relink::work_directory::{Leftovers, WorkDirectory};
 use crate::scan::{GuestId, Scan};
@@ -171,6 +173,9 @@ impl Recovery<'_> {
             lasting,
             ..
         } = &leftovers[at];
+        if let Err(error) = let_in(&leftovers[at]) {
+            return self.failed(&leftovers[at], error);
+        }
         let stuck = preserve(holder, name, &place.directory, lasting.clone());
         let is_named = matches!(stuck, UndoError::Displaced(_));
         self.failed(&leftovers[at], stuck.into());
@@ -299,6 +304,13 @@ impl Recovery<'_> {
         copy: &OwnedFd,
         inode: u64,
     ) -> Result<(), RecoverError> {
+        let swap = FileSwap {
+            work: self.work,
+            purpose: Purpose::Own,
+            old: object,
+            new: copy.as_fd(),
+            new_inode: inode,
+        };
         let rest =
             self.scan.files.iter().filter(|file| {
                 file.inode() == object && self.scan.guest_of(file.directory) == guest
@@ -310,35 +322,23 @@ impl Recovery<'_> {
                 .map_err(FailedCall::of("openat2"))?;
             let name = self.scan.name_of(record);
             let directory = Rc::new(directory);
-            match Exchanged::new(
-                self.work,
-                directory,
-                name,
-                Purpose::Own,
-                copy.as_fd(),
-                inode,
-            ) {
-                Ok(exchanged) if exchanged.displaced_inode() == object => {
-                    let finished = exchanged.finish();
+            match swap.begin([Ok((directory, name))], || {}) {
+                Ok(pending) => {
+                    let finished = pending.confirm().finish();
                     finished.map_err(FailedCall::of("unlinkat"))?;
                 }
-                Ok(exchanged) => {
-                    if let Some(moved) = exchanged.undo()? {
-                        return Err(moved.preserve().into());
-                    }
-                }
                 // The guest has removed or replaced this name since it was scanned.
-                Err(ExchangeError::Changed) => {}
-                Err(ExchangeError::Failed(failed)) => return Err(failed.into()),
-                Err(ExchangeError::DirectoryKeepsNames) => {
-                    return Err(FailedCall::of("linkat")(Errno::PERM).into());
-                }
-                Err(
-                    ExchangeError::NameTaken
-                    | ExchangeError::SourceGone
-                    | ExchangeError::WorkDirectoryLost,
-                ) => {
-                    return Err(FailedCall::of("linkat")(Errno::EXIST).into());
+                Err(Refused {
+                    why: ExchangeError::Changed,
+                    pending,
+                    ..
+                }) => pending.put_back()?,
+                Err(Refused {
+                    why: ExchangeError::Failed(failed),
+                    ..
+                }) => return Err(failed.into()),
+                Err(Refused { why, .. }) => {
+                    return Err(FailedCall::of("linkat")(why.errno()).into());
                 }
             }
         }
@@ -347,6 +347,9 @@ impl Recovery<'_> {
 
     fn put_back(&mut self, leftover: &OpenLeftover) {
         if let Some((directory, served)) = leftover.served_of(&self.objects) {
+            if let Err(error) = let_in(leftover) {
+                return self.failed(leftover, error);
+            }
             let exchanged = fault::at(Point::RecoverExchange, || {
                 exchange(&leftover.holder, &leftover.name, directory, served)
             });
@@ -377,6 +380,17 @@ impl Recovery<'_> {
             },
         });
     }
+}
+
+/// Lets processes change a file again that a run has displaced, before it gets a name.
+fn let_in(leftover: &OpenLeftover) -> Result<(), RecoverError> {
+    let file = match resolve::open_file(leftover.holder.as_fd(), &leftover.name) {
+        Ok(file) => file,
+        // Something that is no regular file, and was never displaced.
+        Err(Errno::LOOP | Errno::NXIO) => return Ok(()),
+        Err(errno) => return Err(FailedCall::of("openat2")(errno).into()),
+    };
+    Ok(protect::let_in(file.as_fd()).map_err(FailedCall::of("bpf"))?)
 }
 
 /// Whether a file that was read still is what it was then.

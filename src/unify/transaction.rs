@@ -1,19 +1,21 @@
 //! The replacements of one plan, from the exchange of their names until they are final.
 //!
-//! A transaction holds the lease of every file that it touches, from before the last check until a
-//! little after the last exchange:
+//! A transaction holds the lease of every file that it touches, from before the last check until the replacement is
+//! final ([`crate::relink::swap`]):
 //!
 //! ```text
-//! lease ─ read ─ link ─ exchange ─ … ─ at least GRACE ─ look again ─┬─ all is as proven: finish
-//!                                                                   └─ a writer waits: undo
+//! lease ─ read ─ link ─ exchange ─ … ─ settle ─┬─ all is as proven: finish
+//!                                              └─ a writer waits, or something changed: undo
 //! ```
 //!
-//! The pause is for a process that resolved a name to the old inode before the exchange and had not come
-//! far enough in its `open(2)` to count as a writer. It costs no time: the worker goes on with other files
-//! meanwhile.
+//! Where no guard turns late comers back, [`GRACE`] passes before: for a process that resolved a name to the old inode
+//! before the exchange and had not come far enough in its `open(2)` to count as a writer. It costs no time: the worker
+//! goes on with other files meanwhile.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::Stamp;
 
@@ -24,12 +26,12 @@ use super::worker_stats::WorkerStats;
 use crate::identity::Identity;
 use crate::identity::{Change, look_again};
 use crate::outcome::{FileError, Skip};
-use crate::relink::exchange::Exchanged;
 use crate::relink::stray_links::StrayLinks;
+use crate::relink::swap::Pending;
 use crate::scan::{FileRecord, GuestId};
 
-/// How long a replacement can be undone. The kernel takes far less time from resolving a name to counting a
-/// writer, and no process waits that long for an `open(2)` in practice.
+/// How long a replacement can be undone where no guard turns late comers back. The kernel takes far less time from
+/// resolving a name to counting a writer, unless something stops the process in between.
 pub const GRACE: Duration = Duration::from_millis(20);
 
 /// The replacements of one plan, not final yet.
@@ -57,7 +59,7 @@ pub struct Replacement {
     /// How many names in which guest.
     pub guests: Vec<(GuestId, u32)>,
     /// All of its names.
-    pub names: Vec<Exchanged>,
+    pub pending: Pending,
     /// Whether the object was made as a copy of this file.
     pub is_by_its_copy: bool,
 }
@@ -78,7 +80,7 @@ impl Transaction {
         let names: usize = self
             .replacements
             .iter()
-            .map(|one| one.names.len() + 1)
+            .map(|one| one.pending.len() + 1)
             .sum();
         self.objects.len() + names
     }
@@ -114,48 +116,58 @@ impl Transaction {
         };
         let mut replaced: Vec<Vec<(GuestId, u32)>> = vec![Vec::new(); self.objects.len()];
         for replacement in self.replacements {
-            let files = replacement.names.len() as u64;
-            let skip = if withdrawn[replacement.object] {
-                Some(Skip::OpenForWriting)
-            } else {
-                replacement.objection()
+            let Replacement {
+                object,
+                old,
+                stamp,
+                identity,
+                file,
+                guests,
+                pending,
+                is_by_its_copy,
+            } = replacement;
+            let (replacement_object, files) = (object, pending.len() as u64);
+            let path = || known.host_path(&file);
+            let look = |temporary_names| {
+                if withdrawn[object] {
+                    return Err(Objection::Skip(Skip::OpenForWriting));
+                }
+                object_to(&old, &stamp, &identity, temporary_names)
             };
-            if let Some(skip) = skip {
-                let object = &mut self.objects[replacement.object];
-                let Replacement { names, old, .. } = replacement;
-                object.subtract_links(names.len());
-                match object.undo_names(names, &old, &replacement.guests, known, target.work) {
-                    Ok(names) => strays.extend(names.map(|names| (replacement.file, names))),
-                    Err(error) => {
-                        object.undo_failed(error, known.host_path(&replacement.file), stats);
+            let settled = pending.settle(old.as_fd(), target.protection, look);
+            let object = &mut self.objects[object];
+            let done = match settled {
+                Ok(done) => done,
+                Err((objection, pending)) => {
+                    object.subtract_links(pending.len());
+                    match object.undo_names(pending, &old, &guests, known, target.work) {
+                        Ok(names) => strays.extend(names.map(|names| (file, names))),
+                        Err(error) => object.undo_failed(error, path(), stats),
+                    }
+                    match objection {
+                        Objection::Skip(skip) => stats.skip(skip, files, file.size()),
+                        Objection::NotTurnedBack(errno) => {
+                            stats.failed(FileError::call("bpf", path(), &errno.into()), errno);
+                        }
+                    }
+                    continue;
+                }
+            };
+            match done.finish() {
+                Ok(()) => {
+                    if let Err(error) = object.relink_strays(&old, &guests, known, target.work) {
+                        object.undo_failed(error, path(), stats);
                     }
                 }
-                stats.skip(skip, files, replacement.file.size());
-                continue;
-            }
-            let path = || known.host_path(&replacement.file);
-            let mut is_finished = true;
-            for name in replacement.names {
-                if let Err(errno) = name.finish() {
-                    is_finished = false;
+                Err(errno) => {
                     stats.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
                 }
             }
-            if is_finished {
-                let object = &mut self.objects[replacement.object];
-                let relinked =
-                    object.relink_strays(&replacement.old, &replacement.guests, known, target.work);
-                if let Err(error) = relinked {
-                    object.undo_failed(error, path(), stats);
-                }
-            }
             // A file that gave way to its own copy saved nothing.
-            if !replacement.is_by_its_copy {
-                stats
-                    .counts
-                    .unified(files, replacement.stamp.size, replacement.stamp.allocated);
+            if !is_by_its_copy {
+                stats.counts.unified(files, stamp.size, stamp.allocated);
             }
-            replaced[replacement.object].extend(replacement.guests);
+            replaced[replacement_object].extend(guests);
         }
         for ((object, withdrawn), replaced) in self.objects.into_iter().zip(withdrawn).zip(replaced)
         {
@@ -169,15 +181,33 @@ impl Transaction {
     }
 }
 
-impl Replacement {
-    /// Why it must be undone, if it must.
-    fn objection(&self) -> Option<Skip> {
-        match look_again(&self.old, &self.stamp, &self.identity) {
-            // The old file must have its temporary names and no other. A name that the guest gave it since
-            // the walk would still lead to it, and the others to the object.
-            Ok(stamp) => (stamp.link_count as usize > self.names.len()).then_some(Skip::Changed),
-            Err(Change::WriterWaits) => Some(Skip::OpenForWriting),
-            Err(Change::MetadataChanged) => Some(Skip::Changed),
-        }
+/// Why a replacement must be undone.
+enum Objection {
+    /// For a reason that is no error.
+    Skip(Skip),
+    /// The guard could not be told to turn late comers back.
+    NotTurnedBack(Errno),
+}
+
+impl From<Errno> for Objection {
+    fn from(errno: Errno) -> Self {
+        Self::NotTurnedBack(errno)
+    }
+}
+
+/// Why the replacement of `old` must be undone, if it must.
+fn object_to(
+    old: &LeasedFile,
+    stamp: &Stamp,
+    identity: &Identity,
+    temporary_names: usize,
+) -> Result<(), Objection> {
+    match look_again(old, stamp, identity) {
+        // The old file must have its temporary names and no other. A name that the guest gave it since
+        // the walk would still lead to it, and the others to the object.
+        Ok(now) if now.link_count as usize > temporary_names => Err(Objection::Skip(Skip::Changed)),
+        Ok(_) => Ok(()),
+        Err(Change::WriterWaits) => Err(Objection::Skip(Skip::OpenForWriting)),
+        Err(Change::MetadataChanged) => Err(Objection::Skip(Skip::Changed)),
     }
 }

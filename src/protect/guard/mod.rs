@@ -43,6 +43,7 @@
 //! - Commands that began before the guard was loaded: they have no permit, get no leases on objects, and report each
 //!   such file as failed.
 
+mod displaced;
 mod error;
 mod filesystem;
 mod hook;
@@ -54,6 +55,7 @@ mod running;
 mod self_test;
 mod status;
 
+pub use displaced::{Displaced, let_in};
 pub use error::GuardError;
 pub use load::{check_active, guards, load, register, unload};
 pub use permit::Permit;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, InodeStorage, Map, MapData, MapError, PerCpuArray};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::error::GuardError;
@@ -112,6 +112,11 @@ pub fn counters() -> Result<PerCpuArray<MapData, u64>, GuardError> {
 /// The last refusals, in no order.
 pub fn refusals() -> Result<Array<MapData, [u64; WORDS]>, GuardError> {
     typed("refusals")
+}
+
+/// The displaced inodes, by a descriptor of each.
+pub fn displaced() -> Result<InodeStorage<MapData, u32>, GuardError> {
+    typed("displaced")
 }
 
 /// The version of the loaded guard; `None` for one from before there were versions.
