@@ -49,6 +49,7 @@ mod verity;
 #[cfg(all(feature = "guard", feature = "fault-injection"))]
 mod vm;
 mod vserver;
+mod work_directory;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

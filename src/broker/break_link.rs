@@ -39,24 +39,22 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
-use vhashify_sys::directory::Directory;
-use vhashify_sys::fault::{self, Point};
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, Timestamp};
-use vhashify_sys::{file_handle, flush, resolve, tmpfile};
+use vhashify_sys::{file_handle, resolve, tmpfile};
 
+use super::copy::PrivateCopy;
 use super::interrupted::{BrokerWork, Interrupted};
 use super::leftover;
 use super::link_group::{LinkGroups, Name, Placed};
+use super::served::{is_served, refuse_directories_that_keep_names};
 use crate::guest::Guest;
-use crate::relink::copy_mark;
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::ExchangeError;
-use crate::relink::private_copy::private_copy;
-use crate::relink::swap::{FileSwap, Pending, Refused};
+use crate::relink::swap::{Pending, Refused};
 use crate::relink::temporary::{self, Purpose};
 use crate::relink::undo::Pair;
-use crate::relink::work_directory::{WorkDirectory, WorkPlace};
+use crate::relink::work_directory::WorkDirectory;
 use crate::store::is_locked;
 
 /// How long a break waits for a file that another break or a run works on.
@@ -121,13 +119,6 @@ pub struct InodeGuard<'a> {
     inode: u64,
     /// The thread whose call needs the break.
     thread: u32,
-}
-
-/// A private copy that is to take the place of an object.
-struct PrivateCopy {
-    file: OwnedFd,
-    /// `None` for the copy of an interrupted break, which the guest may write to.
-    lease: Option<LeasedFile>,
 }
 
 impl Breaker {
@@ -407,122 +398,5 @@ impl Breaker {
 
     fn watchers(&self) -> MutexGuard<'_, Vec<(Arc<WorkDirectory>, DirectoryTimes)>> {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a run or another break serves one of the names of the object `inode` at the moment: then this one waits.
-/// Where that one was killed, as `is_left` says, it puts the name in order.
-fn is_served(
-    work: &WorkDirectory,
-    place: &Placed,
-    inode: u64,
-    is_left: impl Fn() -> bool,
-) -> Result<bool, FailedCall> {
-    let Placed { directory, name } = place;
-    let looked = Directory::look(directory.as_fd()).map_err(FailedCall::of("statx"))?;
-    let is_there = |at: &WorkPlace| resolve::inode_of(at.directory.as_fd(), at.bytes()).is_ok();
-    let sharing = work.place_of_run(Purpose::Share, looked.inode, &name.name)?;
-    if is_there(&sharing) {
-        if is_left() {
-            leftover::put_back(&sharing, directory, &name.name, inode)?;
-        }
-        return Ok(true);
-    }
-    let own = work.place_of_run(Purpose::Own, looked.inode, &name.name)?;
-    if is_there(&own) {
-        if is_left() {
-            leftover::remove_copy(&own, directory, inode)?;
-        }
-        return Ok(true);
-    }
-    // This broker's: of a break that failed before its exchange, or of another object that had the name a moment ago.
-    let of_break = work.place(Purpose::Own, looked.inode, &name.name)?;
-    if is_there(&of_break) {
-        if leftover::is_copy(&of_break, inode) {
-            leftover::unlink(&of_break)?;
-        }
-        return Ok(true);
-    }
-    Ok(false)
-}
-
-/// Asks each directory once, before anything is made in any of them.
-fn refuse_directories_that_keep_names(places: &[Placed]) -> Result<(), FailedCall> {
-    // Names of one directory are neighbours and share its descriptor.
-    for group in places.chunk_by(|one, next| Rc::ptr_eq(&one.directory, &next.directory)) {
-        let looked = Directory::look(group[0].directory.as_fd());
-        if looked.map_err(FailedCall::of("statx"))?.keeps_names {
-            return Err(FailedCall::of("renameat2")(Errno::PERM));
-        }
-    }
-    Ok(())
-}
-
-impl PrivateCopy {
-    /// Copies the object, whose number is `inode`, marks the copy and brings its bytes to the disk. `None` where the
-    /// break must begin again.
-    fn make(
-        object: &LeasedFile,
-        stamp: &Stamp,
-        directory: BorrowedFd<'_>,
-        inode: u64,
-    ) -> Result<Option<Self>, FailedCall> {
-        let copy = match private_copy(object, stamp, directory) {
-            Ok(copy) => copy,
-            // A child of this process has it open between fork and exec.
-            Err(FailedCall {
-                errno: Errno::AGAIN,
-                ..
-            }) => return Ok(None),
-            Err(failed) => return Err(failed),
-        };
-        copy_mark::mark(&copy, inode).map_err(FailedCall::of("fsetxattr"))?;
-        fault::at(Point::CopySync, || flush::settle(&copy))
-            .map_err(FailedCall::of("sync_file_range"))?;
-        let file = copy.as_fd().try_clone_to_owned();
-        Ok(Some(Self {
-            file: file.map_err(|error| FailedCall::from(("dup", error)))?,
-            lease: Some(copy),
-        }))
-    }
-
-    /// Exchanges the names of `object` at all `places` for names of the copy, whose number is `inode`.
-    fn swap(
-        &self,
-        inode: u64,
-        object: u64,
-        places: &[Placed],
-        work: &WorkDirectory,
-        times: &DirectoryTimes,
-    ) -> Result<Pending, Refused> {
-        let swap = FileSwap {
-            work,
-            purpose: Purpose::Own,
-            old: object,
-            new: self.file.as_fd(),
-            new_inode: inode,
-        };
-        let names = places.iter().map(|Placed { directory, name }| {
-            // The first name in a directory stands for it.
-            let first = places
-                .iter()
-                .position(|other| other.name.directory == name.directory);
-            let number = first.and_then(|at| u32::try_from(at).ok());
-            times.begin(number.unwrap_or(0), directory.as_fd());
-            Ok((Rc::clone(directory), name.name.as_slice()))
-        });
-        swap.begin(names, || {})
-    }
-
-    /// Makes the exchanges final. The object has other names, and nobody can change it.
-    fn finish(&self, pending: Pending) {
-        // Where the mark stays, so do the temporary names: the next break or run goes on with both.
-        if copy_mark::unmark(&self.file).is_err() {
-            return;
-        }
-        if let Err(errno) = pending.confirm().finish() {
-            // It leads to the object, and the next run removes it.
-            tracing::debug!(%errno, "a temporary name stays until the next run");
-        }
     }
 }

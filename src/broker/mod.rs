@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | [`mod@object`] | finds out whether a file is an object |
 //! | [`break_link`] | gives one guest a copy of one object, under every name |
+//! | `copy` | the private copy that takes the place of an object |
+//! | `served` | names that a run or another break works on |
 //! | `interrupted` | the broker's work directory, and what interrupted breaks of the guest left in it |
 //! | `leftover` | finishes or removes what an interrupted break or run left |
 //! | [`link_group`] | finds every name by which a guest has an object |
@@ -53,7 +55,8 @@ pub mod break_link;
 pub mod call;
 pub mod caller;
 pub mod containers;
-pub mod descriptor;
+mod copy;
+mod descriptor;
 mod interrupted;
 mod leftover;
 pub mod link_group;
@@ -63,6 +66,7 @@ pub mod pending_links;
 pub mod permission;
 pub mod root;
 pub mod serve;
+mod served;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;

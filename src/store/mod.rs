@@ -24,6 +24,7 @@
 
 mod collect;
 mod error;
+mod guarded;
 mod list;
 mod lock;
 mod name;
@@ -38,6 +39,7 @@ use rustix::io::Errno;
 
 pub use collect::{GcReport, collect};
 pub use error::StoreError;
+pub use guarded::{counts_on_guard, note_guarded};
 pub use list::Listed;
 pub use lock::{Announced, RunState, StoreLock, Wait, is_locked};
 pub use name::ObjectName;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use vhashify_sys::call_error::Call as _;
 use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Timestamp;
 
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::outcome::Progress;
 use crate::protect::{Protection, Sharing};
 use crate::relink::work_directory::{Leftovers, WorkDirectory};
-use crate::store::{Announced, Store, StoreError, StoreLock, Wait};
+use crate::store::{Announced, Store, StoreError, StoreLock, Wait, note_guarded};
 
 /// A store that no other run changes for as long as this lives.
 pub enum Hold {
@@ -46,6 +47,10 @@ impl Hold {
     /// There is no work directory.
     pub fn to_change(store: &Store, lock: StoreLock, sharing: Sharing) -> Result<Self, Error> {
         let work = work_directory(store, &lock)?;
+        if sharing.reflink().is_none() && sharing.protection().is_enforced() {
+            // Before the first object: nobody may count on the guard unsaid.
+            note_guarded(store.directory(), &lock).call("fsetxattr", store.path())?;
+        }
         Ok(Self::Change {
             lock,
             sharing,

@@ -116,58 +116,12 @@ impl Transaction {
         };
         let mut replaced: Vec<Vec<(GuestId, u32)>> = vec![Vec::new(); self.objects.len()];
         for replacement in self.replacements {
-            let Replacement {
-                object,
-                old,
-                stamp,
-                identity,
-                file,
-                guests,
-                pending,
-                is_by_its_copy,
-            } = replacement;
-            let (replacement_object, files) = (object, pending.len() as u64);
-            let path = || known.host_path(&file);
-            let look = |temporary_names| {
-                if withdrawn[object] {
-                    return Err(Objection::Skip(Skip::OpenForWriting));
-                }
-                object_to(&old, &stamp, &identity, temporary_names)
-            };
-            let settled = pending.settle(old.as_fd(), target.protection, look);
-            let object = &mut self.objects[object];
-            let done = match settled {
-                Ok(done) => done,
-                Err((objection, pending)) => {
-                    object.subtract_links(pending.len());
-                    match object.undo_names(pending, &old, &guests, known, target.work) {
-                        Ok(names) => strays.extend(names.map(|names| (file, names))),
-                        Err(error) => object.undo_failed(error, path(), stats),
-                    }
-                    match objection {
-                        Objection::Skip(skip) => stats.skip(skip, files, file.size()),
-                        Objection::NotTurnedBack(errno) => {
-                            stats.failed(FileError::call("bpf", path(), &errno.into()), errno);
-                        }
-                    }
-                    continue;
-                }
-            };
-            match done.finish() {
-                Ok(()) => {
-                    if let Err(error) = object.relink_strays(&old, &guests, known, target.work) {
-                        object.undo_failed(error, path(), stats);
-                    }
-                }
-                Err(errno) => {
-                    stats.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
-                }
+            let (at, guests) = (replacement.object, replacement.guests.clone());
+            let object = &mut self.objects[at];
+            match replacement.settle(object, withdrawn[at], known, target, stats) {
+                Settled::Final => replaced[at].extend(guests),
+                Settled::Undone(names) => strays.extend(names),
             }
-            // A file that gave way to its own copy saved nothing.
-            if !is_by_its_copy {
-                stats.counts.unified(files, stamp.size, stamp.allocated);
-            }
-            replaced[replacement_object].extend(guests);
         }
         for ((object, withdrawn), replaced) in self.objects.into_iter().zip(withdrawn).zip(replaced)
         {
@@ -178,6 +132,76 @@ impl Transaction {
             }
         }
         strays
+    }
+}
+
+/// What became of a replacement.
+enum Settled<'a> {
+    /// It stands.
+    Final,
+    /// It was undone. Stray links of the file, with a name of it, are to be looked for once more.
+    Undone(Option<(FileRecord, StrayLinks<'a>)>),
+}
+
+impl Replacement {
+    /// Makes it final or undoes it, and counts it.
+    fn settle<'a>(
+        self,
+        object: &mut OpenObject,
+        is_withdrawn: bool,
+        known: &'a Known<'a>,
+        target: &Target<'a>,
+        stats: &mut WorkerStats,
+    ) -> Settled<'a> {
+        let (file, files) = (self.file, self.pending.len() as u64);
+        let path = || known.host_path(&file);
+        let look = |temporary_names| {
+            if is_withdrawn {
+                return Err(Objection::Skip(Skip::OpenForWriting));
+            }
+            object_to(&self.old, &self.stamp, &self.identity, temporary_names)
+        };
+        let settled = self
+            .pending
+            .settle(self.old.as_fd(), target.protection, look);
+        let done = match settled {
+            Ok(done) => done,
+            Err((objection, pending)) => {
+                object.subtract_links(pending.len());
+                let undone =
+                    object.undo_names(pending, &self.old, &self.guests, known, target.work);
+                let strays = undone.unwrap_or_else(|error| {
+                    object.undo_failed(error, path(), stats);
+                    None
+                });
+                match objection {
+                    Objection::Skip(skip) => stats.skip(skip, files, file.size()),
+                    Objection::NotTurnedBack(errno) => {
+                        stats.failed(FileError::call("bpf", path(), &errno.into()), errno);
+                    }
+                }
+                return Settled::Undone(strays.map(|strays| (file, strays)));
+            }
+        };
+        match done.finish() {
+            Ok(()) => {
+                let relinked = object.relink_strays(&self.old, &self.guests, known, target.work);
+                if let Err(error) = relinked {
+                    object.undo_failed(error, path(), stats);
+                }
+            }
+            Err(errno) => {
+                stats.failed(FileError::call("unlinkat", path(), &errno.into()), errno);
+            }
+        }
+        // A file that gave way to its own copy saved nothing.
+        if !self.is_by_its_copy {
+            let Stamp {
+                size, allocated, ..
+            } = self.stamp;
+            stats.counts.unified(files, size, allocated);
+        }
+        Settled::Final
     }
 }
 

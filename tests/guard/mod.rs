@@ -6,6 +6,7 @@
 
 mod guests;
 mod overhead;
+mod stalls;
 
 use std::collections::BTreeMap;
 use std::fs;

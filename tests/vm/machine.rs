@@ -21,7 +21,10 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use vhashify_testkit::stall;
 
 use super::item::Item;
 use super::outcome::Outcome;
@@ -38,6 +41,8 @@ pub struct Machine {
     debian: u32,
     time_limit: Duration,
     most_boots: u32,
+    /// How long its second processor runs and stops in turns, while items run.
+    stalls: Option<(Duration, Duration)>,
 }
 
 impl Machine {
@@ -47,12 +52,19 @@ impl Machine {
             debian: release,
             time_limit: Duration::from_mins(20),
             most_boots: MOST_BOOTS,
+            stalls: None,
         }
     }
 
     /// Another time limit for the start and for each item than 20 minutes.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    /// Its second processor runs for a while and stops for a while, in turns, while items run.
+    pub fn stalls(mut self, runs: Duration, stops: Duration) -> Self {
+        self.stalls = Some((runs, stops));
         self
     }
 
@@ -99,7 +111,25 @@ impl Machine {
         let scratch = File::create(place.0.join("scratch.img")).unwrap();
         scratch.set_len(16 << 30).unwrap();
         let mut qemu = self.start(&place.0);
-        let has_ended = self.wait_for_all(&mut qemu, &place);
+        let is_over = AtomicBool::new(false);
+        let has_ended = std::thread::scope(|scope| {
+            if let Some((runs, stops)) = self.stalls {
+                let (number, place, is_over) = (qemu.id(), &place, &is_over);
+                scope.spawn(move || {
+                    while !place.read("console").contains("vhashify-item 0 begins") {
+                        std::thread::sleep(Duration::from_millis(100));
+                        if is_over.load(Ordering::SeqCst) {
+                            return;
+                        }
+                    }
+                    let processor = stall::processor(number, 1).expect("a thread of QEMU");
+                    stall::stall(processor, runs, stops, is_over).unwrap();
+                });
+            }
+            let has_ended = self.wait_for_all(&mut qemu, &place);
+            is_over.store(true, Ordering::SeqCst);
+            has_ended
+        });
 
         let console = place.read("console");
         let said = place.read("output");

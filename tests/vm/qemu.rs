@@ -27,6 +27,8 @@ pub fn qemu(kernel: &Path, accelerator: &str, console: &Path, append: &str) -> C
             "none",
             "-no-reboot",
         ])
+        // The thread of each processor has a name, for whoever stops one.
+        .args(["-name", "machine,debug-threads=on"])
         .args(["-machine", "q35", "-accel", accelerator, "-cpu", "max"])
         .args(["-smp", "2", "-m", "2048"])
         .arg("-kernel")

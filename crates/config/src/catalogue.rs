@@ -168,6 +168,10 @@ pub const CATALOGUE: &[Setting] = &[
         "links to the directories of its reference guests, in the order of their names: `vserver NAME \
               unify` shares with them what is the same at the same path",
     ),
+    honoured(
+        "apps/vunify/unguarded",
+        "it starts also where the guard, which keeps its shared files apart from other guests', does not hold",
+    ),
     honoured("apps/vunify/", "unification: see the README"),
     ignored(
         "ccapabilities",

@@ -131,6 +131,12 @@ impl GuestSettings {
     pub fn has_broker(&self) -> bool {
         self.directory.join("apps/vunify/broker").exists()
     }
+
+    /// `apps/vunify/unguarded`: it starts also where the guard, on which its shared files count, does not hold.
+    #[must_use]
+    pub fn may_be_unguarded(&self) -> bool {
+        self.directory.join("apps/vunify/unguarded").exists()
+    }
 }
 
 /// The limits in a directory that is laid out as `rlimits` is: of each process, and of the guest.

@@ -67,6 +67,10 @@ points! {
     Sync = "sync",
     /// `mkdirat` of the work directory and in it.
     WorkDirectory = "work-directory",
+    /// `bpf` that has the guard turn back who comes for a displaced inode.
+    TurnBack = "turn-back",
+    /// `fremovexattr` that waits for changes of metadata under way.
+    WaitForMetadata = "wait-for-metadata",
     /// `linkat` of a temporary name.
     TemporaryLink = "temporary-link",
     /// `renameat2(RENAME_EXCHANGE)` that replaces a name.

@@ -52,6 +52,7 @@ pub mod numbers;
 pub mod power;
 pub mod program;
 pub mod snapshot;
+pub mod stall;
 pub mod tree;
 pub mod work;
 

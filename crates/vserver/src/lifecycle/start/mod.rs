@@ -3,14 +3,17 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `checks` | looks up on this host what the settings name, and refuses what cannot work |
+//! | `guarded` | sees that the guard holds where the guest's shared files count on it |
 //! | `launch` | writes the monitor's files, runs it, and waits for its answer |
 
 pub(super) mod checks;
+mod guarded;
 mod launch;
 
 use std::path::Path;
 
 use checks::{Checked, check};
+use guarded::ensure_guard;
 use launch::{launch, prepare};
 use vhashify_config::running::{Ended, Running};
 use vhashify_config::{ConfigTree, GuestSettings, Style};
@@ -55,6 +58,7 @@ pub fn start(
     }
     hooks::run(settings, "prepre-start")?;
     let checked = check(tree, settings, command)?;
+    ensure_guard(tree, settings)?;
     let running = Running {
         context: claim_context(settings)?,
         init: None,
