@@ -6,7 +6,7 @@
 //! | file | what | calls |
 //! | --- | --- | --- |
 //! | **files** | | |
-//! | [`resolve`] | opens names below a directory and nowhere else | `openat2` |
+//! | [`resolve`] | opens names below a directory and nowhere else; finds what another process sees | `openat2` |
 //! | [`file_handle`] | the same inode through another mount | `open_by_handle_at` |
 //! | [`tmpfile`] | files without a name | `O_TMPFILE` |
 //! | [`stamp`] | size, times, mode and owner of an inode | `statx`, `futimens` |
@@ -24,6 +24,7 @@
 //! | [`mount_attributes`] | attributes of a mount that has no point yet | `mount_setattr` |
 //! | [`directory`] | whether names in a directory can be replaced | `statx` |
 //! | [`idmap`], [`read_only`] | mounts with other owners' numbers; of one file, read-only | `open_tree`, `move_mount` |
+//! | [`loop_device`] | the file below a loop device | `LOOP_GET_STATUS64` |
 //! | [`loopback`] | brings up a loopback device | `SIOCSIFFLAGS` |
 //! | **processes** | | |
 //! | [`process`] | signals, sessions, priorities, descriptors; another one's memory | `pthread_sigmask`, … |
@@ -47,6 +48,7 @@ pub mod flush;
 pub mod idmap;
 pub mod inode_requests;
 pub mod lease;
+pub mod loop_device;
 pub mod loopback;
 pub mod mapping;
 pub mod mount_attributes;

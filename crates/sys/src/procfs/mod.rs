@@ -5,6 +5,7 @@
 //! | `fields` | `status` and `fdinfo/N`: lines of a name and a value |
 //! | `lists` | processes, children, descriptors |
 //! | `mounts` | `mountinfo` |
+//! | `namespaces` | in which mount namespace a process is, and below which root directory |
 //! | `records` | `stat`, `limits`, `cgroup`, the id of the boot |
 //!
 //! A guest's process is hostile: its name (`comm`) holds any bytes but NUL, and it exits while its files are read.
@@ -17,6 +18,7 @@
 mod fields;
 mod lists;
 mod mounts;
+mod namespaces;
 mod records;
 
 use std::fmt::Display;
@@ -29,7 +31,8 @@ use rustix::io::Errno;
 
 pub use fields::{Fields, fdinfo, status};
 pub use lists::{children, descriptors, processes};
-pub use mounts::{Mount, mounts, parse_mounts};
+pub use mounts::{Mount, first_mount, mounts, parse_mounts};
+pub use namespaces::{Place, ProcessRoot, mount_namespace, root};
 pub use records::{Limit, LimitValue, Limits, Stat, boot_id, limits, own_cgroup, stat};
 
 /// The path of `file` in the directory of a process.
