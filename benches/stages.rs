@@ -15,7 +15,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput};
 use tempfile::TempDir;
 use vhashify::exclude::Rules;
-use vhashify::guest::{Guest, StoreLocation};
+use vhashify::guest::{Guest, InodeUsers, StoreLocation};
 use vhashify::identity::{Digester, Identity, Mtime};
 use vhashify::index::{GuestLinks, GuestRow, Index, Update};
 use vhashify::outcome::Silent;
@@ -67,7 +67,7 @@ fn scan_and_group(criterion: &mut Criterion) {
             .iter()
             .map(|guest| Request { guest, rules })
             .collect();
-        scan(&requests, 0, None, &[], &Silent)
+        scan(&requests, 0, None, &InodeUsers::default(), &[], &Silent)
     };
     let found = walk(&everything);
     let files = u64::from(GUESTS) * u64::from(DIRECTORIES) * u64::from(FILES_IN_DIRECTORY);

@@ -6,6 +6,7 @@
 //! | [`invariants`] | the invariants of `docs/how-it-works.md`, on ext4, XFS and Btrfs |
 //! | [`real_guests`], [`running_guests`] | Debian guests; guests that write meanwhile |
 //! | [`late_names`], [`moved_meanwhile`], [`adversary`] | whoever does things at the worst moment, or on purpose |
+//! | [`inode_users`] | files that somebody uses by another way than by their names |
 //! | [`faults`], [`power_cut`] | every call that fails or is the last one; every write after which the power goes |
 //! | [`damaged_index`] | an index with bits turned |
 //! | [`exclude_patterns`], [`exclude_packages`], [`parsers`] | what is read of guests and disks |
@@ -32,6 +33,7 @@ mod exclude_patterns;
 mod faults;
 #[cfg(all(feature = "guard", feature = "fault-injection"))]
 mod guard;
+mod inode_users;
 mod invariants;
 mod late_names;
 #[cfg(feature = "fault-injection")]

@@ -10,8 +10,11 @@
 //! directory lies in another it climbs `..` up to the root. On one mount that climb meets every directory above,
 //! by whichever path the directory was opened; and since a guest and its store must be on the same mount, no bind
 //! mount can hide that one holds the other.
+//!
+//! `inode_users` finds the inodes of guests that somebody uses by another way than by their names.
 
 mod error;
+mod inode_users;
 mod layout;
 mod mounted_inode;
 mod store_location;
@@ -25,6 +28,7 @@ use std::path::{Path, PathBuf};
 use vhashify_sys::resolve;
 
 pub use error::GuestError;
+pub use inode_users::InodeUsers;
 pub use layout::{check_layout, check_references};
 pub use store_location::StoreLocation;
 

@@ -48,6 +48,12 @@ skips! {
     LinkedElsewhere = "linked-elsewhere",
     /// One of its names lies in a directory in which no name can be replaced (`chattr +a`, `chattr +i`).
     DirectoryKeepsNames = "append-only-or-immutable-directory",
+    /// One of its names lies below the upper or the work directory of a mounted overlay, which would go on with the old
+    /// inode. Shared once the overlay is unmounted.
+    InOverlay = "in-mounted-overlay",
+    /// It is bind-mounted somewhere, or something is mounted over one of its names, or a read-only loop device has it.
+    /// Shared once that is unmounted or detached.
+    Mounted = "mounted-or-loop-device",
     /// It changed, moved or vanished while the run looked at it.
     Changed = "changed-meanwhile",
     /// The object that it would link vanished from the store meanwhile.

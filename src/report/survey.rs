@@ -11,7 +11,7 @@ use vhashify_sys::{page_cache, resolve};
 
 use crate::error::Error;
 use crate::exclude::Rules;
-use crate::guest::Guest;
+use crate::guest::{Guest, InodeUsers};
 use crate::outcome::{FileError, Progress};
 use crate::scan::{FileRecord, GuestId, Request, Scan, scan};
 use crate::store::{ObjectName, Store};
@@ -64,7 +64,7 @@ impl<'a> Survey<'a> {
                 rules: &rules,
             })
             .collect();
-        let mut scan = scan(&requests, 0, None, &[], progress);
+        let mut scan = scan(&requests, 0, None, &InodeUsers::default(), &[], progress);
         scan.files
             .sort_unstable_by_key(|file| (file.inode(), file.directory));
         let objects: HashMap<u64, ObjectName> = listed

@@ -14,7 +14,7 @@ use super::findings::Findings;
 use super::record::Permissions;
 use super::{FileRecord, KnownInodes, LeftoverName, join};
 use crate::exclude::{Rules, Verdict};
-use crate::guest::Guest;
+use crate::guest::{Guest, InodeUsers};
 use crate::outcome::{FileError, Skip};
 use crate::relink::temporary;
 
@@ -25,7 +25,12 @@ pub(super) struct DirectoryReader<'a> {
     pub(super) smallest: u64,
     pub(super) known: Option<&'a KnownInodes<'a>>,
     pub(super) wanted: &'a [u64],
+    pub(super) users: &'a InodeUsers,
     pub(super) directory: u32,
+    /// Its filesystem, once it is open.
+    pub(super) device: u64,
+    /// Whether a mounted overlay has it, or a directory above it.
+    pub(super) is_in_overlay: bool,
     pub(super) found: &'a mut Findings,
     /// `/usr/bin` while `usr/bin` is read; `verdict` appends a name to ask the rules, and cuts it off again.
     pub(super) full_path: Vec<u8>,
@@ -43,10 +48,15 @@ impl DirectoryReader<'_> {
         let opened = resolve::open_directory(self.guest.root.as_fd(), path)
             .map_err(|errno| ("openat2", errno))?;
         let looked = Directory::look(opened.as_fd()).map_err(|errno| ("statx", errno))?;
+        self.device = looked.device;
         self.known = self.known.filter(|known| known.device == looked.device);
         // Those on other filesystems have numbers of their own.
         if looked.device == self.guest.device && self.wanted.binary_search(&looked.inode).is_ok() {
             self.found.wanted.push((looked.inode, self.directory));
+        }
+        self.is_in_overlay |= self.users.has_layer(&looked);
+        if self.is_in_overlay {
+            self.found.in_overlay.push(self.directory);
         }
         if looked.keeps_names {
             self.found.keep_names.push(self.directory);
@@ -142,6 +152,9 @@ impl DirectoryReader<'_> {
             let name = self.found.names.add(name);
             let permissions = self.found.permissions.number(Permissions::of(stamp));
             let record = FileRecord::new(stamp, permissions, self.directory, name);
+            if self.users.has_files() && self.users.has_file(self.device, stamp.inode) {
+                self.found.used.push(stamp.inode);
+            }
             self.found.files.push(record);
             return;
         };

@@ -16,6 +16,10 @@ pub(super) struct Findings {
     pub(super) keep_names: Vec<u32>,
     /// The directories that were asked for, with their inode numbers.
     pub(super) wanted: Vec<(u64, u32)>,
+    /// Directories that a mounted overlay has.
+    pub(super) in_overlay: Vec<u32>,
+    /// Inodes that somebody uses by another way than by their names.
+    pub(super) used: Vec<u64>,
     pub(super) skipped: Skipped,
     pub(super) errors: Vec<FileError>,
     pub(super) files_seen: u64,

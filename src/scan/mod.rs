@@ -21,10 +21,10 @@ mod record;
 mod walk;
 
 use crate::exclude::Rules;
-use crate::guest::Guest;
+use crate::guest::{Guest, InodeUsers};
 use std::collections::{HashMap, HashSet};
 
-use crate::outcome::{FileError, Progress, Skipped};
+use crate::outcome::{FileError, Progress, Skip, Skipped};
 use vhashify_sys::stamp::Stamp;
 
 pub use record::FileRecord;
@@ -83,6 +83,10 @@ pub struct Scan {
     keep_names: HashSet<u32>,
     /// The directories that were asked for, by their inode numbers.
     wanted: HashMap<u64, u32>,
+    /// Directories that a mounted overlay has.
+    in_overlay: HashSet<u32>,
+    /// Inodes that somebody uses by another way than by their names.
+    used: HashSet<u64>,
     directories: Vec<DirectoryRecord>,
     directory_names: Names,
     names: Names,
@@ -106,6 +110,18 @@ impl Scan {
     #[must_use]
     pub fn directory_of_inode(&self, inode: u64) -> Option<u32> {
         self.wanted.get(&inode).copied()
+    }
+
+    /// Why nobody may replace the names of an inode, given all of them, where somebody uses it by another way.
+    #[must_use]
+    pub fn other_use(&self, names: &[FileRecord]) -> Option<Skip> {
+        let is_in_overlay = |file: &FileRecord| self.in_overlay.contains(&file.directory);
+        let is_used = |file: &FileRecord| self.used.contains(&file.inode());
+        if names.iter().any(is_in_overlay) {
+            Some(Skip::InOverlay)
+        } else {
+            names.iter().any(is_used).then_some(Skip::Mounted)
+        }
     }
 
     /// A file's name in its directory.
@@ -149,17 +165,22 @@ impl Scan {
 /// Walks all `requests` on the threads of the current rayon pool, and calls `statx` for every file whose inode
 /// is not `known`.
 ///
-/// It notes which directories have the inode numbers `wanted`, which are sorted. Files smaller than `smallest` bytes are skipped. A directory that cannot be read becomes one of
+/// Files that `users` say somebody uses by another way than by their names are found as others; [`Scan::other_use`] knows
+/// them again.
+///
+/// It notes which directories have the inode numbers `wanted`, which are sorted. Files smaller than `smallest` bytes
+/// are skipped. A directory that cannot be read becomes one of
 /// [`Scan::errors`], and the walk goes on.
 #[must_use]
 pub fn scan(
     requests: &[Request<'_>],
     smallest: u64,
     known: Option<&KnownInodes<'_>>,
+    users: &InodeUsers,
     wanted: &[u64],
     progress: &dyn Progress,
 ) -> Scan {
-    let walk = Walk::new(requests, smallest, known, wanted, progress);
+    let walk = Walk::new(requests, smallest, known, users, wanted, progress);
     rayon::scope(|scope| walk.start(scope));
     walk.gather()
 }

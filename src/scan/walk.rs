@@ -12,6 +12,7 @@ use super::findings::Findings;
 use super::names::Names;
 use super::record::DirectoryRecord;
 use super::{GuestId, KnownInodes, Request, Scan, join, narrow};
+use crate::guest::InodeUsers;
 use crate::outcome::{FileError, Progress, Skip};
 
 /// Bytes asked of `getdents64(2)` at once: a thousand names or so.
@@ -22,6 +23,7 @@ pub(super) struct Walk<'a> {
     requests: &'a [Request<'a>],
     smallest: u64,
     known: Option<&'a KnownInodes<'a>>,
+    users: &'a InodeUsers,
     wanted: &'a [u64],
     progress: &'a dyn Progress,
     directories: Mutex<Directories>,
@@ -58,6 +60,7 @@ impl<'a> Walk<'a> {
         requests: &'a [Request<'a>],
         smallest: u64,
         known: Option<&'a KnownInodes<'a>>,
+        users: &'a InodeUsers,
         wanted: &'a [u64],
         progress: &'a dyn Progress,
     ) -> Self {
@@ -66,6 +69,7 @@ impl<'a> Walk<'a> {
             requests,
             smallest,
             known,
+            users,
             wanted,
             progress,
             directories: Mutex::default(),
@@ -80,17 +84,19 @@ impl<'a> Walk<'a> {
         for (number, _) in self.requests.iter().enumerate() {
             let guest = GuestId::try_from(number).unwrap_or(GuestId::MAX);
             let directory = lock(&self.directories).add(None, guest, b"");
-            scope.spawn(move |scope| self.visit(scope, guest, directory, b""));
+            scope.spawn(move |scope| self.visit(scope, guest, directory, b"", false));
         }
     }
 
-    /// Reads one directory and spawns a task for each directory in it.
+    /// Reads one directory and spawns a task for each directory in it. `is_in_overlay`: whether a mounted overlay has a
+    /// directory above it.
     fn visit<'scope>(
         &'scope self,
         scope: &Scope<'scope>,
         guest: GuestId,
         directory: u32,
         path: &[u8],
+        is_in_overlay: bool,
     ) {
         let request = &self.requests[usize::from(guest)];
         let mut found = lock(&self.found[rayon::current_thread_index().unwrap_or(0)]);
@@ -100,14 +106,17 @@ impl<'a> Walk<'a> {
             rules: request.rules,
             smallest: self.smallest,
             known: self.known,
+            users: self.users,
             wanted: self.wanted,
             directory,
+            device: 0,
+            is_in_overlay,
             found: &mut found,
             full_path: [b"/", path].concat(),
             subdirectories: Vec::new(),
         };
         let read = BUFFER.with_borrow_mut(|buffer| reader.read(path, buffer));
-        let subdirectories = reader.subdirectories;
+        let (subdirectories, is_in_overlay) = (reader.subdirectories, reader.is_in_overlay);
         match read {
             // Gone since its parent was read.
             Ok(()) | Err((_, Errno::NOENT)) => {}
@@ -128,7 +137,7 @@ impl<'a> Walk<'a> {
         for name in subdirectories {
             let child = directories.add(Some(directory), guest, &name);
             let path = join(path, &name);
-            scope.spawn(move |scope| self.visit(scope, guest, child, &path));
+            scope.spawn(move |scope| self.visit(scope, guest, child, &path, is_in_overlay));
         }
     }
 
@@ -157,6 +166,8 @@ impl<'a> Walk<'a> {
                 move_all(&mut found.files, &mut scan.files);
             }
             scan.keep_names.extend(found.keep_names);
+            scan.in_overlay.extend(found.in_overlay);
+            scan.used.extend(found.used);
             scan.wanted.extend(found.wanted);
             scan.leftovers.append(&mut found.leftovers);
             scan.errors.append(&mut found.errors);

@@ -16,8 +16,8 @@ use super::recover::recover;
 use super::source::Source;
 use super::target::{lock, work_directory};
 use crate::error::Error;
-use crate::guest::StoreLocation;
-use crate::outcome::{FileError, Progress};
+use crate::guest::{InodeUsers, StoreLocation};
+use crate::outcome::{FileError, Progress, Skip};
 use crate::relink::exchange::ExchangeError;
 use crate::relink::work_directory::WorkDirectory;
 use crate::scan::{FileRecord, Request, Scan, scan};
@@ -73,15 +73,16 @@ pub fn deunify(
         .collect();
     let (kept, groups): (Vec<_>, Vec<_>) = groups
         .into_iter()
-        .partition(|names| names.iter().any(|file| found.keeps_names(file.directory)));
-    report.errors.extend(kept.into_iter().map(|names| {
-        let is_kept = |file: &&FileRecord| found.keeps_names(file.directory);
-        let file = names.iter().find(is_kept).unwrap_or(&names[0]);
-        FileError {
+        .map(|names| (names, objection(&found, names)))
+        .partition(|(_, objection)| objection.is_some());
+    let groups: Vec<&[FileRecord]> = groups.into_iter().map(|(names, _)| names).collect();
+    let objections = kept.into_iter().filter_map(|(_, objection)| objection);
+    report
+        .errors
+        .extend(objections.map(|(file, reason)| FileError {
             path: guest.path_of(&found.path_of(file)),
-            reason: ExchangeError::DirectoryKeepsNames.to_string(),
-        }
-    }));
+            reason,
+        }));
     let bytes: u64 = groups.iter().map(|names| names[0].size()).sum();
     let Some((announced, work)) = changing else {
         report.files_deunified = groups.iter().map(|names| names.len() as u64).sum();
@@ -93,6 +94,22 @@ pub fn deunify(
     let deunifier = Deunifier::new(announced, work, guest, &found, began, &mut report);
     deunifier.give_copies(&store, &groups, progress)?;
     Ok(report)
+}
+
+/// Why the names of an object stay, and the name that says so.
+fn objection<'f>(found: &Scan, names: &'f [FileRecord]) -> Option<(&'f FileRecord, String)> {
+    if let Some(file) = names.iter().find(|file| found.keeps_names(file.directory)) {
+        return Some((file, ExchangeError::DirectoryKeepsNames.to_string()));
+    }
+    let of_one = |file: &&FileRecord| found.other_use(std::slice::from_ref(*file)).is_some();
+    let file = names.iter().find(of_one)?;
+    let reason = match found.other_use(names)? {
+        Skip::InOverlay => {
+            "a mounted overlay has it in its upper directory; unmount the overlay and run it again"
+        }
+        _ => "it is mounted somewhere, or something over it; unmount that and run it again",
+    };
+    Some((file, reason.to_owned()))
 }
 
 /// Walks the guest for the files that are objects, sorted by inode, and says when the walk began. What an interrupted
@@ -114,7 +131,17 @@ fn walk(
     });
     let left = left.unwrap_or_default();
     let wanted = left.directories();
-    let walk = || scan(&[Request { guest, rules }], 0, None, &wanted, progress);
+    let users = InodeUsers::look(&[guest], &mut |line| progress.note(line));
+    let walk = || {
+        scan(
+            &[Request { guest, rules }],
+            0,
+            None,
+            &users,
+            &wanted,
+            progress,
+        )
+    };
     let mut began = wait_for_next_tick();
     let mut found = walk();
     if let Some((announced, work)) = changing {

@@ -31,7 +31,7 @@ use super::target::{Hold, Target, leftovers, lock};
 use super::view::{Effort, Known, Question, View};
 use super::workers::{Done, joined, work};
 use crate::error::Error;
-use crate::guest::{Guest, StoreLocation};
+use crate::guest::{Guest, InodeUsers, StoreLocation};
 use crate::identity::{Identity, Mtime};
 use crate::index::{Index, IndexSnapshot};
 use crate::outcome::{FileError, Progress, RunReport};
@@ -95,7 +95,7 @@ pub fn unify(
     let began = Timestamp::now();
     let mut report = account_of(sources, mode, options.dry_run, began);
 
-    let prepared = prepare(&job, &mut store, target)?;
+    let prepared = prepare(&job, &question, &mut store, target)?;
     report.seconds.load = started.elapsed().as_secs_f64();
 
     let scanning = Instant::now();
@@ -159,6 +159,8 @@ struct Prepared {
     is_index_new: bool,
     snapshot: IndexSnapshot,
     objects: Objects,
+    /// Which files somebody uses by another way than by their names.
+    users: InodeUsers,
 }
 
 /// The guests, walked. No interrupted run has left anything in them any more.
@@ -211,6 +213,7 @@ fn question(
 /// Reads the index and looks at the objects.
 fn prepare(
     job: &Job<'_>,
+    question: &Question,
     store: &mut Store,
     target: Option<Target<'_>>,
 ) -> Result<Prepared, Error> {
@@ -228,11 +231,18 @@ fn prepare(
         None => Index::peek(job.state_directory, store),
     };
     let objects = Objects::look(store, &snapshot.objects)?;
+    let guests: Vec<&Guest> = job.sources.iter().map(|source| &source.guest).collect();
+    // Whoever shares extents replaces no names.
+    let users = match question.reflink {
+        Some(_) => InodeUsers::default(),
+        None => InodeUsers::look(&guests, &mut |line| job.progress.note(line)),
+    };
     Ok(Prepared {
         index,
         is_index_new,
         snapshot,
         objects,
+        users,
     })
 }
 
@@ -250,6 +260,7 @@ fn walk_guests<'a>(
         is_index_new,
         snapshot,
         mut objects,
+        users,
     } = prepared;
     // Where there is no object yet, nearly every file is about to become one or to be replaced.
     let is_first = question.reflink.is_none() && objects.by_inode.is_empty();
@@ -265,7 +276,7 @@ fn walk_guests<'a>(
         let synchronising = target.filter(|_| is_first);
         let synchronising =
             synchronising.map(|target| scope.spawn(move || synchronise(locked, &target)));
-        let scan = walk(job, question, &objects, &wanted);
+        let scan = walk(job, question, &objects, &users, &wanted);
         if let Some(opening) = opening {
             index = Some(joined(opening)?);
         }
@@ -281,7 +292,7 @@ fn walk_guests<'a>(
         let announced = announced.insert(target.announce());
         errors = recover(announced, target.work, &left, &guests, &scan, listed);
         objects = Objects::look(store, &snapshot.objects)?;
-        scan = walk(job, question, &objects, &[]);
+        scan = walk(job, question, &objects, &users, &[]);
     }
     if let Some(target) = target {
         target.work.tidy(left);
@@ -348,7 +359,13 @@ fn open_index(job: &Job<'_>, store: &Store, _target: &Target<'_>) -> Result<Inde
     Ok(Index::open(job.state_directory, store, warn)?)
 }
 
-fn walk(job: &Job<'_>, question: &Question, objects: &Objects, wanted: &[u64]) -> Scan {
+fn walk(
+    job: &Job<'_>,
+    question: &Question,
+    objects: &Objects,
+    users: &InodeUsers,
+    wanted: &[u64],
+) -> Scan {
     let sources = job.sources.iter();
     let requests: Vec<Request<'_>> = sources
         .map(|Source { guest, rules }| Request { guest, rules })
@@ -362,6 +379,7 @@ fn walk(job: &Job<'_>, question: &Question, objects: &Objects, wanted: &[u64]) -
         &requests,
         question.smallest,
         Some(&known),
+        users,
         wanted,
         job.progress,
     )

@@ -171,6 +171,10 @@ fn identify(
         stats.skip(Skip::DirectoryKeepsNames, count, file.size());
         return None;
     }
+    if let Some(skip) = scan.other_use(names) {
+        stats.skip(skip, count, file.size());
+        return None;
+    }
     let stamp = scan.stamp_of(file);
     if stamp.has_special_bits() {
         stats.skip(Skip::SpecialBits, count, file.size());
