@@ -17,7 +17,8 @@
 //! its process, by what the kernel has in memory alone, so that no server of a guest is waited for; and the effort is
 //! that of reading the mounts once.
 //!
-//! Not seen: a mount namespace without any process, or of a single thread; and what is mounted after the look.
+//! Not seen: a mount namespace without any process that this `/proc` lists, or of a single thread; and what is mounted
+//! after the look.
 
 mod guest_places;
 mod namespaces;
@@ -98,8 +99,17 @@ struct Look<'a> {
     users: InodeUsers,
     /// By the device of the superblock, since an overlay may be mounted in many namespaces.
     overlays: HashMap<(u32, u32), Overlay>,
+    /// What processes see of the guests, by the first mount that they see. Asked only where something cannot be told.
+    shows: HashMap<u64, Shows>,
     /// What cannot be told, by the position of the guest that it may concern.
     unknown: BTreeMap<usize, String>,
+}
+
+/// What a process sees of the guests.
+struct Shows {
+    guests: BTreeSet<usize>,
+    /// Whether its root directory is an overlay, which another process has put there.
+    is_root_overlay: bool,
 }
 
 /// What a path leads to.
@@ -118,6 +128,7 @@ impl<'a> Look<'a> {
             places: GuestPlaces::default(),
             users: InodeUsers::default(),
             overlays: HashMap::new(),
+            shows: HashMap::new(),
             unknown: BTreeMap::new(),
         }
     }
@@ -274,19 +285,35 @@ impl<'a> Look<'a> {
     fn cannot_tell(&mut self, process: i32, text: &str) {
         let mut guests = BTreeSet::new();
         for ancestor in ancestors(process) {
-            let Ok(mounts) = procfs::mounts(ancestor) else {
+            let Ok(shown) = self.shown_to(ancestor) else {
                 continue;
             };
-            let shown = mounts.iter();
-            let shown =
-                shown.flat_map(|mount| self.places.shown(mount.device, &mount.shown_path()));
-            guests.extend(shown);
-            let root = mounts.iter().rfind(|mount| mount.point == b"/");
-            if root.is_none_or(|root| root.kind != b"overlay") {
+            guests.extend(&shown.guests);
+            if !shown.is_root_overlay {
                 return self.cannot_tell_of(guests, text);
             }
         }
         self.cannot_tell_of(0..self.guests.len(), text);
+    }
+
+    /// What a process sees of the guests; its namespace is asked once.
+    fn shown_to(&mut self, process: i32) -> std::io::Result<&Shows> {
+        let first = procfs::first_mount(process)?;
+        if !self.shows.contains_key(&first) {
+            let mounts = procfs::mounts(process)?;
+            let shown = mounts.iter();
+            let shown =
+                shown.flat_map(|mount| self.places.shown(mount.device, &mount.shown_path()));
+            let root = mounts.iter().rfind(|mount| mount.point == b"/");
+            let told = Shows {
+                guests: shown.collect(),
+                is_root_overlay: root.is_some_and(|root| root.kind == b"overlay"),
+            };
+            self.shows.insert(first, told);
+        }
+        self.shows
+            .get(&first)
+            .ok_or_else(|| std::io::Error::from(Errno::SRCH))
     }
 
     fn cannot_tell_of(&mut self, guests: impl IntoIterator<Item = usize>, text: &str) {

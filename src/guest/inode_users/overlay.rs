@@ -20,6 +20,9 @@ const OF_OVERLAYFS: u64 = 2;
 /// Directories above the mount point that a relative path is tried from. Engines with many layers mount beside them.
 const MOST_ABOVE: usize = 32;
 
+/// Directories that are kept as possible ones of an overlay without signs; with more, nothing is known.
+const MOST_CANDIDATES: usize = 64;
+
 /// An overlay that is mounted somewhere.
 #[derive(Debug)]
 pub(super) struct Overlay {
@@ -125,16 +128,21 @@ impl Overlay {
 
     /// Two directories were found at some of these paths. Where only a relative path speaks for it, both must be there.
     pub(super) fn add(&mut self, layers: Layers) {
-        let is_told = self.signs.are_known() || self.upper.starts_with(b"/");
-        if (is_told || layers.work.is_some()) && !self.candidates.contains(&layers) {
+        let is_possible = if self.signs.are_known() {
+            self.signs.are_of(&layers)
+        } else {
+            self.upper.starts_with(b"/") || layers.work.is_some()
+        };
+        let has_room = self.candidates.len() <= MOST_CANDIDATES;
+        if is_possible && has_room && !self.candidates.contains(&layers) {
             self.candidates.push(layers);
         }
     }
 
     /// Whether the upper directory is certain.
     pub(super) fn is_found(&self) -> bool {
-        let last = self.candidates.last();
-        self.signs.are_known() && last.is_some_and(|last| self.signs.are_of(last))
+        let mut candidates = self.candidates.iter();
+        self.signs.are_known() && candidates.any(|layers| self.signs.are_of(layers))
     }
 
     /// What is known by now.
@@ -143,7 +151,8 @@ impl Overlay {
         let of_it = of_it.filter(|layers| self.signs.are_of(layers));
         let found = of_it.flat_map(|layers| [Some(layers.upper), layers.work]);
         let found: Vec<Inode> = found.flatten().collect();
-        if !found.is_empty() {
+        let are_all = self.signs.are_known() || self.candidates.len() <= MOST_CANDIDATES;
+        if !found.is_empty() && are_all {
             Location::Known(found)
         } else if self.signs.are_known() {
             Location::Signs(self.signs)
@@ -211,6 +220,17 @@ mod tests {
         let expected = [pair("/x/one/u", "/x/one/w"), pair("/one/u", "/one/w")];
         assert_eq!(paths(&relative, "/x/merged"), expected);
         assert_eq!(relative.paths(&b"/d".repeat(2000)).len(), super::MOST_ABOVE);
+    }
+
+    #[test]
+    fn one_that_is_planted_everywhere_is_nowhere() {
+        let mut hidden = overlay("upperdir=/u,workdir=/w");
+        for number in 10..10_000 {
+            hidden.add(layers(number));
+        }
+        assert_eq!(hidden.location(), Location::Unknown);
+        hidden.root_is(12, None);
+        assert_eq!(hidden.location(), Location::Known(vec![(9, 12), (9, 13)]));
     }
 
     #[test]
