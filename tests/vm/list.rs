@@ -33,13 +33,13 @@ const GUESTS: [&str; 6] = [
 /// outruns the broker changes nothing of another guest's.
 const BROKER: [&str; 2] = ["cow::broker::a_", "cow::broker::inv3_a_"];
 
-/// Ignored, and for no machine: these are what other tests start, in processes of their own, ...
 /// A machine of their own has them: one whose processor stalls.
 pub const STALLED: [&str; 2] = [
     "guard::stalls::inv5_no_write_is_lost_where_a_processor_stalls",
     "guard::stalls::inv5_no_change_of_metadata_is_lost_where_a_processor_stalls",
 ];
 
+/// Ignored, and for no machine: these are what other tests start, in processes of their own, ...
 const STARTED_BY_TESTS: [&str; 3] = [
     "cow::engine::a_break_as_told",
     "guard::adversary_at_work",
