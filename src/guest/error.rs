@@ -144,6 +144,17 @@ pub enum GuestError {
         /// The store.
         store: PathBuf,
     },
+    /// A vdir or a store is on an overlay.
+    #[error(
+        "{0} lies on an overlay, whose files change their inodes and fall out of hard links when they are first changed; \
+         move guests and store to a filesystem like ext4, XFS or Btrfs, or, while the overlay is not mounted, name the \
+         directories that it is made of (upperdir, lowerdir: findmnt -no OPTIONS -T {0})",
+        Shown::path(path)
+    )]
+    Overlay {
+        /// The vdir or the store.
+        path: PathBuf,
+    },
     /// A store is on a filesystem that is mounted read-only.
     #[error(
         "the store {0} is on a read-only filesystem; mount it for writing (mount -o remount,rw \"$(findmnt -no TARGET -T {0})\")",

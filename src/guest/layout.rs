@@ -1,6 +1,7 @@
 //! Whether guests and their stores lie on the host as they should.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,9 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use super::error::GuestError;
 use super::mounted_inode::{MountedInode, open_directory};
 use super::{Guest, StoreLocation};
+
+/// `OVERLAYFS_SUPER_MAGIC` (`include/uapi/linux/magic.h`).
+const OVERLAY: u64 = 0x794c_7630;
 
 /// Checks a set of guests and their stores before anything is touched.
 ///
@@ -20,6 +24,7 @@ use super::{Guest, StoreLocation};
 /// The first fault found, as [`GuestError`] lists them.
 pub fn check_layout(guests: &[Guest], stores: &[StoreLocation]) -> Result<Vec<usize>, GuestError> {
     let vdirs = check_vdirs(guests)?;
+    check_filesystems(guests, stores)?;
     check_stores(stores)?;
     check_nesting(guests, &vdirs, stores)?;
     let chosen = guests
@@ -76,6 +81,39 @@ fn check_vdirs(guests: &[Guest]) -> Result<HashMap<(u64, u64), &Guest>, GuestErr
         }
     }
     Ok(vdirs)
+}
+
+/// Refuses overlays. A file of a lower layer gets another inode when it is first linked or changed (`ovl_copy_up` in
+/// `fs/overlayfs/copy_up.c`). Its other names keep the old one, unless the overlay has `index=on`, and its number may
+/// change. A replacement tells by the inode what a name leads to, and would part link groups there.
+fn check_filesystems(guests: &[Guest], stores: &[StoreLocation]) -> Result<(), GuestError> {
+    for guest in guests {
+        let (path, root) = (&guest.vdir, guest.root.as_fd());
+        refuse_overlay(path, root, |path, source| GuestError::Vdir { path, source })?;
+    }
+    for store in stores {
+        let (path, directory) = (&store.path, store.directory.as_fd());
+        refuse_overlay(path, directory, |path, source| GuestError::Store {
+            path,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn refuse_overlay(
+    path: &Path,
+    directory: BorrowedFd<'_>,
+    failed: impl FnOnce(PathBuf, io::Error) -> GuestError,
+) -> Result<(), GuestError> {
+    let path = path.to_path_buf();
+    match rustix::fs::fstatfs(directory) {
+        Ok(found) if u64::try_from(found.f_type) == Ok(OVERLAY) => {
+            Err(GuestError::Overlay { path })
+        }
+        Ok(_) => Ok(()),
+        Err(errno) => Err(failed(path, errno.into())),
+    }
 }
 
 fn check_stores(stores: &[StoreLocation]) -> Result<(), GuestError> {

@@ -178,13 +178,35 @@ fn a_subvolume_without_a_store_of_its_own() {
     place.refuses(&hash, &[&place.at("web"), &volume], &words);
 }
 
-/// A bind mount that is gone when the test is over.
+/// A bind mount, or an overlay, that is gone when the test is over.
 struct Bind(PathBuf);
 
 impl Bind {
     fn new(from: &Path, to: PathBuf) -> Self {
         fs::create_dir_all(&to).unwrap();
         command(Command::new("mount").arg("--bind").args([from, &to]));
+        Self(to)
+    }
+
+    /// An overlay of `at/lower` and what is written in it.
+    fn overlay(at: &Path, index: &str) -> Self {
+        let layer = |name: &str| {
+            fs::create_dir_all(at.join(name)).unwrap();
+            at.join(name)
+        };
+        let (lower, upper, work) = (layer("lower"), layer("upper"), layer("work"));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},index={index}",
+            text(&lower),
+            text(&upper),
+            text(&work)
+        );
+        let to = layer("merged");
+        command(
+            Command::new("mount")
+                .args(["-t", "overlay", "overlay", "-o", &options])
+                .arg(&to),
+        );
         Self(to)
     }
 }
@@ -219,6 +241,47 @@ fn a_guest_and_its_store_on_two_mounts_of_one_filesystem() {
         &place.at("web/usr/bin/tool"),
         &place.at("mail/usr/bin/tool")
     ));
+}
+
+/// A file of a lower layer gets another inode when it is first linked or written, and its other names keep the old
+/// one.
+#[test]
+fn inv3_guests_and_a_store_on_an_overlay() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    for index in ["off", "on"] {
+        let at = filesystem.path().join(index);
+        let lower = at.join("lower");
+        for guest in ["web", "mail"] {
+            write(&lower.join(guest), "usr/bin/tool", "the same");
+            let names = ["usr/bin/tool", "usr/bin/again"].map(|name| lower.join(guest).join(name));
+            fs::hard_link(&names[0], &names[1]).unwrap();
+        }
+        fs::create_dir(lower.join("hash")).unwrap();
+        let overlay = Bind::overlay(&at, index);
+        let place = Place(overlay.0.clone());
+        let (hash, web, mail) = (place.at("hash"), place.at("web"), place.at("mail"));
+        let words = ["lies on an overlay", "hard links", "upperdir"];
+        place.refuses(&hash, &[&web, &mail], &words);
+        // One of them is enough, and a dry run says the same.
+        let elsewhere = filesystem.path().join("elsewhere");
+        fs::create_dir_all(&elsewhere).unwrap();
+        for (store, guest, which) in [(&elsewhere, &web, &web), (&hash, &elsewhere, &hash)] {
+            let named = format!("{} lies on an overlay", text(which));
+            for options in [&["--dry-run"][..], &[]] {
+                let mut run = place.run(store, &[guest]);
+                refused_untouched(&place.0, run.args(options), 2, &[&named]);
+            }
+        }
+        drop(overlay);
+        // As the message says: the directory that holds the files, while no overlay is made of it.
+        let place = Place(lower);
+        let [hash, web, mail] = ["hash", "web", "mail"].map(|name| place.at(name));
+        let done = place.run(&hash, &[&web, &mail]).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        let tools = [&web, &mail].map(|guest| guest.join("usr/bin/tool"));
+        assert!(is_shared(&tools[0], &tools[1]));
+        assert!(is_shared(&tools[0], &mail.join("usr/bin/again")));
+    }
 }
 
 #[test]
