@@ -10,6 +10,7 @@
 //! | [`faults`], [`power_cut`] | every call that fails or is the last one; every write after which the power goes |
 //! | [`damaged_index`] | an index with bits turned |
 //! | [`exclude_patterns`], [`exclude_packages`], [`parsers`] | what is read of guests and disks |
+//! | [`placement`] | project ids and hints of where data are to lie |
 //! | [`reflink`], [`cow`] | sharing extents; private copies before a write |
 //! | [`command_line`], [`report`], [`bench_drawing`] | what an administrator types and sees |
 //! | [`vserver`], [`containers`] | guests that run; containers of other runtimes |
@@ -39,6 +40,7 @@ mod late_names;
 #[cfg(feature = "fault-injection")]
 mod moved_meanwhile;
 mod parsers;
+mod placement;
 mod power_cut;
 mod real_guests;
 mod reflink;

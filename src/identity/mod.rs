@@ -7,13 +7,16 @@
 //!
 //! ```text
 //! mode u32 │ owner u32 │ group u32 │ mtime seconds i64 │ nanoseconds u32 │ extended attributes …
-//!                                    └─ absent with `--ignore-mtime` ──┘
+//! … │ placement                      └─ absent with `--ignore-mtime` ──┘
+//!     └─ absent where all of it is 0
 //! one extended attribute, in the order of their names:
 //! length of name u32 │ name │ length of value u32 │ value
+//! placement: 0 u32 (no name has that length) │ project id, extent size hint, the same for copy on write, flags: u32 each
 //! ```
 //!
 //! ACLs, file capabilities and security labels are extended attributes (`xattr(7)`) and so are part
-//! of it. Inode flags are not: a file with flags of its own is never unified ([`Flags::Unusual`]).
+//! of it. Inode flags are not: a file with flags of its own is never unified ([`Flags::Unusual`]). The
+//! [`Placement`] has those flags that XFS alone knows.
 //!
 //! `prove` reads a file under a lease, so that its identity stays true. This room stands on `vhashify-sys` and, for the
 //! reasons to skip a file, on [`crate::outcome`]; it knows no store, no object and no run.
@@ -32,6 +35,7 @@ pub use digest::{Digester, ReadError};
 pub use prove::{Change, Leased, Proven, Unproven, look_again};
 
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::placement::Placement;
 use vhashify_sys::stamp::Stamp;
 use vhashify_sys::xattr;
 
@@ -64,18 +68,25 @@ pub struct Identity {
 /// Fingerprints the metadata of an open file whose inode is `stamp`.
 ///
 /// # Errors
-/// What `flistxattr(2)` and `fgetxattr(2)` list, with the name of the call.
+/// What `flistxattr(2)`, `fgetxattr(2)` and [`Placement::of`] list, with the name of the call.
 pub fn fingerprint(
     file: BorrowedFd<'_>,
     stamp: &Stamp,
     mtime: Mtime,
 ) -> Result<Fingerprint, FailedCall> {
-    Ok(fingerprint_of(stamp, &extended_attributes(file)?, mtime))
+    let placement = Placement::of(file).map_err(FailedCall::of("ioctl(FS_IOC_FSGETXATTR)"))?;
+    let attributes = extended_attributes(file)?;
+    Ok(fingerprint_of(stamp, &attributes, placement, mtime))
 }
 
 /// Fingerprints metadata that were looked at.
 #[must_use]
-pub fn fingerprint_of(stamp: &Stamp, attributes: &ExtendedAttributes, mtime: Mtime) -> Fingerprint {
+pub fn fingerprint_of(
+    stamp: &Stamp,
+    attributes: &ExtendedAttributes,
+    placement: Placement,
+    mtime: Mtime,
+) -> Fingerprint {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&u32::from(stamp.mode).to_le_bytes());
     hasher.update(&stamp.owner.to_le_bytes());
@@ -89,6 +100,17 @@ pub fn fingerprint_of(stamp: &Stamp, attributes: &ExtendedAttributes, mtime: Mti
             // Names end at 255 bytes and values at 64 KiB (`xattr(7)`).
             hasher.update(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
             hasher.update(part);
+        }
+    }
+    if !placement.is_plain() {
+        let Placement {
+            project,
+            extent_size,
+            cow_extent_size,
+            flags,
+        } = placement;
+        for number in [0, project, extent_size, cow_extent_size, flags] {
+            hasher.update(&number.to_le_bytes());
         }
     }
     let mut shortened = Fingerprint::default();

@@ -22,6 +22,7 @@ use thiserror::Error;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::lease::{LeasedFile, NoLease};
+use vhashify_sys::placement::Placement;
 use vhashify_sys::stamp::Stamp;
 
 use crate::identity::{self, Digester, Identity, Mtime, ReadError};
@@ -37,6 +38,8 @@ pub struct Leased {
     pub stamp: Stamp,
     /// Whether it bears the mark of iunlink.
     pub is_marked: bool,
+    /// Where its data go and on which project's account.
+    pub placement: Placement,
 }
 
 /// A leased file whose content and metadata were read: the proof of what it is.
@@ -80,7 +83,9 @@ impl Leased {
         if has_holes(&file, &stamp).map_err(FailedCall::of("lseek"))? {
             return Err(Unproven::Skipped(Skip::Sparse));
         }
+        let placement = Placement::of(file.as_fd());
         Ok(Self {
+            placement: placement.map_err(FailedCall::of("ioctl(FS_IOC_FSGETXATTR)"))?,
             file,
             stamp,
             is_marked,
@@ -99,7 +104,8 @@ impl Leased {
                 ReadError::SizeChanged => Unproven::Skipped(Skip::Changed),
                 ReadError::Call(failed) => Unproven::Failed(failed),
             })?;
-        let fingerprint = identity::fingerprint(self.file.as_fd(), &self.stamp, mtime)?;
+        let attributes = identity::extended_attributes(self.file.as_fd())?;
+        let fingerprint = identity::fingerprint_of(&self.stamp, &attributes, self.placement, mtime);
         Ok(Proven {
             leased: self,
             identity: Identity {
@@ -135,6 +141,7 @@ pub enum Change {
 ///
 /// Size and mtime must be those of the proof, whatever the identity covers: `open(O_RDONLY | O_TRUNC)` truncates a
 /// file and breaks no read lease. Link count and ctime may differ: the run itself adds and removes names meanwhile.
+/// Inode flags, and a [`Placement`] where there was none, are not looked for again.
 ///
 /// # Errors
 /// [`Change`]: what changed, or may have.
@@ -146,9 +153,15 @@ pub fn look_again(file: &LeasedFile, proven: &Stamp, identity: &Identity) -> Res
     let attributes = identity::extended_attributes(file.as_fd());
     let attributes = attributes.map_err(|_| Change::MetadataChanged)?;
     let stamp = Stamp::of(file.as_fd()).map_err(|_| Change::MetadataChanged)?;
-    let fingerprint = identity::fingerprint_of(&stamp, &attributes, identity.mtime);
+    let is_proven = |placement| {
+        let now = identity::fingerprint_of(&stamp, &attributes, placement, identity.mtime);
+        now == identity.fingerprint
+    };
+    // Nearly every file has a plain placement, and no further call is made for it.
+    let has_fingerprint = is_proven(Placement::default())
+        || Placement::of(file.as_fd()).is_ok_and(|now| !now.is_plain() && is_proven(now));
     let is_as_proven = (stamp.size, stamp.mtime) == (proven.size, proven.mtime);
-    if is_as_proven && fingerprint == identity.fingerprint {
+    if is_as_proven && has_fingerprint {
         Ok(stamp)
     } else {
         Err(Change::MetadataChanged)

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::lease::LeasedFile;
+use vhashify_sys::placement::Placement;
 use vhashify_sys::stamp::{Stamp, set_mtime};
 use vhashify_sys::{flags, tmpfile, xattr};
 
@@ -30,14 +31,14 @@ pub fn private_copy(
 ) -> Result<LeasedFile, FailedCall> {
     let create = || tmpfile::create(directory);
     let copy = fault::at(Point::CopyCreate, create).map_err(FailedCall::of("open(O_TMPFILE)"))?;
+    let placement = copy_placement(original, &copy, directory)?;
     copy_content(original, stamp.size, &copy)?;
     copy_metadata(original, stamp, &copy)?;
     let look = |file: BorrowedFd<'_>| -> Result<(u64, Fingerprint), FailedCall> {
         let stamp = Stamp::of(file).map_err(FailedCall::of("statx"))?;
-        Ok((
-            stamp.size,
-            identity::fingerprint(file, &stamp, Mtime::Kept)?,
-        ))
+        let attributes = identity::extended_attributes(file)?;
+        let print = identity::fingerprint_of(&stamp, &attributes, placement, Mtime::Kept);
+        Ok((stamp.size, print))
     };
     // The original may have been truncated meanwhile, which `open(O_RDONLY | O_TRUNC)` does past a read lease.
     let (copied, now) = (look(copy.as_fd())?, look(original.as_fd())?);
@@ -53,6 +54,26 @@ fn lease(copy: OwnedFd) -> Result<LeasedFile, FailedCall> {
     drop(copy);
     LeasedFile::acquire(readable)
         .map_err(|refused| FailedCall::of("fcntl(F_SETLEASE)")(refused.errno))
+}
+
+/// Before the content, because XFS takes hints of extents only while there are none. The copy may have inherited others
+/// from its `directory`, whose project id it keeps where no file can have another.
+fn copy_placement(
+    original: &LeasedFile,
+    copy: &OwnedFd,
+    directory: BorrowedFd<'_>,
+) -> Result<Placement, FailedCall> {
+    let looked = FailedCall::of("ioctl(FS_IOC_FSGETXATTR)");
+    let wanted = Placement::of(original.as_fd())
+        .and_then(|placement| placement.allowed_in(directory))
+        .map_err(looked)?;
+    let given = wanted.give(copy.as_fd());
+    given.map_err(FailedCall::of("ioctl(FS_IOC_FSSETXATTR)"))?;
+    if Placement::of(copy.as_fd()) == Ok(wanted) {
+        Ok(wanted)
+    } else {
+        Err(FailedCall::of("copying metadata")(Errno::IO))
+    }
 }
 
 fn copy_content(original: &LeasedFile, size: u64, copy: &OwnedFd) -> Result<(), FailedCall> {

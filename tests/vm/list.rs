@@ -79,7 +79,7 @@ pub fn tests() -> Vec<Item> {
     };
     let mut items: Vec<Item> = named(&INVARIANTS)
         .into_iter()
-        .chain(named(&["verity::"]))
+        .chain(named(&["verity::", "placement::inv2_project"]))
         .map(|name| Item::test(name))
         .collect();
     // Their disk has what they make guests of.

@@ -17,6 +17,7 @@
 //! | [`mapping`] | maps a file while it is leased | `mmap` |
 //! | [`flush`] | writes a file's pages without a commit of the journal | `sync_file_range` |
 //! | [`dedupe`] | lets files share extents | `FIDEDUPERANGE` |
+//! | [`placement`] | project ids, and hints of where data are to lie | `FS_IOC_FSGETXATTR` |
 //! | [`extent_map`], [`overlap`] | where a file lies on the disk; who holds which part of it | `FS_IOC_FIEMAP` |
 //! | [`page_cache`] | how much of a file is in memory | `cachestat`, `mincore` |
 //! | [`verity`] | fs-verity | `FS_IOC_ENABLE_VERITY` |
@@ -55,6 +56,7 @@ pub mod mount_attributes;
 pub mod overlap;
 pub mod page_cache;
 pub mod pidfd;
+pub mod placement;
 pub mod process;
 pub mod procfs;
 pub mod read_only;
