@@ -11,7 +11,7 @@ use serde::Serialize;
 use thiserror::Error;
 use vhashify_sys::call_error::reason;
 use vhashify_sys::lease::LeasedFile;
-use vhashify_sys::stamp::Stamp;
+use vhashify_sys::stamp::{Stamp, Timestamp};
 
 use crate::identity::{self, Digester, Leased, Unproven};
 use crate::index::{self, Index, Update};
@@ -22,10 +22,16 @@ use crate::store::{Listed, ObjectName, Store, StoreLock};
 /// How thoroughly, and whether faults are mended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Check {
-    /// Read every object's content (`--deep`).
+    /// Read every object's content from the disk (`--deep`), and tell the index so.
     pub deep: bool,
     /// Mend what is wrong (`--repair`); this reads all content, too.
     pub repair: bool,
+}
+
+impl Check {
+    fn reads_content(self) -> bool {
+        self.deep || self.repair
+    }
 }
 
 /// What a verification found.
@@ -68,6 +74,7 @@ pub fn verify(
     let store = &*store;
     let sizes = listed.len() as u64;
     progress.stage("verify", Some(sizes));
+    let began = Timestamp::now().seconds;
     let verifier = Verifier {
         store,
         lock,
@@ -91,37 +98,9 @@ pub fn verify(
             path,
             reason: "is not an object; move it out of the store".to_owned(),
         }));
-    let Some(index) = index else {
-        return Ok(report);
-    };
-    let recorded = index.load().objects;
-    let stale = recorded.iter().filter(|(name, stamp)| {
-        found.get(name).is_none_or(|now| {
-            (now.inode, now.size, now.mtime) != (stamp.inode, stamp.size, stamp.mtime)
-        })
-    });
-    let unknown = listed
-        .iter()
-        .filter(|object| !recorded.contains_key(&object.name));
-    report.index_rows_wrong = (stale.count() + unknown.count()) as u64 + index.inconsistencies();
-    if check.repair {
-        report.index_rows_rebuilt = found.len() as u64;
-        let index = index.clear(store)?;
-        let mut objects: Vec<_> = found.into_iter().collect();
-        objects.sort_unstable_by_key(|(name, _)| *name);
-        index.record(&Update {
-            objects,
-            ..Update::default()
-        })?;
-    } else if report.index_rows_wrong > 0 {
-        report.errors.push(FileError {
-            path: index.file().to_path_buf(),
-            reason: format!(
-                "{} rows differ from the disk, which costs time and nothing else; \
-                 run `vhashify verify --repair`",
-                report.index_rows_wrong
-            ),
-        });
+    if let Some(index) = index {
+        let read_at = check.reads_content().then_some(began);
+        verifier.index(index, &listed, found, read_at, &mut report)?;
     }
     Ok(report)
 }
@@ -157,6 +136,59 @@ impl Verifier<'_> {
         }
         self.progress.advance(1);
         (report, found)
+    }
+
+    /// Compares the index with what was `found` of the objects in the store, and tells it when their content was read.
+    fn index(
+        &self,
+        index: Index,
+        listed: &[Listed],
+        found: HashMap<ObjectName, Stamp>,
+        read_at: Option<i64>,
+        report: &mut VerifyReport,
+    ) -> Result<(), crate::Error> {
+        let mut objects: Vec<_> = found.into_iter().collect();
+        objects.sort_unstable_by_key(|(name, _)| *name);
+        let disk_reads: Vec<_> = read_at
+            .into_iter()
+            .flat_map(|when| objects.iter().map(move |(name, _)| (*name, when)))
+            .collect();
+        let recorded = index.load().objects;
+        let stale = recorded.iter().filter(|(name, stamp)| {
+            let found = objects.binary_search_by_key(name, |(name, _)| name);
+            found.map_or(true, |at| {
+                let now = &objects[at].1;
+                (now.inode, now.size, now.mtime) != (stamp.inode, stamp.size, stamp.mtime)
+            })
+        });
+        let unknown = listed
+            .iter()
+            .filter(|object| !recorded.contains_key(&object.name));
+        report.index_rows_wrong =
+            (stale.count() + unknown.count()) as u64 + index.inconsistencies();
+        if self.check.repair {
+            report.index_rows_rebuilt = objects.len() as u64;
+            let update = Update {
+                objects,
+                disk_reads,
+                ..Update::default()
+            };
+            return Ok(index.clear(self.store)?.record(&update)?);
+        }
+        if report.index_rows_wrong > 0 {
+            report.errors.push(FileError {
+                path: index.file().to_path_buf(),
+                reason: format!(
+                    "{} rows differ from the disk, which costs time and nothing else; \
+                     run `vhashify verify --repair`",
+                    report.index_rows_wrong
+                ),
+            });
+        }
+        if !disk_reads.is_empty() {
+            index.record_reads(&disk_reads)?;
+        }
+        Ok(())
     }
 
     /// The object's stamp if it is what its name says; `None` if it vanished meanwhile, or was taken out of the
@@ -210,14 +242,14 @@ impl Verifier<'_> {
         report: &mut VerifyReport,
     ) -> Result<(LeasedFile, Option<Mismatch>), ObjectFault> {
         let identity = object.name.identity;
-        if !self.check.deep && !self.check.repair {
+        if !self.check.reads_content() {
             let found = identity::fingerprint(leased.file.as_fd(), &leased.stamp, identity.mtime)
                 .map_err(|failed| ObjectFault::failed(failed.call, failed.errno))?;
             let mismatch = (found != identity.fingerprint).then_some(Mismatch::Metadata);
             return Ok((leased.file, mismatch));
         }
         report.bytes_read += leased.stamp.size;
-        let proven = leased.prove(identity.mtime, digester)?;
+        let proven = leased.prove_from_disk(identity.mtime, digester)?;
         let file = proven.leased.file.as_fd();
         let mismatch = if proven.identity == identity {
             let is_held = holds_its_bytes(file, proven.leased.stamp.size)

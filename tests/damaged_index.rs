@@ -50,6 +50,10 @@ fn learned(objects: impl Iterator<Item = u64>) -> Update {
         guests: (0..2).map(links).collect(),
         extents: read.keys().map(|inode| (*inode, inode * 4096)).collect(),
         read,
+        disk_reads: objects
+            .iter()
+            .map(|(name, _)| (*name, 1_000_000_000))
+            .collect(),
         run: Some("{}".to_owned()),
         objects,
     }

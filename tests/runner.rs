@@ -10,6 +10,7 @@
 //! | [`faults`], [`power_cut`] | every call that fails or is the last one; every write after which the power goes |
 //! | [`damaged_index`] | an index with bits turned |
 //! | [`exclude_patterns`], [`exclude_packages`], [`parsers`] | what is read of guests and disks |
+//! | [`rot`] | bytes that rot on the disk |
 //! | [`placement`] | project ids and hints of where data are to lie |
 //! | [`reflink`], [`cow`] | sharing extents; private copies before a write |
 //! | [`command_line`], [`report`], [`bench_drawing`] | what an administrator types and sees |
@@ -46,6 +47,7 @@ mod real_guests;
 mod reflink;
 mod refusing_directories;
 mod report;
+mod rot;
 #[cfg(feature = "fault-injection")]
 mod running_guests;
 #[cfg(feature = "fault-injection")]

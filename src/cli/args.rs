@@ -18,6 +18,9 @@ A guest that is called like a command is named after `--`: vhashify -- gc
 Exit status: 0 all done; 1 finished, but some files failed (each is named);
 2 usage or configuration; 3 refused (no protection, or the store is busy).";
 
+/// Four readings by a weekly `verify --deep` may fail before a run reads for itself.
+pub const REREAD_AFTER: u32 = 28;
+
 /// Let identical files of many guests share one inode, safely.
 ///
 /// Files are found by content, kept once in a store on the same filesystem, and hard-linked into
@@ -120,6 +123,10 @@ pub struct How {
     /// Read everything again, whatever the index remembers
     #[arg(long)]
     pub refresh: bool,
+    /// Read a shared file from the disk before a further guest gets it, unless that was done in so
+    /// many days; 0 for always
+    #[arg(long, value_name = "DAYS", default_value_t = REREAD_AFTER)]
+    pub reread_after: u32,
     /// Leave files alone that are smaller
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub min_size: u64,

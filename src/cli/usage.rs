@@ -1,6 +1,6 @@
 //! Which options and commands go together, as far as the parser of arguments cannot say it.
 
-use super::args::{Arguments, Command, Format, Protect};
+use super::args::{Arguments, Command, Format, Protect, REREAD_AFTER};
 use super::failure::Failure;
 
 /// Checks what was typed; nothing is looked up.
@@ -19,6 +19,7 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
             && !(run.all || run.manually || how.dry_run || how.refresh || how.ignore_mtime)
             && run.exclude_from.is_none()
             && how.min_size == 0
+            && how.reread_after == REREAD_AFTER
             && how.protect == Protect::Auto;
         if !is_plain {
             return Err(Failure::Usage(

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use thiserror::Error;
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::direct_reads::{ALIGNMENT, DirectReads, drop_cached};
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::mapping::LeasedMapping;
@@ -22,6 +23,9 @@ const SMALLEST_MAPPED: u64 = 1 << 20;
 /// Bytes that are mapped at once. Between two windows the reader looks for a lease break, so that a
 /// writer waits for milliseconds; and a mapping counts as memory of this process.
 const WINDOW: usize = 512 << 10;
+
+/// Bytes that are read from the disk at once.
+const DIRECT_CHUNK: usize = 1 << 20;
 
 /// Bytes that are read at once: they stay in the processor's cache until they are looked at.
 const CHUNK: usize = 256 << 10;
@@ -44,6 +48,8 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct Digester {
     chunk: Vec<u8>,
+    /// As much for reads from the disk, and room to begin where they may; empty until there is one.
+    direct_chunk: Vec<u8>,
     /// A content, if its digest is known.
     last: Vec<u8>,
     digest_of_last: Option<Digest>,
@@ -53,6 +59,7 @@ impl Default for Digester {
     fn default() -> Self {
         Self {
             chunk: vec![0; CHUNK],
+            direct_chunk: Vec::new(),
             last: Vec::new(),
             digest_of_last: None,
         }
@@ -66,16 +73,43 @@ impl Digester {
     /// # Errors
     /// [`ReadError`]; a broken lease ends the reading early.
     pub fn digest(&mut self, file: &LeasedFile, size: u64) -> Result<Digest, ReadError> {
-        let mut reading = Reading {
-            file,
-            size,
-            offset: 0,
-            is_at_end: false,
-        };
+        let mut reading = Reading::begin(file, size);
         match usize::try_from(size) {
             Ok(size) if (size as u64) < SMALLEST_MAPPED => self.small(&mut reading, size),
             _ => self.large(&mut reading),
         }
+    }
+
+    /// As [`digest`](Self::digest), but reads what is on the disk, and not what the page cache holds of it.
+    ///
+    /// Where there are no direct reads, this takes out of the page cache what can be, and reads as usual. Pages that a
+    /// process has mapped are believed then.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn digest_from_disk(&mut self, file: &LeasedFile, size: u64) -> Result<Digest, ReadError> {
+        let begun = DirectReads::begin(file.as_fd());
+        if let Some(_direct) = begun.map_err(FailedCall::of("fcntl(F_SETFL)"))? {
+            match self.unmapped(Reading::begin(file, size)) {
+                // The disk asks for another alignment than it told.
+                Err(ReadError::Call(failed)) if failed.errno == Errno::INVAL => {}
+                done => return done,
+            }
+        }
+        drop_cached(file.as_fd()).map_err(FailedCall::of("posix_fadvise"))?;
+        self.unmapped(Reading::begin(file, size))
+    }
+
+    fn unmapped(&mut self, mut reading: Reading<'_>) -> Result<Digest, ReadError> {
+        self.direct_chunk.resize(DIRECT_CHUNK + ALIGNMENT, 0);
+        let start = self.direct_chunk.as_ptr().align_offset(ALIGNMENT);
+        let chunk = &mut self.direct_chunk[start..][..DIRECT_CHUNK];
+        let mut hasher = blake3::Hasher::new();
+        while !reading.is_at_end {
+            let count = reading.next(chunk)?;
+            hasher.update(&chunk[..count]);
+        }
+        Ok(hasher.finalize().into())
     }
 
     fn small(&mut self, reading: &mut Reading<'_>, size: usize) -> Result<Digest, ReadError> {
@@ -135,7 +169,16 @@ struct Reading<'a> {
     is_at_end: bool,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn begin(file: &'a LeasedFile, size: u64) -> Self {
+        Self {
+            file,
+            size,
+            offset: 0,
+            is_at_end: false,
+        }
+    }
+
     /// How far a file was read that fits into memory.
     fn position(&self) -> usize {
         usize::try_from(self.offset).unwrap_or(usize::MAX)

@@ -25,7 +25,7 @@ use vhashify_sys::lease::{LeasedFile, NoLease};
 use vhashify_sys::placement::Placement;
 use vhashify_sys::stamp::Stamp;
 
-use crate::identity::{self, Digester, Identity, Mtime, ReadError};
+use crate::identity::{self, Digest, Digester, Identity, Mtime, ReadError};
 use crate::outcome::Skip;
 
 /// A file under a read lease, whose inode says nothing against sharing it: it is regular, has no holes and no
@@ -97,13 +97,29 @@ impl Leased {
     /// # Errors
     /// A reason to leave the file alone.
     pub fn prove(self, mtime: Mtime, digester: &mut Digester) -> Result<Proven, Unproven> {
-        let digest = digester
-            .digest(&self.file, self.stamp.size)
-            .map_err(|error| match error {
-                ReadError::LeaseBroken => Unproven::Skipped(Skip::OpenForWriting),
-                ReadError::SizeChanged => Unproven::Skipped(Skip::Changed),
-                ReadError::Call(failed) => Unproven::Failed(failed),
-            })?;
+        let digest = digester.digest(&self.file, self.stamp.size);
+        self.proven(digest, mtime)
+    }
+
+    /// As [`prove`](Self::prove), but reads the content from the disk, and not what the page cache holds of it.
+    ///
+    /// # Errors
+    /// A reason to leave the file alone.
+    pub fn prove_from_disk(
+        self,
+        mtime: Mtime,
+        digester: &mut Digester,
+    ) -> Result<Proven, Unproven> {
+        let digest = digester.digest_from_disk(&self.file, self.stamp.size);
+        self.proven(digest, mtime)
+    }
+
+    fn proven(self, digest: Result<Digest, ReadError>, mtime: Mtime) -> Result<Proven, Unproven> {
+        let digest = digest.map_err(|error| match error {
+            ReadError::LeaseBroken => Unproven::Skipped(Skip::OpenForWriting),
+            ReadError::SizeChanged => Unproven::Skipped(Skip::Changed),
+            ReadError::Call(failed) => Unproven::Failed(failed),
+        })?;
         let attributes = identity::extended_attributes(self.file.as_fd())?;
         let fingerprint = identity::fingerprint_of(&self.stamp, &attributes, self.placement, mtime);
         Ok(Proven {

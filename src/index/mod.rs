@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! STATE/index-HASH.redb      HASH: of the store's path
-//!   objects, inodes, links, scan cache, extents      see [`rows`]
+//!   objects, inodes, links, scan cache, extents, reads      see [`rows`]
 //!   guests   number → name and vdir
 //!   runs     number → the run's report as JSON; the last 1000
 //!   meta     format and store, so that a run notices another store's index
@@ -24,10 +24,11 @@ pub mod rows;
 mod write;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use vhashify_sys::call_error::{Call as _, CallError};
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::shown::Shown;
@@ -44,6 +45,7 @@ const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
 const LINKS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("links");
 const CACHE: TableDefinition<u64, &[u8]> = TableDefinition::new("scan cache");
 const EXTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("extents");
+const READS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("reads");
 const GUESTS: TableDefinition<u32, &[u8]> = TableDefinition::new("guests");
 const RUNS: TableDefinition<u64, &str> = TableDefinition::new("runs");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -97,6 +99,9 @@ pub struct Update {
     pub read: HashMap<u64, (Stamp, Identity)>,
     /// Where on the disk the extents begin that such a file shares; all others are forgotten.
     pub extents: HashMap<u64, u64>,
+    /// Objects whose content was read from the disk, each with when, in seconds since 1970; sorted by name. What is known
+    /// of others stays.
+    pub disk_reads: Vec<(ObjectName, i64)>,
     /// The guests of this run with all their links, sorted by object, each object once.
     pub guests: Vec<(GuestRow, Vec<GuestLinks>)>,
     /// The run's report as JSON, if it is to be remembered.
@@ -220,6 +225,27 @@ impl Index {
         guarded(|| read::load(&self.database.begin_read()?)).unwrap_or_default()
     }
 
+    /// The objects whose content was last read from the disk in this time, in seconds since 1970; sorted. Damaged rows are
+    /// left out.
+    #[must_use]
+    pub fn read_within(&self, time: RangeInclusive<i64>) -> Vec<ObjectName> {
+        guarded(|| read::read_within(&self.database.begin_read()?, &time)).unwrap_or_default()
+    }
+
+    /// Records objects whose content was read from the disk, as [`Update::disk_reads`].
+    ///
+    /// # Errors
+    /// [`IndexError::Unusable`]; the index is then as it was before.
+    pub fn record_reads(&self, reads: &[(ObjectName, i64)]) -> Result<(), IndexError> {
+        let recorded = in_transaction(&self.database, |transaction| {
+            write::write_reads(transaction, reads)
+        });
+        recorded.map_err(|source| IndexError::Unusable {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
     /// Count of rows that cannot be read, or that contradict another row.
     #[must_use]
     pub fn inconsistencies(&self) -> u64 {
@@ -308,9 +334,16 @@ fn read_only<T: Default>(
 }
 
 fn record(database: &OpenDatabase, update: &Update) -> Result<(), IndexFault> {
+    in_transaction(database, |transaction| write::write(transaction, update))
+}
+
+fn in_transaction(
+    database: &OpenDatabase,
+    write: impl FnOnce(&WriteTransaction) -> Result<(), IndexFault>,
+) -> Result<(), IndexFault> {
     guarded(|| {
         let transaction = database.begin_write()?;
-        write::write(&transaction, update)?;
+        write(&transaction)?;
         fault::at(Point::IndexCommit, || {
             transaction.commit()?;
             Ok(())

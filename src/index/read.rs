@@ -1,13 +1,14 @@
 //! Reads the tables of an index. A row that is damaged is no row; a damaged table is a fault.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 
 use super::error::IndexFault;
 use super::{
-    CACHE, EXTENTS, FORMAT, GUESTS, GuestRow, INODES, IndexSnapshot, LINKS, META, OBJECTS, RUNS,
-    rows,
+    CACHE, EXTENTS, FORMAT, GUESTS, GuestRow, INODES, IndexSnapshot, LINKS, META, OBJECTS, READS,
+    RUNS, rows,
 };
 use crate::store::ObjectName;
 
@@ -59,6 +60,37 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<IndexSnapshot, Index
         loaded.extents.extend(at.map(|at| (inode, at)));
     }
     Ok(loaded)
+}
+
+pub(super) fn read_within(
+    transaction: &ReadTransaction,
+    time: &RangeInclusive<i64>,
+) -> Result<Vec<ObjectName>, IndexFault> {
+    let mut found = Vec::new();
+    let Some(table) = reads(transaction)? else {
+        return Ok(found);
+    };
+    for row in table.iter()? {
+        let (key, value) = row?;
+        let name = key.value().try_into().ok().and_then(ObjectName::from_bytes);
+        let when =
+            rows::unseal("reads", key.value(), value.value()).and_then(rows::seconds_from_bytes);
+        if when.is_some_and(|when| time.contains(&when)) {
+            found.extend(name);
+        }
+    }
+    Ok(found)
+}
+
+/// A table by the names of objects.
+type ByName = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// The table `reads`, which an index of an earlier version lacks.
+fn reads(transaction: &ReadTransaction) -> Result<Option<ByName>, IndexFault> {
+    match transaction.open_table(READS) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        table => Ok(Some(table?)),
+    }
 }
 
 pub(super) fn guests(transaction: &ReadTransaction) -> Result<BTreeMap<u32, GuestRow>, IndexFault> {
@@ -119,10 +151,15 @@ pub(super) fn inconsistencies(transaction: &ReadTransaction) -> Result<u64, Inde
             wrong += u64::from(rows::unseal(name, &key.value().to_le_bytes(), sealed).is_none());
         }
     }
-    let links = transaction.open_table(LINKS)?;
-    for row in links.iter()? {
-        let (key, value) = row?;
-        wrong += u64::from(rows::unseal("links", key.value(), value.value()).is_none());
+    for (name, table) in [
+        ("links", Some(transaction.open_table(LINKS)?)),
+        ("reads", reads(transaction)?),
+    ] {
+        let Some(table) = table else { continue };
+        for row in table.iter()? {
+            let (key, value) = row?;
+            wrong += u64::from(rows::unseal(name, key.value(), value.value()).is_none());
+        }
     }
     Ok(wrong)
 }

@@ -8,6 +8,7 @@
 //! | guests | number u32 | name, NUL, vdir (without a check) |
 //! | scan cache | inode u64 | stamp, digest 32, fingerprint 16, mtime kept or ignored u8 |
 //! | extents | inode u64 | address of its first extent u64 |
+//! | reads | object name, 53 bytes | seconds since 1970 i64, when its content was last read from the disk |
 //!
 //! Every value ends in a check: the first 8 bytes of BLAKE3 of table, key and value. Readers ignore a row whose
 //! check is wrong.
@@ -156,6 +157,11 @@ pub fn cached_from_bytes(value: &[u8]) -> Option<(Stamp, Identity)> {
 /// A row of `extents`: the inverse of `u64::to_le_bytes`.
 pub(super) fn address_from_bytes(value: &[u8]) -> Option<u64> {
     value.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// A row of `reads`: the inverse of `i64::to_le_bytes`.
+pub(super) fn seconds_from_bytes(value: &[u8]) -> Option<i64> {
+    value.try_into().ok().map(i64::from_le_bytes)
 }
 
 /// The key of a row of `links`.

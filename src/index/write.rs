@@ -12,7 +12,8 @@ use vhashify_sys::stamp::Stamp;
 use super::error::IndexFault;
 use super::rows;
 use super::{
-    CACHE, EXTENTS, GUESTS, GuestLinks, GuestRow, INODES, LINKS, OBJECTS, RUNS, RUNS_KEPT, Update,
+    CACHE, EXTENTS, GUESTS, GuestLinks, GuestRow, INODES, LINKS, OBJECTS, READS, RUNS, RUNS_KEPT,
+    Update,
 };
 use crate::store::ObjectName;
 
@@ -40,6 +41,8 @@ pub(super) fn write(transaction: &WriteTransaction, update: &Update) -> Result<(
     write_by_inode(transaction, EXTENTS, extents, |inode| {
         update.extents.contains_key(&inode)
     })?;
+    write_reads(transaction, &update.disk_reads)?;
+    forget_reads_of_others(transaction, &update.objects)?;
     write_guests(transaction, &update.guests, &update.objects)?;
     let mut runs = transaction.open_table(RUNS)?;
     if let Some(report) = &update.run {
@@ -138,6 +141,43 @@ fn write_by_inode(
     } else {
         Err(IndexFault::Damaged)
     }
+}
+
+/// Adds rows of `reads`. A row that is damaged and not found makes a second one; each is a time at which the object was
+/// read.
+///
+/// # Errors
+/// What redb says.
+pub(super) fn write_reads(
+    transaction: &WriteTransaction,
+    reads: &[(ObjectName, i64)],
+) -> Result<(), IndexFault> {
+    let mut table = transaction.open_table(READS)?;
+    for (name, when) in reads {
+        let key = name.to_bytes();
+        let value = rows::seal("reads", &key, when.to_le_bytes().to_vec());
+        table.insert(key.as_slice(), value.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Removes rows of `reads` whose object is gone. It looks for them only where there are more rows than objects: a row
+/// too many is not wrong, and most runs need not read the table.
+fn forget_reads_of_others(
+    transaction: &WriteTransaction,
+    objects: &[(ObjectName, Stamp)],
+) -> Result<(), IndexFault> {
+    let mut table = transaction.open_table(READS)?;
+    if table.len()? <= objects.len() as u64 {
+        return Ok(());
+    }
+    let is_there = |key: &[u8]| {
+        let name = key.try_into().ok().and_then(ObjectName::from_bytes);
+        let found = |name| objects.binary_search_by_key(&name, |(object, _)| *object);
+        name.is_some_and(|name| found(name).is_ok())
+    };
+    table.retain(|key, _| is_there(key))?;
+    Ok(())
 }
 
 fn write_guests(

@@ -294,12 +294,12 @@ impl<'a> Applier<'a> {
         stats: &mut WorkerStats,
     ) -> Result<OpenObject, Skip> {
         let Known { store, objects, .. } = self.view.known;
-        let proven = known.proven.as_ref();
+        let belief = self.view.known.belief_in(known);
         let opened = object::open(
             store,
             self.target,
             &known.name,
-            proven,
+            belief,
             &mut reader.digester,
         );
         let object = opened.map_err(|error| {

@@ -7,7 +7,7 @@ use vhashify_sys::stamp::Stamp;
 
 use super::group;
 use super::view::Known;
-use super::worker_stats::WorkerStats;
+use super::worker_stats::{Linked, WorkerStats};
 use crate::guest::Guest;
 use crate::index::{GuestLinks, GuestRow, Update};
 use crate::scan::FileRecord;
@@ -18,6 +18,7 @@ use crate::store::ObjectName;
 pub fn index_update(known: &Known<'_>, stats: WorkerStats) -> Update {
     let mut update = Update {
         objects: proven_objects(known, &stats),
+        disk_reads: disk_reads(known, &stats),
         ..Update::default()
     };
     let links = links_by_guest(known, &stats, &update.objects);
@@ -71,6 +72,21 @@ fn proven_objects(known: &Known<'_>, stats: &WorkerStats) -> Vec<(ObjectName, St
     objects.sort_by_key(|(name, _)| *name);
     objects.dedup_by_key(|(name, _)| *name);
     objects
+}
+
+/// The objects that this run has read from the disk: those that were there and due, and that it gave to further guests.
+fn disk_reads(known: &Known<'_>, stats: &WorkerStats) -> Vec<(ObjectName, i64)> {
+    let was_there = |linked: &&Linked| {
+        let before = known.object_of(linked.stamp.inode);
+        before.is_some_and(|before| before.name == linked.name)
+    };
+    let given = stats.objects.iter();
+    let given = given.filter(|linked| !linked.guests.is_empty());
+    let read = given.filter(was_there).map(|linked| linked.name);
+    let mut read: Vec<ObjectName> = read.filter(|name| known.disk_reads.is_due(name)).collect();
+    read.sort_unstable();
+    let when = known.began.seconds;
+    read.into_iter().map(|name| (name, when)).collect()
 }
 
 /// Who links which of `objects`, for each guest, sorted by object.

@@ -30,6 +30,7 @@
 //! | `target` | who may change something; a dry run has none |
 //! | `view` | what the workers look at: the question, what is known, the effort |
 //! | `objects`, `hidden_links` | what is known of objects, and of links to them where the walk does not look |
+//! | `disk_reads` | which objects must be read before a further guest gets them |
 //! | [`Scope`], `same_path`, `path_filter` | to which files a command is confined |
 //! | [`Source`] | a guest and what of it is left out |
 
@@ -37,6 +38,7 @@ mod apply;
 pub mod by_reference;
 mod deunify;
 mod deunify_report;
+mod disk_reads;
 mod extent_class;
 mod extents;
 mod fd_budget;

@@ -18,6 +18,7 @@ use vhashify_sys::call_error::Call as _;
 use vhashify_sys::lease::ignore_break_signal;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
+use super::disk_reads::DiskReads;
 use super::fd_budget::Workers;
 use super::finish::{account_of, fill, finish};
 use super::group;
@@ -51,6 +52,8 @@ pub struct Options {
     pub mtime: Mtime,
     /// Read every candidate and object again, whatever the index remembers.
     pub refresh: bool,
+    /// For how many days a reading of an object from the disk counts; 0 for none.
+    pub reread_after: u32,
     /// Leave smaller files alone; bytes.
     pub smallest: u64,
     /// Count of threads that read and link, if the limit of open files suffices for them.
@@ -114,6 +117,7 @@ pub fn unify(
         read: scanned.read,
         extents: scanned.extents,
         began,
+        disk_reads: DiskReads::new(&store, mode, options.reread_after, began, scanned.index)?,
         hidden_links: OnceLock::new(),
     };
     let view = View {
@@ -137,7 +141,7 @@ pub fn unify(
 
     fill(&mut report, &known.scan, &done.stats);
     report.seconds.total = started.elapsed().as_secs_f64();
-    finish(scanned.index, view, done, &mut report);
+    finish(known.disk_reads.take_index(), view, done, &mut report);
     report.seconds.total = started.elapsed().as_secs_f64();
     Ok(report)
 }

@@ -11,8 +11,10 @@ use rustix::io::Errno;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
+use super::disk_reads::DiskReads;
 use super::fd_budget::Workers;
 use super::hidden_links::HiddenLinks;
+use super::object::Belief;
 use super::objects::{ObjectState, Objects};
 use super::scope::ReferenceMatch;
 use super::source::Source;
@@ -56,6 +58,8 @@ pub struct Known<'a> {
     pub extents: HashMap<u64, u64>,
     /// When the run began.
     pub began: Timestamp,
+    /// Which objects must be read from the disk before a further guest gets them.
+    pub disk_reads: DiskReads,
     /// Which guests link objects in places that the walk did not see; empty until somebody asks.
     pub hidden_links: OnceLock<HiddenLinks>,
 }
@@ -127,6 +131,14 @@ impl Known<'_> {
     #[must_use]
     pub fn object_of(&self, inode: u64) -> Option<&ObjectState> {
         self.objects.of(inode)
+    }
+
+    /// What makes it unnecessary to read an object before a further guest gets it.
+    pub fn belief_in<'b>(&self, object: &'b ObjectState) -> Belief<'b> {
+        Belief {
+            proven: object.proven.as_ref(),
+            is_due: self.disk_reads.is_due(&object.name),
+        }
     }
 
     /// A file's path on the host, for messages.

@@ -74,6 +74,7 @@ fn what_the_parser_does_not_know_is_status_two_as_well() {
         (&["--all", "--jobs", "many"], "--jobs"),
         (&["--all", "--min-size", "-1"], "-1"),
         (&["--all", "--min-size", "1k"], "1k"),
+        (&["--all", "--reread-after", "never"], "never"),
         (&["--all", "--progress", "sometimes"], "sometimes"),
         (&["--all", "--color", "rainbow"], "rainbow"),
         (&["--all", "--state-dir"], "--state-dir"),

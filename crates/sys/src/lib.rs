@@ -19,6 +19,7 @@
 //! | [`dedupe`] | lets files share extents | `FIDEDUPERANGE` |
 //! | [`placement`] | project ids, and hints of where data are to lie | `FS_IOC_FSGETXATTR` |
 //! | [`extent_map`], [`overlap`] | where a file lies on the disk; who holds which part of it | `FS_IOC_FIEMAP` |
+//! | [`direct_reads`] | reads past the page cache | `fcntl(F_SETFL)` |
 //! | [`page_cache`] | how much of a file is in memory | `cachestat`, `mincore` |
 //! | [`verity`] | fs-verity | `FS_IOC_ENABLE_VERITY` |
 //! | **mounts and networks** | | |
@@ -40,6 +41,7 @@
 
 pub mod call_error;
 pub mod dedupe;
+pub mod direct_reads;
 pub mod directory;
 pub mod extent_map;
 pub mod fault;

@@ -48,6 +48,7 @@ fn options(common: &Common, typed: &How, scope: Scope) -> Options {
             Mtime::Kept
         },
         refresh: typed.refresh,
+        reread_after: typed.reread_after,
         smallest: typed.min_size,
         jobs: typed
             .jobs

@@ -24,7 +24,7 @@ struct Typed {
     common: Common,
     /// The reverse: give the guest its own copies back
     #[arg(short = 'R', long)]
-    #[arg(conflicts_with_all = ["ignore_mtime", "refresh", "min_size", "protect"])]
+    #[arg(conflicts_with_all = ["ignore_mtime", "refresh", "min_size", "protect", "reread_after"])]
     undo: bool,
     #[command(flatten)]
     how: How,
@@ -121,6 +121,7 @@ mod tests {
             &["-R", "--refresh"],
             &["-R", "--ignore-mtime"],
             &["-R", "--min-size", "1"],
+            &["-R", "--reread-after", "1"],
             &["--all"],
         ] {
             assert!(parsed(words).is_err(), "{words:?}");
