@@ -25,7 +25,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FlockOperation, IFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
 use vhashify_sys::fault::{self, Point};
@@ -126,6 +126,7 @@ impl WorkDirectory {
         let (parent, name) = place_of(self.store.as_fd())?;
         make(&parent, &name)?;
         let top = open_top(self.store.as_fd(), &parent, &name)?;
+        forget_project(&top);
         let run = (0..PLACES).map(|place| {
             let name = format!("{place:x}").into_bytes();
             make(&top, &name)?;
@@ -365,6 +366,18 @@ fn open_top(store: BorrowedFd<'_>, parent: &OwnedFd, name: &[u8]) -> Result<Owne
         return Err(failed()(Errno::PERM));
     }
     Ok(top)
+}
+
+/// Takes the directory the flag by which it would give files its own quota project, as a directory above it may have
+/// given it: the kernel exchanges no names then of files with another one (`EXDEV`).
+fn forget_project(top: &OwnedFd) {
+    let flag = IFlags::PROJECT_INHERIT;
+    if let Ok(flags) = rustix::fs::ioctl_getflags(top)
+        && flags.contains(flag)
+        && let Err(errno) = rustix::fs::ioctl_setflags(top, flags - flag)
+    {
+        tracing::debug!(%errno, "files of a quota project cannot be shared");
+    }
 }
 
 fn make(parent: &OwnedFd, name: &[u8]) -> Result<(), FailedCall> {
