@@ -74,11 +74,16 @@ fn inv6_killed_before_and_after_every_call_that_counts() {
         .filter(|name| !OF_EXTENTS.map(Point::name).contains(name))
         // Where objects are put under fs-verity: tests/verity.rs, in a machine whose kernel has it.
         .filter(|&name| name != Point::EnableVerity.name())
+        // Where the guard is: tests/guard/displaced.rs.
+        .filter(|name| !OF_GUARD.map(Point::name).contains(name))
         // Of a break for a running guest: tests/cow.
         .filter(|&name| name != Point::CopySync.name())
         .collect();
     assert_eq!(never, [""; 0], "no scenario comes to these points");
 }
+
+/// Points that only `--protect lsm` comes to.
+const OF_GUARD: [Point; 2] = [Point::TurnBack, Point::WaitForMetadata];
 
 /// Points that only `--protect reflink` comes to.
 const OF_EXTENTS: [Point; 2] = [Point::MapExtents, Point::ShareExtents];

@@ -4,6 +4,7 @@
 //! root of a guest: all capabilities in user, mount and pid namespaces of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod displaced;
 mod guests;
 mod overhead;
 mod stalls;

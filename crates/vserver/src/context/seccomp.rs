@@ -6,7 +6,8 @@
 //! - user namespaces, in which a guest would have every capability over what it mounts there;
 //! - the keyring, the kernel's log and `io_uring`, which are the host's or pass by other filters;
 //! - handles of files, modules, kernels, BPF, swap, clocks: a second wall behind the capabilities;
-//! - leases, which on a shared inode would hold up other guests;
+//! - leases, which on a shared inode would hold up other guests, and delegations, which would hold up the host where it
+//!   links or renames in a directory of the guest: for 45 seconds each, again and again;
 //! - writing into another process's terminal.
 
 use rustix::thread::CapabilitySet;
@@ -79,6 +80,8 @@ const DENIED: &[(&[&str], Option<CapabilitySet>)] = &[
 
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 const F_SETLEASE: u64 = 1024;
+/// Since Linux 6.19 (`include/uapi/linux/fcntl.h`).
+const F_SETDELEG: u64 = 1040;
 const TIOCSTI: u64 = 0x5412;
 const TIOCLINUX: u64 = 0x541C;
 
@@ -100,6 +103,12 @@ pub fn profile(capabilities: CapabilitySet) -> Value {
         &["fcntl", "fcntl64"],
         libc::EACCES,
         &equal(1, F_SETLEASE),
+    ));
+    // As a kernel that has none.
+    rules.push(denied(
+        &["fcntl", "fcntl64"],
+        libc::EINVAL,
+        &equal(1, F_SETDELEG),
     ));
     for request in [TIOCSTI, TIOCLINUX] {
         rules.push(denied(&["ioctl"], libc::EPERM, &equal(1, request)));
@@ -131,6 +140,16 @@ fn equal(index: u32, value: u64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::{CapabilitySet, profile};
+
+    #[test]
+    fn no_guest_gets_a_delegation() {
+        let profile = profile(CapabilitySet::all());
+        let rules = profile["syscalls"].as_array().unwrap();
+        let is_it = |rule: &&serde_json::Value| rule["args"][0]["value"] == super::F_SETDELEG;
+        let rule = rules.iter().find(is_it).unwrap();
+        assert_eq!(rule["errnoRet"], libc::EINVAL);
+        assert_eq!(rule["names"], serde_json::json!(["fcntl", "fcntl64"]));
+    }
 
     #[test]
     fn a_capability_lifts_what_it_is_for_and_nothing_else() {
