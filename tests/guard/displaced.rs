@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use vhashify_testkit::built::FAULTS;
 use vhashify_testkit::disturb::{is_killed, with_moves};
-use vhashify_testkit::filesystem::on_each;
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
 use vhashify_testkit::program::{Host, output};
 use vhashify_testkit::snapshot::{check_store, paths};
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
@@ -81,57 +81,55 @@ fn inv5_whoever_comes_for_a_displaced_file_by_a_descriptor_is_told_so() {
 #[test]
 #[ignore = "needs the guard: run in machines by make test-vm"]
 fn inv5_a_file_that_was_displaced_and_goes_back_can_be_changed_again() {
-    on_each(|filesystem| {
-        let (host, path) = equal(filesystem.path());
-        let _loaded = Guard;
-        let other = path.with_extension("other");
-        // A name that a call under way makes of the old file: the run takes the replacement back.
-        let link = || {
-            fs::hard_link(&temporary_names(&host.store())[0].path, &other).unwrap();
-        };
-        with_moves(host.run_command(&[]), "turn-back:1:stop-before", &[&link]);
-        append(&path).unwrap();
-        let appended = [&SHARED.bytes(), b"appended".as_slice()].concat();
-        assert_eq!(fs::read(&path).unwrap(), appended);
-        assert_eq!(fs::read(&other).unwrap(), appended, "inv3");
-        assert_eq!(
-            fs::read(host.guests[0].join("d/name")).unwrap(),
-            SHARED.bytes()
-        );
-    });
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let (host, path) = equal(filesystem.path());
+    let _loaded = Guard;
+    let other = path.with_extension("other");
+    // A name that a call under way makes of the old file: the run takes the replacement back.
+    let link = || {
+        fs::hard_link(&temporary_names(&host.store())[0].path, &other).unwrap();
+    };
+    with_moves(host.run_command(&[]), "turn-back:1:stop-before", &[&link]);
+    append(&path).unwrap();
+    let appended = [&SHARED.bytes(), b"appended".as_slice()].concat();
+    assert_eq!(fs::read(&path).unwrap(), appended);
+    assert_eq!(fs::read(&other).unwrap(), appended, "inv3");
+    assert_eq!(
+        fs::read(host.guests[0].join("d/name")).unwrap(),
+        SHARED.bytes()
+    );
 }
 
 #[test]
 #[ignore = "needs the guard: run in machines by make test-vm"]
 fn inv6_what_a_run_left_that_was_killed_when_a_file_was_displaced() {
-    on_each(|filesystem| {
-        for action in ["kill-before", "kill-after"] {
-            let (host, path) = equal(&filesystem.path().join(action));
-            let _loaded = Guard;
-            let faults = format!("turn-back:1:{action}");
-            let killed = output(host.run_command(&[]).env(FAULTS, &faults));
-            assert!(is_killed(&killed), "{killed:?}");
+    let filesystem = Filesystem::new(Kind::Ext4);
+    for action in ["kill-before", "kill-after"] {
+        let (host, path) = equal(&filesystem.path().join(action));
+        let _loaded = Guard;
+        let faults = format!("turn-back:1:{action}");
+        let killed = output(host.run_command(&[]).env(FAULTS, &faults));
+        assert!(is_killed(&killed), "{killed:?}");
+        assert_eq!(fs::read(&path).unwrap(), SHARED.bytes());
+        if action == "kill-before" {
+            host.run(&[]);
             assert_eq!(fs::read(&path).unwrap(), SHARED.bytes());
-            if action == "kill-before" {
-                host.run(&[]);
-                assert_eq!(fs::read(&path).unwrap(), SHARED.bytes());
-                assert_tidy(&host.store(), &faults);
-                continue;
-            }
-            // Nobody has the content any more: the displaced file is the last of it, and gets a name of its own.
-            for guest in &host.guests {
-                fs::remove_file(guest.join("d/name")).unwrap();
-            }
-            for object in check_store(&host.store()).into_values() {
-                fs::remove_file(object).unwrap();
-            }
-            let recovered = output(&mut host.run_command(&[]));
-            let said = String::from_utf8_lossy(&recovered.stderr);
-            assert!(said.contains("misplaced"), "{said}");
-            let is_it = |path: &PathBuf| path.to_string_lossy().contains("misplaced");
-            let kept = paths(&host.guests[1]).into_iter().find(is_it).unwrap();
-            assert_eq!(fs::read(&kept).unwrap(), SHARED.bytes());
-            append(&kept).expect("it is its guest's own file again");
+            assert_tidy(&host.store(), &faults);
+            continue;
         }
-    });
+        // Nobody has the content any more: the displaced file is the last of it, and gets a name of its own.
+        for guest in &host.guests {
+            fs::remove_file(guest.join("d/name")).unwrap();
+        }
+        for object in check_store(&host.store()).into_values() {
+            fs::remove_file(object).unwrap();
+        }
+        let recovered = output(&mut host.run_command(&[]));
+        let said = String::from_utf8_lossy(&recovered.stderr);
+        assert!(said.contains("misplaced"), "{said}");
+        let is_it = |path: &PathBuf| path.to_string_lossy().contains("misplaced");
+        let kept = paths(&host.guests[1]).into_iter().find(is_it).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), SHARED.bytes());
+        append(&kept).expect("it is its guest's own file again");
+    }
 }
