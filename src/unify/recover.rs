@@ -246,7 +246,12 @@ impl Recovery<'_> {
             fault::at(Point::RecoverExchange, back).map_err(FailedCall::of("renameat2"))?;
         }
         let copy = copy_behind(holder, name)?;
-        Ok(copy.is_some_and(|(file, object)| self.is_unchanged(&file, object)))
+        let may_go = |(file, object): (OwnedFd, u64)| {
+            // The guest may have written to it by another name, which keeps it.
+            let has_other = Stamp::of(file.as_fd()).is_ok_and(|copy| copy.link_count > 1);
+            has_other || self.is_unchanged(&file, object)
+        };
+        Ok(copy.is_some_and(may_go))
     }
 
     /// Whether nobody has written to a copy of an object.
