@@ -361,12 +361,16 @@ impl Breaker {
     ) {
         let has_no_writer = copy.lease.as_ref().is_some_and(LeasedFile::has_no_writer);
         if !has_no_writer {
-            let left = pending.temporaries().zip(places);
+            let (left, given_way) = pending.leave(inode);
+            let left = left.into_iter().zip(places);
             self.work.add(left.map(|(temporary, place)| Interrupted {
-                temporary: temporary.clone(),
+                temporary,
                 directory: place.name.directory.clone(),
                 object: inode,
             }));
+            if let Err(stuck) = given_way {
+                tracing::warn!(%stuck, "a guest moved files while a link was broken");
+            }
             return;
         }
         let pair = Pair {

@@ -29,6 +29,7 @@ use vhashify_sys::directory::Directory;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
+use vhashify_sys::stamp::Stamp;
 
 use super::temporary::Purpose;
 use super::work_directory::{WorkDirectory, WorkPlace};
@@ -275,6 +276,26 @@ impl Exchanged {
         }
         if self.inode_of_temporary() == Ok(self.displaced_inode) {
             return Ok(Some(self));
+        }
+        Err(self.preserve())
+    }
+
+    /// Lets `name` lead to the displaced inode again, which the guest put there in the instant of the exchange, while a
+    /// process writes to the new one: that loses no last name. Where it has no other, it gets a lasting one, and so does
+    /// the displaced inode where the guest has moved on what `name` led to.
+    ///
+    /// # Errors
+    /// [`UndoError`], with that lasting name.
+    pub fn give_way(self) -> Result<(), UndoError> {
+        let is_new_at_name =
+            resolve::inode_of(self.directory.as_fd(), &self.name) == Ok(self.new_inode);
+        if is_new_at_name {
+            self.exchange(Point::UndoExchange)?;
+        }
+        let at = Stamp::at(self.temporary.directory.as_fd(), self.temporary.bytes())?;
+        if at.inode == self.new_inode && at.link_count > 1 {
+            self.discard();
+            return Ok(());
         }
         Err(self.preserve())
     }

@@ -215,6 +215,18 @@ impl Pending {
         undo::undo(self.names, pair)
     }
 
+    /// Leaves all names as they are, as a killed command does, because a process writes to the new inode: it must lose
+    /// none. Returns the temporary names, by which the next command goes on. A file that the guest put in the place of
+    /// the `old` one in the instant of the exchange goes back.
+    ///
+    /// # Errors
+    /// [`UndoError`] of that file.
+    pub fn leave(mut self, old: u64) -> (Vec<WorkPlace>, Result<(), UndoError>) {
+        let intruder = self.names.pop_if(|last| last.displaced_inode() != old);
+        let left = self.temporaries().cloned().collect();
+        (left, intruder.map_or(Ok(()), Exchanged::give_way))
+    }
+
     /// Lets names lead where they led before, without looking for what a guest has moved or linked meanwhile.
     ///
     /// # Errors

@@ -340,7 +340,17 @@ impl<'a> Deunifier<'a> {
         }
     }
 
+    /// Unless a process waits to write to the copy: then it stays as if interrupted, and the next run or break gives it
+    /// the other names of the object, too.
     fn undo(&mut self, copy: &PendingCopy<'_>, pending: Pending) {
+        if !copy.private.has_no_writer() {
+            let (_, given_way) = pending.leave(copy.names[0].inode());
+            if let Err(error) = given_way {
+                let error = error.at(self.host_path(&copy.names[0]));
+                self.report.errors.push(error);
+            }
+            return;
+        }
         let pair = Pair {
             work: self.work,
             old: copy.object.as_fd(),
