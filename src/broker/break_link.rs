@@ -257,11 +257,6 @@ impl Breaker {
         let Some(found) = self.groups.names(&self.guest, guard.inode, hint)? else {
             return Ok(None);
         };
-        let stamp = Stamp::of(object).map_err(FailedCall::of("statx"))?;
-        if stamp.ctime != before.ctime && tries < QUICK_TRIES {
-            // The guest may have moved a name past the walk; or another guest moved its own.
-            return Ok(None);
-        }
         // An earlier version's: they are the next run's to tidy up.
         let is_place = |placed: &Placed| !temporary::is_one(&placed.name.name);
         let places: Vec<Placed> = found.into_iter().filter(is_place).collect();
@@ -273,7 +268,16 @@ impl Breaker {
                 return Ok(None);
             }
         }
-        let interrupted = self.work.of(guard.inode);
+        let (inode, run) = (guard.inode, self.groups.run());
+        let Some(interrupted) = self.work.of(&self.guest, inode, run, is_left)? else {
+            return Ok(None);
+        };
+        let stamp = Stamp::of(object).map_err(FailedCall::of("statx"))?;
+        if stamp.ctime != before.ctime && tries < QUICK_TRIES {
+            // The guest may have moved a name past the walk; or another guest moved its own, or somebody has taken a
+            // copy back.
+            return Ok(None);
+        }
         let begun = interrupted.iter().find_map(|one| one.copy(&self.guest));
         let replaced = self.replace(guard, object, &stamp, &places, begun, &work)?;
         if let Some(private) = &replaced {

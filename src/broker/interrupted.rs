@@ -1,13 +1,19 @@
 //! Where a broker puts temporary names, and what interrupted breaks of its guest have left there.
 //!
 //! An interrupted break has put a copy in the place of some names of an object and not of others. The next break of
-//! that object must go on with the same copy, or one file of the guest would become two. What a break of this broker
-//! left is known here; what one of a dead broker left stands in its subdirectory, which this broker then takes over.
+//! that object must go on with the same copy, or one file of the guest would become two:
+//!
+//! | whose copy | where it is known from | a break |
+//! | --- | --- | --- |
+//! | this broker's | memory | goes on with it |
+//! | a dead broker's | its subdirectory, which this broker takes over | goes on with it |
+//! | another broker's that lives, or one that a run tidies up after | that subdirectory, under a lock | waits |
+//! | of `deunify`, under way | the run's subdirectories | waits |
+//! | of `deunify`, killed | the same | goes on with it |
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
@@ -18,9 +24,7 @@ use crate::relink::copy_mark;
 use crate::relink::names::each_name;
 use crate::relink::temporary::Purpose;
 use crate::relink::work_directory::{Leftovers, WorkDirectory, WorkPlace};
-
-/// How long a broker waits for whoever tidies up after the one before it.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::store::RunState;
 
 /// A temporary name that leads to the object whose place a copy has taken.
 #[derive(Debug, Clone)]
@@ -44,7 +48,9 @@ struct Opened {
     work: Arc<WorkDirectory>,
     interrupted: Vec<Interrupted>,
     /// Of dead brokers of this guest: nobody else may take them over.
-    _adopted: Leftovers,
+    adopted: Leftovers,
+    /// The last run, where it has left no copy.
+    tidy_run: Option<RunState>,
 }
 
 impl BrokerWork {
@@ -58,29 +64,65 @@ impl BrokerWork {
         store: Option<&OwnedFd>,
     ) -> Result<Arc<WorkDirectory>, FailedCall> {
         let mut opened = self.opened();
-        if let Some(opened) = &*opened
-            && !opened.work.is_lost()
-        {
-            return Ok(Arc::clone(&opened.work));
-        }
-        let beside = store.map_or(guest.root.as_fd(), AsFd::as_fd);
-        let work = Arc::new(WorkDirectory::of_broker(beside, guest.inode)?);
-        let adopted = adopt(&work, guest)?;
-        let interrupted = find(guest, &adopted)?;
-        *opened = Some(Opened {
-            work: Arc::clone(&work),
-            interrupted,
-            _adopted: adopted,
-        });
-        Ok(work)
+        let usable = opened.take().filter(|opened| !opened.work.is_lost());
+        let opened = match usable {
+            Some(usable) => opened.insert(usable),
+            None => {
+                let beside = store.map_or(guest.root.as_fd(), AsFd::as_fd);
+                opened.insert(Opened {
+                    work: Arc::new(WorkDirectory::of_broker(beside, guest.inode)?),
+                    interrupted: Vec::new(),
+                    adopted: Leftovers::default(),
+                    tidy_run: None,
+                })
+            }
+        };
+        let left = &opened.adopted;
+        let left = opened.work.leftovers_of_brokers(Some(guest.inode), left)?;
+        opened.interrupted.extend(find(guest, &left.names)?);
+        opened.adopted.add(left);
+        Ok(Arc::clone(&opened.work))
     }
 
-    /// What interrupted breaks of this object have left.
-    #[must_use]
-    pub fn of(&self, object: u64) -> Vec<Interrupted> {
-        let opened = self.opened();
-        let all = opened.iter().flat_map(|opened| &opened.interrupted);
-        all.filter(|one| one.object == object).cloned().collect()
+    /// What interrupted breaks of this object, and an interrupted `deunify`, have left. `None` while another broker or a
+    /// `deunify` has it in hand; `is_left` says whether a run that has was killed. To be asked after
+    /// [`open`](Self::open), and after the names of the object were found: who takes names away meanwhile is seen
+    /// here.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn of(
+        &self,
+        guest: &Guest,
+        object: u64,
+        run: RunState,
+        is_left: impl Fn() -> bool,
+    ) -> Result<Option<Vec<Interrupted>>, FailedCall> {
+        let mut opened = self.opened();
+        let Some(opened) = &mut *opened else {
+            return Ok(Some(Vec::new()));
+        };
+        let is_its = |one: &&WorkPlace| {
+            one.name.purpose == Purpose::Own
+                && resolve::inode_of(one.directory.as_fd(), one.bytes()) == Ok(object)
+        };
+        if opened.adopted.in_hand.iter().any(|one| is_its(&one)) {
+            return Ok(None);
+        }
+        let all = opened.interrupted.iter();
+        let mut found: Vec<Interrupted> = all.filter(|one| one.object == object).cloned().collect();
+        if run == RunState::UnderWay || opened.tidy_run != Some(run) {
+            let names = opened.work.names_of_run()?;
+            let has_copies = names.iter().any(|one| one.name.purpose == Purpose::Own);
+            opened.tidy_run = (!has_copies).then_some(run);
+            let its: Vec<WorkPlace> = names.iter().filter(is_its).cloned().collect();
+            let its = find(guest, &its)?;
+            if !its.is_empty() && !is_left() {
+                return Ok(None);
+            }
+            found.extend(its);
+        }
+        Ok(Some(found))
     }
 
     /// Remembers what a break leaves behind.
@@ -116,22 +158,9 @@ impl Interrupted {
     }
 }
 
-/// Takes over what dead brokers of this guest left. Where a run tidies up after them, it waits for that.
-fn adopt(work: &WorkDirectory, guest: &Guest) -> Result<Leftovers, FailedCall> {
-    let begun = Instant::now();
-    loop {
-        let left = work.leftovers_of_brokers(Some(guest.inode))?;
-        if !left.is_taken || begun.elapsed() > PATIENCE {
-            return Ok(left);
-        }
-        drop(left);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// The names in the guest that these served.
-fn find(guest: &Guest, left: &Leftovers) -> Result<Vec<Interrupted>, FailedCall> {
-    let copies = left.names.iter();
+fn find(guest: &Guest, left: &[WorkPlace]) -> Result<Vec<Interrupted>, FailedCall> {
+    let copies = left.iter();
     let copies: Vec<&WorkPlace> = copies
         .filter(|one| one.name.purpose == Purpose::Own)
         .collect();

@@ -132,7 +132,9 @@ impl LinkGroups {
         )
     }
 
-    fn run(&self) -> RunState {
+    /// Whether a run replaces names at the moment.
+    #[must_use]
+    pub fn run(&self) -> RunState {
         self.store.as_ref().map_or(RunState::UnderWay, RunState::of)
     }
 

@@ -82,8 +82,8 @@ pub struct Leftovers {
     pub names: Vec<WorkPlace>,
     /// The subdirectories of dead brokers, locked for as long as this lives.
     brokers: Vec<(OwnedFd, Vec<u8>)>,
-    /// Whether somebody else tidies up after a broker that was meant.
-    pub is_taken: bool,
+    /// Temporary names of brokers that were meant and live, or that somebody else tidies up after.
+    pub in_hand: Vec<WorkPlace>,
 }
 
 impl WorkDirectory {
@@ -191,18 +191,28 @@ impl WorkDirectory {
     /// # Errors
     /// The call that failed.
     pub fn leftovers(&self) -> Result<Leftovers, FailedCall> {
-        let mut left = self.leftovers_of_brokers(None)?;
+        let mut left = self.leftovers_of_brokers(None, &Leftovers::default())?;
+        left.names.extend(self.names_of_run()?);
+        Ok(left)
+    }
+
+    /// The temporary names of the run that is under way, and of those that were killed.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn names_of_run(&self) -> Result<Vec<WorkPlace>, FailedCall> {
+        let mut names = Vec::new();
         let Some(top) = self.top()? else {
-            return Ok(left);
+            return Ok(names);
         };
         for place in 0..PLACES {
             match resolve::open_directory(top.as_fd(), format!("{place:x}").as_bytes()) {
-                Ok(place) => left.names.extend(names_in(&Arc::new(place))?),
+                Ok(place) => names.extend(names_in(&Arc::new(place))?),
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(failed()(errno)),
             }
         }
-        Ok(left)
+        Ok(names)
     }
 
     /// The directory itself, if it was made.
@@ -218,11 +228,15 @@ impl WorkDirectory {
         }
     }
 
-    /// What dead brokers left: all, or those of the guest whose vdir has this inode number.
+    /// What dead brokers left: all, or those of the guest whose vdir has this inode number; without what is `known`.
     ///
     /// # Errors
     /// The call that failed.
-    pub fn leftovers_of_brokers(&self, vdir: Option<u64>) -> Result<Leftovers, FailedCall> {
+    pub fn leftovers_of_brokers(
+        &self,
+        vdir: Option<u64>,
+        known: &Leftovers,
+    ) -> Result<Leftovers, FailedCall> {
         let mut left = Leftovers::default();
         let wanted = vdir.map_or_else(|| BROKER.to_owned(), prefix);
         let Some(top) = self.top()? else {
@@ -230,23 +244,24 @@ impl WorkDirectory {
         };
         let own = self.opened.get().and_then(|opened| opened.own.as_ref());
         let is_own = |name: &[u8]| own.is_some_and(|own| own.name.as_bytes() == name);
+        let is_known = |name: &[u8]| known.brokers.iter().any(|(_, of)| of == name);
         let names = resolve::names(top.as_fd()).map_err(FailedCall::of("getdents64"))?;
         for name in names {
-            if !name.starts_with(wanted.as_bytes()) || is_own(&name) {
+            if !name.starts_with(wanted.as_bytes()) || is_own(&name) || is_known(&name) {
                 continue;
             }
             let Ok(directory) = resolve::open_directory(top.as_fd(), &name) else {
                 continue;
             };
-            // The broker lives, or somebody tidies up after it.
-            if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
-                left.is_taken = true;
-                continue;
-            }
             // By a descriptor of its own: the lock is to end with the value that is returned.
             let again = resolve::open_directory(directory.as_fd(), b"");
-            let again = again.map_err(FailedCall::of("openat2"))?;
-            left.names.extend(names_in(&Arc::new(again))?);
+            let again = Arc::new(again.map_err(FailedCall::of("openat2"))?);
+            // The broker lives, or somebody tidies up after it.
+            if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+                left.in_hand.extend(names_in(&again)?);
+                continue;
+            }
+            left.names.extend(names_in(&again)?);
             left.brokers.push((directory, name));
         }
         Ok(left)
@@ -305,6 +320,13 @@ impl Own {
 }
 
 impl Leftovers {
+    /// Takes what another look has found.
+    pub fn add(&mut self, found: Self) {
+        self.names.extend(found.names);
+        self.brokers.extend(found.brokers);
+        self.in_hand = found.in_hand;
+    }
+
     /// The inode numbers of the directories of the names that these served, sorted.
     #[must_use]
     pub fn directories(&self) -> Vec<u64> {

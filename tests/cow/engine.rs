@@ -34,7 +34,7 @@ pub fn breaker(host: &Host, guest: usize) -> Breaker {
 }
 
 /// Breaks the link of `path` as the broker does.
-fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
+pub fn break_path(breaker: &Breaker, path: &str) -> Result<(), String> {
     let name = Name::of(path.as_bytes());
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let root = breaker.guest().root.as_fd();
@@ -123,7 +123,12 @@ pub fn place_in(filesystem: &Filesystem) -> PathBuf {
 }
 
 /// Breaks in a process of its own, with these faults.
-fn break_with(host: &Host, path: &str, faults: &str) -> Output {
+pub fn break_with(host: &Host, path: &str, faults: &str) -> Output {
+    output(break_command(host, path).env(FAULTS, faults))
+}
+
+/// Breaks in a process of its own.
+pub fn break_command(host: &Host, path: &str) -> Command {
     let told = format!("{}\n{path}\n", host.place.display());
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
@@ -133,9 +138,8 @@ fn break_with(host: &Host, path: &str, faults: &str) -> Output {
             "--ignored",
             "--nocapture",
         ])
-        .env(BREAK, told)
-        .env(FAULTS, faults);
-    output(&mut child)
+        .env(BREAK, told);
+    child
 }
 
 #[test]
