@@ -10,7 +10,7 @@ use std::process::Output;
 
 use vhashify_testkit::built::{FAULTS, assert_faults_happen};
 use vhashify_testkit::disturb::{is_killed, with_moves};
-use vhashify_testkit::filesystem::on_each;
+use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
 use vhashify_testkit::moments::snapshots;
 use vhashify_testkit::program::{Host, json, output};
 use vhashify_testkit::snapshot::check_store;
@@ -223,9 +223,13 @@ fn inv1_names_in_the_work_directory_that_no_run_made_are_left_alone() {
         fs::set_permissions(place.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
         let digits = "0123456789abcdef0123456789abcdef";
         fs::write(place.join("notes"), "an administrator's").unwrap();
-        fs::write(place.join(format!("share-2-{digits}")), "unlike any object").unwrap();
-        fs::create_dir(place.join(format!("own-2-{digits}"))).unwrap();
-        symlink("/etc/passwd", place.join(format!("own-3-{digits}"))).unwrap();
+        fs::write(
+            place.join(format!("share-2-0-0-{digits}")),
+            "unlike any object",
+        )
+        .unwrap();
+        fs::create_dir(place.join(format!("own-2-0-0-{digits}"))).unwrap();
+        symlink("/etc/passwd", place.join(format!("own-3-0-0-{digits}"))).unwrap();
         let report = host.run(&[]);
         assert_eq!(report["files_unified"], 2);
         let mut left: Vec<String> = fs::read_dir(&place)
@@ -235,10 +239,120 @@ fn inv1_names_in_the_work_directory_that_no_run_made_are_left_alone() {
         left.sort();
         let all = [
             "notes".to_owned(),
-            format!("own-2-{digits}"),
-            format!("own-3-{digits}"),
-            format!("share-2-{digits}"),
+            format!("own-2-0-0-{digits}"),
+            format!("own-3-0-0-{digits}"),
+            format!("share-2-0-0-{digits}"),
         ];
         assert_eq!(left, all);
     });
+}
+
+/// What the guest does between the death of a run and the next one, with names that the dead one has exchanged.
+#[test]
+fn inv3_names_that_a_guest_links_or_moves_after_a_run_was_killed_stay_names_of_the_same_file() {
+    on_each(|filesystem| {
+        for (number, fault) in ["exchange:1:kill-after", "exchange:2:kill-after"]
+            .into_iter()
+            .enumerate()
+        {
+            for (way, is_moved) in [("linked", false), ("moved", true)] {
+                let host = killed(&filesystem.path().join(format!("{number}{way}")), fault);
+                let guest = replaced(&host);
+                let left = temporary_names(&host.store());
+                let is_served = |name: &&&str| left.iter().any(|one| one.serves(&guest.join(name)));
+                let first = GROUP.iter().find(is_served).unwrap();
+                if number == 1 {
+                    // A process that had resolved the name writes: all goes back.
+                    fs::write(&left[0].path, "written").unwrap();
+                }
+                let new = guest.join("new");
+                if is_moved {
+                    fs::rename(guest.join(first), &new).unwrap();
+                } else {
+                    fs::hard_link(guest.join(first), &new).unwrap();
+                }
+                let names: Vec<_> = GROUP
+                    .iter()
+                    .map(|name| guest.join(name))
+                    .chain([new])
+                    .filter(|path| path.exists())
+                    .collect();
+                drop(output(&mut host.run_command(&[])));
+                let inodes: Vec<u64> = names.iter().map(|path| inode(path)).collect();
+                assert!(
+                    inodes.iter().all(|one| *one == inodes[0]),
+                    "inv3: {fault} {way}: {names:?} {inodes:?}"
+                );
+                assert_tidy(&host.store(), fault);
+            }
+        }
+    });
+}
+
+/// The guest moves another file to the name, whose content is shared, too.
+#[test]
+fn inv1_what_a_guest_put_at_a_name_after_a_run_was_killed_stays_there() {
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for guest in &host.guests {
+            make_file(
+                &guest.join("newer"),
+                Content {
+                    size: 70,
+                    variant: 3,
+                },
+                PLAIN,
+            );
+        }
+        host.run(&[]);
+        for guest in &host.guests {
+            make_file(&guest.join(GROUP[0]), SHARED, PLAIN);
+            fs::create_dir(guest.join("e")).unwrap();
+            fs::hard_link(guest.join(GROUP[0]), guest.join(GROUP[1])).unwrap();
+        }
+        assert!(is_killed(&disturbed(&host, "exchange:1:kill-after")));
+        let guest = replaced(&host);
+        let left = temporary_names(&host.store());
+        let is_served = |name: &&&str| left.iter().any(|one| one.serves(&guest.join(name)));
+        let first = GROUP.iter().find(is_served).unwrap();
+        fs::rename(guest.join("newer"), guest.join(first)).unwrap();
+        let newer = fs::read(guest.join(first)).unwrap();
+        drop(output(&mut host.run_command(&[])));
+        assert_eq!(fs::read(guest.join(first)).unwrap(), newer, "inv1");
+        assert_tidy(&host.store(), "after the run");
+    });
+}
+
+/// A guest removes a directory, and another guest makes one, which gets the same inode number.
+#[test]
+fn inv4_what_was_left_of_a_directory_is_nothing_of_the_next_one_with_its_number() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    let host = killed(filesystem.path(), "exchange:1:kill-after");
+    let guest = replaced(&host);
+    let other = host.guests.iter().find(|other| **other != guest).unwrap();
+    let left = temporary_names(&host.store());
+    let first = GROUP
+        .iter()
+        .find(|name| left.iter().any(|one| one.serves(&guest.join(name))))
+        .unwrap();
+    let directory = guest.join(first);
+    let number = inode(directory.parent().unwrap());
+    let private = GROUP.iter().find(|name| *name != first).unwrap();
+    let private = inode(&guest.join(private));
+    fs::remove_dir_all(directory.parent().unwrap()).unwrap();
+    let made = (0..2000)
+        .map(|count| other.join(format!("new{count}")))
+        .find(|path| {
+            fs::create_dir(path).unwrap();
+            inode(path) == number
+        });
+    let made = made.expect("ext4 gives numbers again");
+    let name = directory.file_name().unwrap();
+    fs::rename(other.join(first), made.join(name)).unwrap();
+    drop(output(&mut host.run_command(&[])));
+    let names: Vec<u64> = [made.join(name)].iter().map(|path| inode(path)).collect();
+    assert!(
+        !names.contains(&private),
+        "inv4: the other guest has this one's file"
+    );
 }

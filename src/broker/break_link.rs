@@ -52,7 +52,7 @@ use crate::guest::Guest;
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::ExchangeError;
 use crate::relink::swap::{Pending, Refused};
-use crate::relink::temporary::{self, Purpose};
+use crate::relink::temporary::{self, Purpose, Serving};
 use crate::relink::undo::Pair;
 use crate::relink::work_directory::WorkDirectory;
 use crate::store::is_locked;
@@ -264,7 +264,7 @@ impl Breaker {
         let work = self.work.open(&self.guest, self.groups.store())?;
         let is_left = || waited > LIVELY && !self.groups.store().is_some_and(is_locked);
         for place in &places {
-            if is_served(&work, place, guard.inode, is_left)? {
+            if is_served(&work, &self.guest, place, guard.inode, is_left)? {
                 return Ok(None);
             }
         }
@@ -383,7 +383,10 @@ impl Breaker {
             new: copy.file.as_fd(),
             links_without: 0,
             guests: vec![&self.guest],
-            purpose: Purpose::Own,
+            serving: Serving {
+                purpose: Purpose::Own,
+                object: inode,
+            },
         };
         if let Err(stuck) = pending.undo(pair) {
             tracing::warn!(

@@ -15,7 +15,7 @@ use crate::relink::copy_mark;
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::private_copy::private_copy;
 use crate::relink::swap::{FileSwap, Pending, Refused};
-use crate::relink::temporary::Purpose;
+use crate::relink::temporary::{Purpose, Serving};
 use crate::relink::work_directory::WorkDirectory;
 
 /// A private copy that is to take the place of an object.
@@ -72,7 +72,10 @@ impl PrivateCopy {
     ) -> Result<Pending, Refused> {
         let swap = FileSwap {
             work,
-            purpose: Purpose::Own,
+            serving: Serving {
+                purpose: Purpose::Own,
+                object,
+            },
             old: object,
             new: self.file.as_fd(),
             new_inode: inode,

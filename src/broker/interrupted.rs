@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::directory::Directory;
 use vhashify_sys::resolve;
 
 use crate::guest::Guest;
@@ -150,6 +151,10 @@ impl Interrupted {
     #[must_use]
     pub fn copy(&self, guest: &Guest) -> Option<OwnedFd> {
         let directory = resolve::open_directory(guest.root.as_fd(), &self.directory).ok()?;
+        let is_it = |looked: Directory| self.temporary.name.is_of(&looked);
+        Directory::look(directory.as_fd())
+            .ok()
+            .filter(|&looked| is_it(looked))?;
         let names = resolve::names(directory.as_fd()).ok()?;
         let mut names = names.into_iter();
         let served = names.find(|name| self.temporary.name.serves(name))?;

@@ -9,10 +9,13 @@ use vhashify_sys::fault::{self, Point};
 use vhashify_sys::flags::{self, Flags};
 use vhashify_sys::resolve;
 
+use crate::guest::Guest;
 use crate::protect;
 use crate::relink::copy_mark;
 use crate::relink::exchange::{UndoError, exchange_with, preserve};
-use crate::relink::work_directory::WorkPlace;
+use crate::relink::stray_links::relink;
+use crate::relink::temporary::{Purpose, Serving};
+use crate::relink::work_directory::{WorkDirectory, WorkPlace};
 
 /// Undoes the replacement of `name` by the object, which a killed run has not made final: `temporary` leads to the
 /// guest's own file. A file that no run can have left stays.
@@ -20,6 +23,8 @@ use crate::relink::work_directory::WorkPlace;
 /// # Errors
 /// `renameat2` or `unlinkat`.
 pub fn put_back(
+    work: &WorkDirectory,
+    guest: &Guest,
     temporary: &WorkPlace,
     directory: &OwnedFd,
     name: &[u8],
@@ -43,7 +48,18 @@ pub fn put_back(
     };
     swap()?;
     if resolve::inode_of(temporary.directory.as_fd(), temporary.bytes()) == Ok(object) {
-        return unlink(temporary);
+        unlink(temporary)?;
+        // What the guest has linked or moved since is a name of the same file, and so are its other names that the run
+        // had exchanged.
+        let serving = Serving {
+            purpose: Purpose::Share,
+            object,
+        };
+        let relinked = relink(work, guest, object, held.as_fd(), serving);
+        return relinked.map_err(|error| {
+            tracing::warn!(%error, "names of a file could not be put back");
+            FailedCall::of("renameat2")(Errno::BUSY)
+        });
     }
     // The guest has put a newer file there in that instant: back with it.
     swap()

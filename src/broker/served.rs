@@ -10,7 +10,8 @@ use vhashify_sys::resolve;
 
 use super::leftover;
 use super::link_group::Placed;
-use crate::relink::temporary::Purpose;
+use crate::guest::Guest;
+use crate::relink::temporary::{Purpose, Serving};
 use crate::relink::work_directory::{WorkDirectory, WorkPlace};
 
 /// Whether a run or another break serves one of the names of the object `inode` at the moment: then this one waits.
@@ -20,29 +21,34 @@ use crate::relink::work_directory::{WorkDirectory, WorkPlace};
 /// The call that failed.
 pub fn is_served(
     work: &WorkDirectory,
+    guest: &Guest,
     place: &Placed,
     inode: u64,
     is_left: impl Fn() -> bool,
 ) -> Result<bool, FailedCall> {
     let Placed { directory, name } = place;
     let looked = Directory::look(directory.as_fd()).map_err(FailedCall::of("statx"))?;
+    let serving = |purpose| Serving {
+        purpose,
+        object: inode,
+    };
     let is_there = |at: &WorkPlace| resolve::inode_of(at.directory.as_fd(), at.bytes()).is_ok();
-    let sharing = work.place_of_run(Purpose::Share, looked.inode, &name.name)?;
+    let sharing = work.place_of_run(serving(Purpose::Share), &looked, &name.name)?;
     if is_there(&sharing) {
         if is_left() {
-            leftover::put_back(&sharing, directory, &name.name, inode)?;
+            leftover::put_back(work, guest, &sharing, directory, &name.name, inode)?;
         }
         return Ok(true);
     }
-    let own = work.place_of_run(Purpose::Own, looked.inode, &name.name)?;
+    let own = work.place_of_run(serving(Purpose::Own), &looked, &name.name)?;
     if is_there(&own) {
         if is_left() {
             leftover::remove_copy(&own, directory, inode)?;
         }
         return Ok(true);
     }
-    // This broker's: of a break that failed before its exchange, or of another object that had the name a moment ago.
-    let of_break = work.place(Purpose::Own, looked.inode, &name.name)?;
+    // This broker's: of a break that failed before its exchange.
+    let of_break = work.place(serving(Purpose::Own), &looked, &name.name)?;
     if is_there(&of_break) {
         if leftover::is_copy(&of_break, inode) {
             leftover::unlink(&of_break)?;

@@ -31,7 +31,7 @@ use vhashify_sys::resolve;
 use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Stamp;
 
-use super::temporary::Purpose;
+use super::temporary::Serving;
 use super::work_directory::{WorkDirectory, WorkPlace};
 use crate::outcome::FileError;
 
@@ -131,7 +131,7 @@ impl Linked {
         work: &WorkDirectory,
         directory: Rc<OwnedFd>,
         name: &[u8],
-        purpose: Purpose,
+        serving: Serving,
         new: BorrowedFd<'_>,
         new_inode: u64,
     ) -> Result<Self, ExchangeError> {
@@ -140,7 +140,7 @@ impl Linked {
         if looked.keeps_names {
             return Err(ExchangeError::DirectoryKeepsNames);
         }
-        let temporary = work.place(purpose, looked.inode, name)?;
+        let temporary = work.place(serving, &looked, name)?;
         link(new, &temporary, work)?;
         Ok(Self(Exchanged {
             directory,
@@ -194,11 +194,11 @@ impl Exchanged {
         work: &WorkDirectory,
         directory: Rc<OwnedFd>,
         name: &[u8],
-        purpose: Purpose,
+        serving: Serving,
         new: BorrowedFd<'_>,
         new_inode: u64,
     ) -> Result<Self, ExchangeError> {
-        Linked::new(work, directory, name, purpose, new, new_inode)?.exchange()
+        Linked::new(work, directory, name, serving, new, new_inode)?.exchange()
     }
 
     /// The number of the inode that `name` led to in the instant of the exchange; 0 where it cannot be looked at.

@@ -25,7 +25,7 @@ use vhashify_sys::tmpfile::open_again;
 use super::exchange::{ExchangeError, UndoError};
 use super::names::{Name, each_name};
 use super::swap::{FileSwap, Refused};
-use super::temporary::{self, Purpose};
+use super::temporary::{self, Serving};
 use super::work_directory::WorkDirectory;
 use crate::guest::Guest;
 
@@ -39,7 +39,7 @@ pub struct StrayLinks<'a> {
     abandoned: OwnedFd,
     owner: OwnedFd,
     guests: Vec<&'a Guest>,
-    purpose: Purpose,
+    serving: Serving,
 }
 
 impl<'a> StrayLinks<'a> {
@@ -53,14 +53,14 @@ impl<'a> StrayLinks<'a> {
         abandoned: BorrowedFd<'_>,
         owner: BorrowedFd<'_>,
         guests: Vec<&'a Guest>,
-        purpose: Purpose,
+        serving: Serving,
     ) -> Result<Self, Errno> {
         Ok(Self {
             work,
             abandoned: open_again(abandoned, OFlags::PATH)?,
             owner: open_again(owner, OFlags::PATH)?,
             guests,
-            purpose,
+            serving,
         })
     }
 
@@ -80,7 +80,7 @@ impl<'a> StrayLinks<'a> {
         let inode = self.abandoned()?.inode;
         self.guests
             .iter()
-            .try_for_each(|guest| relink(self.work, guest, inode, self.owner.as_fd(), self.purpose))
+            .try_for_each(|guest| relink(self.work, guest, inode, self.owner.as_fd(), self.serving))
     }
 
     /// Does so for many files with one walk of each guest. Returns which of them failed, by their positions in
@@ -124,10 +124,10 @@ impl<'a> StrayLinks<'a> {
                 let StrayLinks {
                     work,
                     owner,
-                    purpose,
+                    serving,
                     ..
                 } = all[position];
-                let relinked = relink(work, guest, inode, owner.as_fd(), *purpose);
+                let relinked = relink(work, guest, inode, owner.as_fd(), *serving);
                 failed.extend(relinked.err().map(|error| (position, error)));
             }
         }
@@ -145,11 +145,11 @@ pub fn relink(
     guest: &Guest,
     inode: u64,
     owner: BorrowedFd<'_>,
-    purpose: Purpose,
+    serving: Serving,
 ) -> Result<(), UndoError> {
     let swap = FileSwap {
         work,
-        purpose,
+        serving,
         old: inode,
         new: owner,
         new_inode: Stamp::of(owner)?.inode,

@@ -35,7 +35,7 @@ use vhashify_sys::fault::{self, Point};
 
 use super::exchange::{ExchangeError, Exchanged, UndoError};
 use super::stray_links::StrayLinks;
-use super::temporary::Purpose;
+use super::temporary::Serving;
 use super::undo::{self, Pair};
 use super::work_directory::{WorkDirectory, WorkPlace};
 
@@ -48,7 +48,7 @@ pub struct FileSwap<'a> {
     /// Where temporary names lie.
     pub work: &'a WorkDirectory,
     /// What they say.
-    pub purpose: Purpose,
+    pub serving: Serving,
     /// The inode number of the file whose names these are.
     pub old: u64,
     /// The inode that they are to lead to.
@@ -144,12 +144,12 @@ impl FileSwap<'_> {
     fn exchange(&self, directory: Rc<OwnedFd>, name: &[u8]) -> Result<Exchanged, ExchangeError> {
         let Self {
             work,
-            purpose,
+            serving,
             new,
             new_inode,
             ..
         } = *self;
-        Exchanged::new(work, directory, name, purpose, new, new_inode)
+        Exchanged::new(work, directory, name, serving, new, new_inode)
     }
 }
 

@@ -5,16 +5,24 @@
 //! could be lost:
 //!
 //! ```text
-//! share-80a31-6f1c…   what N was about to lead to: an object (share) or a private copy (own)
-//!       │     └─────  32 hex digits of the BLAKE3 of N
-//!       └───────────  the inode number of N's directory, which it keeps wherever the guest moves it
+//! share-80a31-18f0c…-91b-6f1c…   what N was about to lead to: an object (share) or a private copy (own)
+//!       │     │      │   └─────  32 hex digits of the BLAKE3 of N
+//!       │     │      └─────────  the inode number of the object
+//!       │     └────────────────  when N's directory was made, in nanoseconds; 0 where the filesystem keeps no such time
+//!       └──────────────────────  its inode number, which it keeps wherever the guest moves it
 //! ```
+//!
+//! A directory that is removed leaves its number to the next one, maybe of another guest, but not its time of birth. And
+//! a guest may put another object at N after the crash: what is done with N then is not to be undone.
 //!
 //! Up to version 0.1 temporary names lay in the guests, beside the names that they served, with a prefix in the place of
 //! the first two parts: `.vhashify-` for an object, `.vhashify-own-` for a copy. A run still tidies these up, and so
 //! names of that form are reserved in guests.
 
 use std::fmt;
+
+use vhashify_sys::directory::Directory;
+use vhashify_sys::stamp::Timestamp;
 
 /// Where a replacement lets a name lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +31,15 @@ pub enum Purpose {
     Share,
     /// A private copy.
     Own,
+}
+
+/// What a replacement is for, as its temporary names say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// Where it lets a name lead.
+    pub purpose: Purpose,
+    /// The inode number of the object: the new inode of those that share, the old one of those that copy.
+    pub object: u64,
 }
 
 const DIGITS: usize = 32;
@@ -47,35 +64,50 @@ pub struct WorkName {
     pub purpose: Purpose,
     /// The inode number of the served name's directory.
     pub directory: u64,
+    /// When that directory was made, in nanoseconds, or 0.
+    pub birth: u64,
+    /// The inode number of the object.
+    pub object: u64,
     /// The hash of the served name.
     pub digits: Digits,
 }
 
 impl WorkName {
-    /// The one that serves `name` of the directory with this inode number.
+    /// The one that serves `name` of a directory.
     #[must_use]
-    pub fn of(purpose: Purpose, directory: u64, name: &[u8]) -> Self {
+    pub fn of(serving: Serving, directory: &Directory, name: &[u8]) -> Self {
         Self {
-            purpose,
-            directory,
+            purpose: serving.purpose,
+            directory: directory.inode,
+            birth: birth(directory),
+            object: serving.object,
             digits: digits(name),
         }
+    }
+
+    /// Whether it serves a name of this directory.
+    #[must_use]
+    pub fn is_of(&self, directory: &Directory) -> bool {
+        (self.directory, self.birth) == (directory.inode, birth(directory))
     }
 
     /// Reads it from the name of a directory entry; `None` for any other name.
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
-        let mut parts = std::str::from_utf8(name).ok()?.splitn(3, '-');
+        let mut parts = std::str::from_utf8(name).ok()?.splitn(5, '-');
         let purpose = match parts.next()? {
             "share" => Purpose::Share,
             "own" => Purpose::Own,
             _ => return None,
         };
-        let directory = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (directory, birth, object) = (number()?, number()?, number()?);
         let digits = parts.next()?.as_bytes().try_into().ok()?;
         let this = Self {
             purpose,
             directory,
+            birth,
+            object,
             digits,
         };
         // Of several ways to write a number one is ours.
@@ -109,8 +141,28 @@ impl fmt::Display for WorkName {
             Purpose::Own => "own",
         };
         let digits = String::from_utf8_lossy(&self.digits);
-        write!(out, "{purpose}-{:x}-{digits}", self.directory)
+        let Self {
+            directory,
+            birth,
+            object,
+            ..
+        } = self;
+        write!(out, "{purpose}-{directory:x}-{birth:x}-{object:x}-{digits}")
     }
+}
+
+/// When a directory was made: one number.
+fn birth(directory: &Directory) -> u64 {
+    directory.birth.map_or(
+        0,
+        |Timestamp {
+             seconds,
+             nanoseconds,
+         }| {
+            let seconds = seconds.cast_unsigned().wrapping_mul(1_000_000_000);
+            seconds.wrapping_add(nanoseconds.into())
+        },
+    )
 }
 
 /// The hash of a served name, as temporary names have it.
@@ -158,7 +210,9 @@ pub fn is_one(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Purpose, WorkName, digits, is_one, lasting, of, parts};
+    use super::{Purpose, Serving, WorkName, digits, is_one, lasting, of, parts};
+    use vhashify_sys::directory::Directory;
+    use vhashify_sys::stamp::Timestamp;
 
     #[test]
     fn only_temporary_names_are_taken_for_them() {
@@ -181,28 +235,46 @@ mod tests {
 
     #[test]
     fn a_temporary_name_says_what_it_serves() {
-        for (purpose, directory, name) in [
-            (Purpose::Share, 2, &b"passwd"[..]),
-            (Purpose::Own, u64::MAX, &[b'x'; 255]),
+        let second = Timestamp {
+            seconds: 1,
+            nanoseconds: 2,
+        };
+        for (purpose, inode, birth, name) in [
+            (Purpose::Share, 2, None, &b"passwd"[..]),
+            (Purpose::Own, u64::MAX, Some(second), &[b'x'; 255]),
         ] {
-            let of = WorkName::of(purpose, directory, name);
+            let object = inode;
+            let directory = Directory {
+                device: 0,
+                inode,
+                birth,
+                keeps_names: false,
+            };
+            let of = WorkName::of(Serving { purpose, object }, &directory, name);
             let read = WorkName::parse(of.to_string().as_bytes());
             assert_eq!(read, Some(of));
+            assert!(of.to_string().len() <= 255 && of.is_of(&directory));
+            let birth = Some(Timestamp {
+                seconds: 1,
+                nanoseconds: 3,
+            });
+            assert!(!of.is_of(&Directory { birth, ..directory }));
             assert!(of.serves(name) && !of.serves(b"shadow") && of.place() < 16);
             assert!(!is_one(of.to_string().as_bytes()) && !is_one(&of.lasting()));
         }
         let hash = "0123456789abcdef0123456789abcdef";
         for other in [
-            "share-2-0",
-            "share-02-",
-            "share-+2-",
-            "shared-2-",
-            "-2-",
-            "share-2",
+            "share-2-0-0-0",
+            "share-02-0-0-",
+            "share-+2-0-0-",
+            "share-2-0-",
+            "shared-2-0-0-",
+            "-2-0-0-",
+            "share-2-0-0",
         ] {
             let name = format!("{other}{hash}");
             assert_eq!(WorkName::parse(name.as_bytes()), None, "{name}");
         }
-        assert_eq!(WorkName::parse(b"share-2-\xff"), None);
+        assert_eq!(WorkName::parse(b"share-2-0-0-\xff"), None);
     }
 }

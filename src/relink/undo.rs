@@ -25,7 +25,7 @@ use vhashify_sys::stamp::Stamp;
 
 use super::exchange::{Exchanged, UndoError};
 use super::stray_links::{MOST_WALKS, StrayLinks, names_of, relink};
-use super::temporary::Purpose;
+use super::temporary::Serving;
 use super::work_directory::WorkDirectory;
 use crate::guest::Guest;
 
@@ -43,7 +43,7 @@ pub struct Pair<'a, 'g> {
     /// The guests that have the file.
     pub guests: Vec<&'g Guest>,
     /// What the temporary names of the replacement say.
-    pub purpose: Purpose,
+    pub serving: Serving,
 }
 
 /// Relinks every name of the file to its old inode, the last one first.
@@ -88,7 +88,7 @@ pub fn undo<'g>(
     // Where other guests add names meanwhile the count stays high, although there is nothing to find.
     while walks < MOST_WALKS && (has_strays() || (walks == 0 && is_doubtful)) {
         for guest in &pair.guests {
-            relink(pair.work, guest, new.inode, owner, pair.purpose)?;
+            relink(pair.work, guest, new.inode, owner, pair.serving)?;
         }
         walks += 1;
     }
@@ -98,7 +98,7 @@ pub fn undo<'g>(
         // An inode without a name cannot get one any more (`vfs_link`, fs/namei.c).
         return Ok(None);
     }
-    let strays = StrayLinks::new(pair.work, pair.new, owner, pair.guests, pair.purpose)?;
+    let strays = StrayLinks::new(pair.work, pair.new, owner, pair.guests, pair.serving)?;
     Ok(Some(strays))
 }
 

@@ -28,11 +28,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::fs::{AtFlags, FlockOperation, IFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::directory::Directory;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
-use super::temporary::{Purpose, WorkName};
+use super::temporary::{Serving, WorkName};
 
 /// Subdirectories of a run: as many as hex digits.
 const PLACES: usize = 16;
@@ -138,18 +139,18 @@ impl WorkDirectory {
         Ok(self.opened.get_or_init(|| Opened { top, run, own }))
     }
 
-    /// The temporary name that serves `name` of the directory with this inode number.
+    /// The temporary name that serves `name` of a directory.
     ///
     /// # Errors
     /// The call that failed: the work directory cannot be made.
     pub fn place(
         &self,
-        purpose: Purpose,
-        directory: u64,
+        serving: Serving,
+        directory: &Directory,
         name: &[u8],
     ) -> Result<WorkPlace, FailedCall> {
         let opened = self.opened()?;
-        let name = WorkName::of(purpose, directory, name);
+        let name = WorkName::of(serving, directory, name);
         let of_run = || &opened.run[name.place()];
         let own = opened.own.as_ref();
         let directory = own.map_or_else(of_run, |own| &own.directory);
@@ -162,12 +163,12 @@ impl WorkDirectory {
     /// As [`place`](Self::place).
     pub fn place_of_run(
         &self,
-        purpose: Purpose,
-        directory: u64,
+        serving: Serving,
+        directory: &Directory,
         name: &[u8],
     ) -> Result<WorkPlace, FailedCall> {
         let opened = self.opened()?;
-        let name = WorkName::of(purpose, directory, name);
+        let name = WorkName::of(serving, directory, name);
         Ok(WorkPlace::new(&opened.run[name.place()], name))
     }
 

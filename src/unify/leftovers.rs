@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustix::io::Errno;
+use vhashify_sys::directory::Directory;
 use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
 use crate::guest::Guest;
 use crate::outcome::FileError;
-use crate::relink::temporary::{self, Digits, Purpose};
+use crate::relink::temporary::{self, Digits, Purpose, WorkName};
 use crate::relink::work_directory::{Leftovers, WorkPlace};
 use crate::scan::{GuestId, Scan, join};
 
@@ -22,6 +23,8 @@ use crate::scan::{GuestId, Scan, join};
 pub struct OpenLeftover {
     /// What the served name was about to lead to.
     pub purpose: Purpose,
+    /// The inode number of the object, where the temporary name says it.
+    pub object: Option<u64>,
     /// The directory that has the temporary name.
     pub holder: Rc<OwnedFd>,
     /// The temporary name.
@@ -48,14 +51,14 @@ pub struct Place {
 }
 
 impl OpenLeftover {
-    /// The directory and the name that it serves, if that leads to one of these inodes.
+    /// The directory and the name that it serves, if that leads to one of these inodes, and to no other object than the
+    /// one of the replacement.
     #[must_use]
     pub fn served_of(&self, inodes: &HashSet<u64>) -> Option<(&Rc<OwnedFd>, &[u8])> {
         let place = self.place.as_ref()?;
         let (name, inode) = place.served.as_ref()?;
-        inodes
-            .contains(inode)
-            .then_some((&place.directory, name.as_slice()))
+        let is_its = self.object.is_none_or(|object| object == *inode);
+        (is_its && inodes.contains(inode)).then_some((&place.directory, name.as_slice()))
     }
 }
 
@@ -129,10 +132,12 @@ struct Opened {
 impl Places<'_> {
     /// `None` where the temporary name is gone.
     fn open(&mut self, found: &Found<'_>) -> Result<Option<OpenLeftover>, Failed> {
-        let directory = match found.directory {
+        let mut number = found.directory;
+        let directory = match number {
             Some(directory) => self.directory(directory)?,
             None => None,
         };
+        let mut object = None;
         let (purpose, digits, holder, name, lasting) = match found.temporary {
             Temporary::InGuest(name) => {
                 let (Some(holder), Some((purpose, digits))) = (directory, temporary::parts(name))
@@ -143,6 +148,9 @@ impl Places<'_> {
             }
             Temporary::InWork(place) => {
                 let name = place.name;
+                object = Some(name.object);
+                // Another directory has the number of one that is gone.
+                number = number.filter(|&at| self.is_of(at, &name));
                 let holder = place.directory.try_clone().map_err(|error| {
                     let errno = Errno::from_io_error(&error);
                     ("dup", errno.unwrap_or(Errno::IO))
@@ -164,12 +172,13 @@ impl Places<'_> {
         };
         Ok(Some(OpenLeftover {
             purpose,
+            object,
             holder,
             name: name.to_vec(),
             lasting,
             path: self.path(found),
             stamp,
-            place: found.directory.and_then(|at| self.place(at, &digits)),
+            place: number.and_then(|at| self.place(at, &digits)),
         }))
     }
 
@@ -185,6 +194,13 @@ impl Places<'_> {
             directory: Rc::clone(&opened.directory),
             served,
         })
+    }
+
+    /// Whether a temporary name serves one of the directory that was opened last.
+    fn is_of(&self, directory: u32, name: &WorkName) -> bool {
+        let opened = self.opened(Some(directory));
+        let looked = opened.map(|opened| Directory::look(opened.directory.as_fd()));
+        looked.is_some_and(|looked| looked.is_ok_and(|looked| name.is_of(&looked)))
     }
 
     /// The directory that was opened last, if it is this one.

@@ -29,7 +29,7 @@ use crate::outcome::{FileError, Skip};
 use crate::relink::exchange::{ExchangeError, UndoError};
 use crate::relink::stray_links::{MOST_WALKS, StrayLinks, relink};
 use crate::relink::swap::{FileSwap, NameAt, Pending, Refused};
-use crate::relink::temporary::Purpose;
+use crate::relink::temporary::{Purpose, Serving};
 use crate::relink::undo::Pair;
 use crate::relink::work_directory::WorkDirectory;
 use crate::scan::GuestId;
@@ -108,7 +108,7 @@ impl OpenObject {
     ) -> Result<Pending, Refused> {
         let swap = FileSwap {
             work,
-            purpose: Purpose::Share,
+            serving: self.serving(),
             old,
             new: self.file.as_fd(),
             new_inode: self.stamp.inode,
@@ -119,6 +119,13 @@ impl OpenObject {
             self.way_back = None;
         }
         begun
+    }
+
+    fn serving(&self) -> Serving {
+        Serving {
+            purpose: Purpose::Share,
+            object: self.stamp.inode,
+        }
     }
 
     /// Counts names that lead to it for good, unless they are undone.
@@ -149,7 +156,7 @@ impl OpenObject {
             new: self.file.as_fd(),
             links_without: self.links,
             guests: known.guests(guests),
-            purpose: Purpose::Share,
+            serving: self.serving(),
         };
         pending.undo(pair)
     }
@@ -172,7 +179,7 @@ impl OpenObject {
                 return Ok(());
             }
             for guest in known.guests(guests) {
-                relink(work, guest, old.inode, self.file.as_fd(), Purpose::Share)?;
+                relink(work, guest, old.inode, self.file.as_fd(), self.serving())?;
             }
         }
         Err(UndoError::KeepsMoving)

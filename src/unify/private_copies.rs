@@ -31,7 +31,7 @@ use crate::relink::exchange::{ExchangeError, UndoError};
 use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
 use crate::relink::swap::{FileSwap, Pending, Refused};
-use crate::relink::temporary::Purpose;
+use crate::relink::temporary::{Purpose, Serving};
 use crate::relink::undo::Pair;
 use crate::relink::work_directory::WorkDirectory;
 use crate::scan::{FileRecord, Scan};
@@ -55,6 +55,13 @@ struct PendingCopy<'a> {
 }
 
 impl PendingCopy<'_> {
+    fn serving(&self) -> Serving {
+        Serving {
+            purpose: Purpose::Own,
+            object: self.names[0].inode(),
+        }
+    }
+
     /// Whether anybody changed a name of the object. Another guest's change counts, too: the inode does not
     /// tell whose it was.
     fn is_touched(&self) -> bool {
@@ -225,7 +232,7 @@ impl<'a> Deunifier<'a> {
         let (names, scan) = (copy.names, self.scan);
         let swap = FileSwap {
             work: self.work,
-            purpose: Purpose::Own,
+            serving: copy.serving(),
             old: names[0].inode(),
             new: copy.private.as_fd(),
             new_inode: copy.inode,
@@ -311,7 +318,7 @@ impl<'a> Deunifier<'a> {
     /// Abandons the object: the guest has the copy now.
     fn abandon(&mut self, copy: &PendingCopy<'a>) {
         let (object, private) = (copy.object.as_fd(), copy.private.as_fd());
-        let strays = StrayLinks::new(self.work, object, private, vec![self.guest], Purpose::Own);
+        let strays = StrayLinks::new(self.work, object, private, vec![self.guest], copy.serving());
         let file = &copy.names[0];
         let relinked = strays.map_err(UndoError::from).and_then(|strays| {
             if copy.is_touched() {
@@ -357,7 +364,7 @@ impl<'a> Deunifier<'a> {
             new: copy.private.as_fd(),
             links_without: 0,
             guests: vec![self.guest],
-            purpose: Purpose::Own,
+            serving: copy.serving(),
         };
         if let Err(error) = pending.undo(pair) {
             let error = error.at(self.host_path(&copy.names[0]));

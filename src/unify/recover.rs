@@ -13,7 +13,8 @@
 //! | a copy | an object | N was exchanged; other names of the object in this guest were not | give them the copy, too |
 //!
 //! A file all of whose names were exchanged may go if it still is what the object is. If a process wrote to it after the
-//! run died, it goes back. Where the guest replaced or removed N since, that stands, and T is unlinked: but only if it
+//! run died, it goes back. The guest may have linked or moved its exchanged names since: what leads to the object in the
+//! guest of a file that goes back is led to that file, too. Where the guest replaced or removed N since, that stands, and T is unlinked: but only if it
 //! leads to an object's twin. It may lead to a file that the guest put in the place of N in the instant of the exchange,
 //! and that has no other name: that one gets a name of its own and is reported.
 //!
@@ -23,6 +24,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustix::fs::AtFlags;
@@ -42,8 +44,10 @@ use crate::outcome::{FileError, Skip};
 use crate::protect;
 use crate::relink::copy_mark;
 use crate::relink::exchange::{ExchangeError, UndoError, exchange, preserve};
+use crate::relink::names::each_name;
+use crate::relink::stray_links::relink;
 use crate::relink::swap::{FileSwap, Refused};
-use crate::relink::temporary::Purpose;
+use crate::relink::temporary::{self, Purpose, Serving};
 use crate::relink::work_directory::{Leftovers, WorkDirectory};
 use crate::scan::{GuestId, Scan};
 use crate::store::{Announced, ObjectName};
@@ -71,6 +75,7 @@ pub fn recover(
         objects,
         identities,
         digester: Digester::default(),
+        restored: Vec::new(),
         errors,
     };
     // Files of half-shared groups, and copies that are in place, each with all of its leftovers.
@@ -97,6 +102,7 @@ pub fn recover(
     for ((guest, object), leftovers) in &copied {
         recovery.finish_copying(*guest, *object, leftovers);
     }
+    recovery.relink_strays();
     recovery.errors
 }
 
@@ -127,7 +133,19 @@ struct Recovery<'a> {
     /// What is in the store.
     identities: HashSet<Identity>,
     digester: Digester,
+    /// Files that were put back.
+    restored: Vec<Restored>,
     errors: Vec<FileError>,
+}
+
+/// A file that was put back in a guest, or a copy that was spread there: names of the object are its own in that guest.
+struct Restored {
+    guest: GuestId,
+    purpose: Purpose,
+    object: u64,
+    file: OwnedFd,
+    /// One of its names, for messages.
+    path: PathBuf,
 }
 
 impl Recovery<'_> {
@@ -149,6 +167,9 @@ impl Recovery<'_> {
         if is_whole && !is_same && !leftovers.iter().any(leads_to_object) {
             return self.preserve(leftovers);
         }
+        if !is_same {
+            self.note_restored(leftovers);
+        }
         for leftover in leftovers {
             if is_same {
                 self.unlink(leftover);
@@ -156,6 +177,66 @@ impl Recovery<'_> {
                 self.put_back(leftover);
             } else {
                 leave(leftover);
+            }
+        }
+    }
+
+    /// Opens a file that is about to be put back, while a name leads to it.
+    fn note_restored(&mut self, leftovers: &[OpenLeftover]) {
+        let mut seen = HashSet::new();
+        for leftover in leftovers {
+            let served = || leftover.served_of(&self.objects).map(|_| ());
+            let Some(place) = &leftover.place else {
+                continue;
+            };
+            let of_name = place.served.as_ref().map(|(_, inode)| *inode);
+            let object = leftover.object.or(served().and(of_name));
+            let object = object.filter(|object| self.objects.contains(object));
+            let Some(object) = object.filter(|&object| seen.insert((place.guest, object))) else {
+                continue;
+            };
+            match resolve::open_any(leftover.holder.as_fd(), &leftover.name) {
+                Ok(file) => self.restored.push(Restored {
+                    guest: place.guest,
+                    purpose: Purpose::Share,
+                    object,
+                    file,
+                    path: leftover.path.clone(),
+                }),
+                Err(errno) => self.failed(leftover, FailedCall::of("openat2")(errno).into()),
+            }
+        }
+    }
+
+    /// Since a run was killed the guest may have moved names that it had exchanged, or have linked them: no name of the
+    /// guest led to the object before, so that all that do are names of the file that was put back. The same goes for a
+    /// copy that has all names of the object that the walk found.
+    fn relink_strays(&mut self) {
+        let mut by_guest: HashMap<GuestId, HashMap<u64, Restored>> = HashMap::new();
+        for one in std::mem::take(&mut self.restored) {
+            let of_guest = by_guest.entry(one.guest).or_default();
+            of_guest.insert(one.object, one);
+        }
+        for (guest, restored) in by_guest {
+            let guest = self.guests[usize::from(guest)];
+            let mut strays = HashSet::new();
+            let walked = each_name(guest, |_, name, inode| {
+                if restored.contains_key(&inode) && !temporary::is_one(name) {
+                    strays.insert(inode);
+                }
+            });
+            for (object, one) in restored {
+                // Where the walk fails each file meets its own error.
+                if walked.is_ok() && !strays.contains(&object) {
+                    continue;
+                }
+                let serving = Serving {
+                    purpose: one.purpose,
+                    object,
+                };
+                let relinked = relink(self.work, guest, object, one.file.as_fd(), serving);
+                self.errors
+                    .extend(relinked.err().map(|error| error.at(one.path)));
             }
         }
     }
@@ -281,7 +362,7 @@ impl Recovery<'_> {
     /// Does so where the name that `leftover` serves leads to the copy. What the guest has put there
     /// instead is none.
     fn try_finish_copying(
-        &self,
+        &mut self,
         guest: GuestId,
         object: u64,
         leftover: &OpenLeftover,
@@ -295,7 +376,16 @@ impl Recovery<'_> {
         match copy_behind(&place.directory, served)? {
             Some((file, origin)) if origin == object => {
                 self.spread(guest, object, &file, *inode)?;
-                Ok(copy_mark::unmark(&file).map_err(FailedCall::of("fremovexattr"))?)
+                copy_mark::unmark(&file).map_err(FailedCall::of("fremovexattr"))?;
+                // The guest may have linked names of the object since the walk.
+                self.restored.push(Restored {
+                    guest,
+                    purpose: Purpose::Own,
+                    object,
+                    file,
+                    path: leftover.path.clone(),
+                });
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -311,7 +401,10 @@ impl Recovery<'_> {
     ) -> Result<(), RecoverError> {
         let swap = FileSwap {
             work: self.work,
-            purpose: Purpose::Own,
+            serving: Serving {
+                purpose: Purpose::Own,
+                object,
+            },
             old: object,
             new: copy.as_fd(),
             new_inode: inode,

@@ -322,3 +322,47 @@ fn inv3_a_break_goes_on_with_a_dead_brokers_copy_beside_a_run() {
         assert_tidy(&host.store(), stop);
     }
 }
+
+/// A run was killed in the middle of a group, and the guest has linked a name that it had exchanged.
+#[test]
+fn inv3_a_break_puts_all_names_back_that_a_killed_run_had_exchanged() {
+    let filesystem = Filesystem::new(Kind::Ext4);
+    for fault in ["exchange:1:kill-after", "exchange:2:kill-after"] {
+        let host = Host::new(&place_in(&filesystem), 2);
+        for guest in &host.guests {
+            fs::create_dir_all(guest.join("d")).unwrap();
+            fs::create_dir_all(guest.join("e")).unwrap();
+            fs::write(guest.join(GROUP[0]), "content").unwrap();
+            Command::new("touch")
+                .args(["-d", "2021-01-01"])
+                .arg(guest.join(GROUP[0]))
+                .status()
+                .unwrap();
+            for name in &GROUP[1..] {
+                fs::hard_link(guest.join(GROUP[0]), guest.join(name)).unwrap();
+            }
+        }
+        let killed = output(host.run_command(&["--jobs", "1"]).env(FAULTS, fault));
+        assert!(is_killed(&killed), "{fault}");
+        let left = vhashify_testkit::work::temporary_names(&host.store());
+        let serves = |number: usize, name: &str| {
+            let path = host.guests[number].join(name);
+            left.iter().any(|one| one.serves(&path))
+        };
+        let number = usize::from(!GROUP.iter().any(|name| serves(0, name)));
+        let name = GROUP.iter().find(|name| serves(number, name)).unwrap();
+        let new = host.guests[number].join("new");
+        fs::hard_link(host.guests[number].join(name), &new).unwrap();
+        let breaker = breaker(&host, number);
+        drop(break_path(&breaker, "new"));
+        drop(break_path(&breaker, name));
+        let inodes = GROUP.map(|name| ino(&host, number, name));
+        let new = fs::metadata(&new).unwrap().ino();
+        assert!(
+            inodes.iter().all(|one| *one == new),
+            "inv3: {fault}: {inodes:?} {new}"
+        );
+        host.run(&[]);
+        assert_tidy(&host.store(), fault);
+    }
+}

@@ -19,7 +19,7 @@ impl TemporaryName {
     fn read(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let parts: Vec<&str> = name.split('-').collect();
-        let [purpose @ ("share" | "own"), directory, digits] = parts[..] else {
+        let [purpose @ ("share" | "own"), directory, _, _, digits] = parts[..] else {
             return None;
         };
         Some(Self {
