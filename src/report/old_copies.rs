@@ -8,7 +8,7 @@
 //! The report lists a mapping only if the file at its path is an object today. Otherwise a restart lets the process
 //! share nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -181,7 +181,8 @@ impl Process {
 ///
 /// A line is `start-end permissions offset device inode path`, see `proc_pid_maps(5)`.
 fn deleted_mappings(maps: &[u8]) -> Vec<String> {
-    let mut seen = Vec::new();
+    // A process may map as many files as the kernel allows: 65,530.
+    let mut seen = HashSet::new();
     let mut ranges = Vec::new();
     for line in maps.split(|&byte| byte == b'\n') {
         if !line.ends_with(DELETED) {
@@ -192,8 +193,7 @@ fn deleted_mappings(maps: &[u8]) -> Vec<String> {
         let (Some(range), Some(inode)) = (range.and_then(map_file_name), inode) else {
             continue;
         };
-        if !seen.contains(&inode) {
-            seen.push(inode);
+        if seen.insert(inode) {
             ranges.push(range);
         }
     }
