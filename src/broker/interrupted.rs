@@ -66,17 +66,16 @@ impl BrokerWork {
     ) -> Result<Arc<WorkDirectory>, FailedCall> {
         let mut opened = self.opened();
         let usable = opened.take().filter(|opened| !opened.work.is_lost());
-        let opened = match usable {
-            Some(usable) => opened.insert(usable),
-            None => {
-                let beside = store.map_or(guest.root.as_fd(), AsFd::as_fd);
-                opened.insert(Opened {
-                    work: Arc::new(WorkDirectory::of_broker(beside, guest.inode)?),
-                    interrupted: Vec::new(),
-                    adopted: Leftovers::default(),
-                    tidy_run: None,
-                })
-            }
+        let opened = if let Some(usable) = usable {
+            opened.insert(usable)
+        } else {
+            let beside = store.map_or(guest.root.as_fd(), AsFd::as_fd);
+            opened.insert(Opened {
+                work: Arc::new(WorkDirectory::of_broker(beside, guest.inode)?),
+                interrupted: Vec::new(),
+                adopted: Leftovers::default(),
+                tidy_run: None,
+            })
         };
         let left = &opened.adopted;
         let left = opened.work.leftovers_of_brokers(Some(guest.inode), left)?;
