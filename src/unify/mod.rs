@@ -3,7 +3,8 @@
 //! ```text
 //! run                  the phases of a run on one store: lock, prepare, walk, group, share, finish
 //!  ├ recover           puts in order what an interrupted run left behind
-//!  │  └ leftovers      finds it
+//!  │  ├ leftovers      finds it
+//!  │  └ restored       names that the guest has moved or linked since
 //!  ├ groups            the groups that are worth looking into
 //!  │  └ group          files that agree in the metadata that must agree; pure
 //!  ├ workers           the threads that share the groups among them
@@ -56,6 +57,7 @@ pub mod plan;
 mod private_copies;
 mod reader;
 mod recover;
+mod restored;
 mod run;
 mod same_path;
 mod scope;

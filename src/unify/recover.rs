@@ -24,7 +24,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustix::fs::AtFlags;
@@ -37,6 +36,7 @@ use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Stamp;
 
 use super::leftovers::{OpenLeftover, open_all};
+use super::restored::{Restored, relink_names};
 use crate::guest::Guest;
 use crate::identity::{Digester, Identity, Mtime};
 use crate::identity::{Leased, Proven, Unproven, look_again};
@@ -44,10 +44,8 @@ use crate::outcome::{FileError, Skip};
 use crate::protect;
 use crate::relink::copy_mark;
 use crate::relink::exchange::{ExchangeError, UndoError, exchange, preserve};
-use crate::relink::names::each_name;
-use crate::relink::stray_links::relink;
 use crate::relink::swap::{FileSwap, Refused};
-use crate::relink::temporary::{self, Purpose, Serving};
+use crate::relink::temporary::{Purpose, Serving};
 use crate::relink::work_directory::{Leftovers, WorkDirectory};
 use crate::scan::{GuestId, Scan};
 use crate::store::{Announced, ObjectName};
@@ -102,7 +100,9 @@ pub fn recover(
     for ((guest, object), leftovers) in &copied {
         recovery.finish_copying(*guest, *object, leftovers);
     }
-    recovery.relink_strays();
+    let restored = std::mem::take(&mut recovery.restored);
+    let left = relink_names(work, guests, restored);
+    recovery.errors.extend(left);
     recovery.errors
 }
 
@@ -136,16 +136,6 @@ struct Recovery<'a> {
     /// Files that were put back.
     restored: Vec<Restored>,
     errors: Vec<FileError>,
-}
-
-/// A file that was put back in a guest, or a copy that was spread there: names of the object are its own in that guest.
-struct Restored {
-    guest: GuestId,
-    purpose: Purpose,
-    object: u64,
-    file: OwnedFd,
-    /// One of its names, for messages.
-    path: PathBuf,
 }
 
 impl Recovery<'_> {
@@ -204,39 +194,6 @@ impl Recovery<'_> {
                     path: leftover.path.clone(),
                 }),
                 Err(errno) => self.failed(leftover, FailedCall::of("openat2")(errno).into()),
-            }
-        }
-    }
-
-    /// Since a run was killed the guest may have moved names that it had exchanged, or have linked them: no name of the
-    /// guest led to the object before, so that all that do are names of the file that was put back. The same goes for a
-    /// copy that has all names of the object that the walk found.
-    fn relink_strays(&mut self) {
-        let mut by_guest: HashMap<GuestId, HashMap<u64, Restored>> = HashMap::new();
-        for one in std::mem::take(&mut self.restored) {
-            let of_guest = by_guest.entry(one.guest).or_default();
-            of_guest.insert(one.object, one);
-        }
-        for (guest, restored) in by_guest {
-            let guest = self.guests[usize::from(guest)];
-            let mut strays = HashSet::new();
-            let walked = each_name(guest, |_, name, inode| {
-                if restored.contains_key(&inode) && !temporary::is_one(name) {
-                    strays.insert(inode);
-                }
-            });
-            for (object, one) in restored {
-                // Where the walk fails each file meets its own error.
-                if walked.is_ok() && !strays.contains(&object) {
-                    continue;
-                }
-                let serving = Serving {
-                    purpose: one.purpose,
-                    object,
-                };
-                let relinked = relink(self.work, guest, object, one.file.as_fd(), serving);
-                self.errors
-                    .extend(relinked.err().map(|error| error.at(one.path)));
             }
         }
     }
