@@ -356,3 +356,29 @@ fn inv4_what_was_left_of_a_directory_is_nothing_of_the_next_one_with_its_number(
         "inv4: the other guest has this one's file"
     );
 }
+
+/// A store that is made anew has another inode number, and no run looks beside the old one.
+#[test]
+fn inv1_what_was_left_beside_a_store_that_is_gone_is_named_and_stays() {
+    on_each(|filesystem| {
+        let host = killed(filesystem.path(), "temporary-unlink:1:kill-before");
+        let old = work_directory(&host.store());
+        let left = temporary_names(&host.store());
+        let aside = host.store().with_file_name("restored");
+        fs::create_dir(&aside).unwrap();
+        fs::remove_dir_all(host.store()).unwrap();
+        fs::rename(aside, host.store()).unwrap();
+        let run = output(&mut host.run_command(&[]));
+        assert_eq!(run.status.code(), Some(1), "{run:?}");
+        let path = old.file_name().unwrap().to_str().unwrap();
+        assert!(
+            said(&run).contains(path) && said(&run).contains("its store is not there"),
+            "{run:?}"
+        );
+        for name in left {
+            assert_eq!(fs::read(name.path).unwrap(), SHARED.bytes());
+        }
+        fs::remove_dir_all(old).unwrap();
+        host.run(&[]);
+    });
+}

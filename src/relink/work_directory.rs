@@ -37,6 +37,8 @@ use super::temporary::{Serving, WorkName};
 
 /// Subdirectories of a run: as many as hex digits.
 const PLACES: usize = 16;
+/// How the name of a work directory begins; the inode number of its store follows.
+pub(super) const PREFIX: &str = ".vhashify-work-";
 const BROKER: &str = "broker-";
 
 /// Where one run or one broker puts temporary names. It is made when the first one is needed.
@@ -369,7 +371,7 @@ fn place_of(store: BorrowedFd<'_>) -> Result<(OwnedFd, Vec<u8>), FailedCall> {
     let stamp = Stamp::of(store).map_err(failed())?;
     let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = rustix::fs::openat(store, c"..", up, Mode::empty()).map_err(failed())?;
-    let name = format!(".vhashify-work-{}", stamp.inode);
+    let name = format!("{PREFIX}{}", stamp.inode);
     Ok((parent, name.into_bytes()))
 }
 

@@ -9,12 +9,12 @@
 //! Only a run that is no dry run gets a [`Target`] from its [`Hold`], and each phase that writes asks for it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
-use vhashify_sys::call_error::Call as _;
+use vhashify_sys::call_error::{Call as _, FailedCall};
 use vhashify_sys::lease::ignore_break_signal;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
@@ -37,6 +37,7 @@ use crate::identity::{Identity, Mtime};
 use crate::index::{Index, IndexSnapshot};
 use crate::outcome::{FileError, Progress, RunReport};
 use crate::protect::{self, Mode, Sharing};
+use crate::relink::orphans::orphans;
 use crate::relink::work_directory::Leftovers;
 use crate::scan::{KnownInodes, Request, Scan, scan};
 use crate::store::{Announced, Store, Wait};
@@ -273,6 +274,7 @@ fn walk_guests<'a>(
         || Ok(Leftovers::default()),
         |target| leftovers(store, &target),
     )?;
+    let orphans = target.map_or_else(|| Ok(Vec::new()), |_| orphans(store.directory()));
     let wanted = left.directories();
     let (mut scan, synchronised) = std::thread::scope(|scope| {
         let opening = target.filter(|_| is_index_new);
@@ -301,6 +303,7 @@ fn walk_guests<'a>(
     if let Some(target) = target {
         target.work.tidy(left);
     }
+    errors.extend(abandoned(store.path(), orphans));
     // What the index says of each object stands in `objects`.
     let IndexSnapshot { read, extents, .. } = snapshot;
     Ok(Scanned {
@@ -313,6 +316,25 @@ fn walk_guests<'a>(
         announced,
         errors,
     })
+}
+
+/// Names what killed runs have left beside stores that are gone: nobody else does.
+fn abandoned(
+    store: &Path,
+    orphans: Result<Vec<PathBuf>, FailedCall>,
+) -> impl Iterator<Item = FileError> {
+    let reason = "a killed run left files in it, and its store is not there any more; look at them, and remove it";
+    let errors = match orphans {
+        Ok(paths) => paths
+            .into_iter()
+            .map(|path| FileError {
+                path,
+                reason: reason.to_owned(),
+            })
+            .collect(),
+        Err(failed) => vec![FileError::failed(failed, store.to_path_buf())],
+    };
+    errors.into_iter()
 }
 
 /// Does all groups; a dry run counts what it would do.
