@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-vm torture torture-vm fuzz lint audit times doc bench bench-vm fmt clean \
+.PHONY: help build demo test test-vm test-kernels torture torture-vm fuzz lint audit times doc bench bench-vm fmt clean \
 	toolchain clang test-tools vm-tools lint-tools lint-quick guests disks test-build ci-tools
 
 CARGO ?= cargo
@@ -47,8 +47,11 @@ test-build: test-tools
 test: test-tools ## every test, on real guests and real ext4, XFS and Btrfs (root)
 	fixtures/test.sh
 
-test-vm: vm-tools ## tests under the kernels of Debian 12 and 13, in QEMU (root)
+test-vm: vm-tools ## tests under kernels of Debian 12, 13 and backports, in QEMU (root)
 	fixtures/test.sh vm::debian_
+
+test-kernels: vm-tools ## those of the guard under the kernels between, for half an hour (root)
+	fixtures/test.sh vm::kernels_between_
 
 torture: toolchain clang ## the invariants under fire for MINUTES (10), a line for each (root)
 	@fixtures/install.sh mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount

@@ -1,4 +1,4 @@
-//! Whether QEMU can use KVM here. That `/dev/kvm` opens says little: under some hypervisors a machine
+//! What a machine runs on, and whether QEMU can use KVM here. That `/dev/kvm` opens says little: under some hypervisors a machine
 //! stops at its first instructions. So one is booted, once for each boot of this host.
 
 use std::fs;
@@ -8,54 +8,61 @@ use std::time::{Duration, Instant};
 
 use super::qemu::{qemu, wait};
 
-const EMULATION: &str = "tcg,thread=multi";
-
-/// Whether an emulated machine stopped for a fault of the emulation, by its console.
-///
-/// A kernel patches its own code behind a breakpoint (`text_poke_bp` in `arch/x86/kernel/alternative.c`).
-/// The emulator may have translated the breakpoint in the very instant in which the other processor
-/// removed it, and stops there for good: seen once in some hundred boots, with the kernel's dump of
-/// the memory showing that there was none any more. Nothing that is tested here sets breakpoints.
-pub fn has_failed(accelerator: &str, console: &str) -> bool {
-    accelerator == EMULATION && console.contains("int3: 0000 [#1]")
+/// What a machine runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor of this host.
+    Kvm,
+    /// An emulator with one thread for all processors of the machine: one runs, and the others stand still, in the
+    /// middle of whatever they do.
+    InTurns,
+    /// An emulator with a thread for each processor of the machine.
+    Parallel,
 }
 
-/// Whether machines are emulated here.
-pub fn is_emulated() -> bool {
-    super::qemu::accelerator() == EMULATION
+impl Accelerator {
+    /// The value of QEMU's `-accel`.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::InTurns => "tcg,thread=single",
+            Self::Parallel => "tcg,thread=multi",
+        }
+    }
+
+    /// Whether a machine stopped for a fault of the emulation, by its console.
+    ///
+    /// A kernel patches its own code behind a breakpoint (`text_poke_bp` in `arch/x86/kernel/alternative.c`): when a
+    /// program is attached to a hook or taken away, among others. An emulator with several threads may have translated
+    /// the breakpoint in the very instant in which another processor removed it, and stops there for good, with the
+    /// kernel's dump of the memory showing that there was none any more. Nothing that is tested here sets breakpoints.
+    pub fn has_failed(self, console: &str) -> bool {
+        self == Self::Parallel && console.contains("int3: 0000 [#1]")
+    }
 }
 
-/// The value of QEMU's `-accel`. `kernel` holds a `vmlinuz` and an `initrd` to try; what came out is
-/// kept beside it.
-pub fn accelerator(kernel: &Path) -> &'static str {
-    if fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_err()
-    {
-        return EMULATION;
+/// Whether KVM works here. `kernel` holds a `vmlinuz` and an `initrd` to try; what came out is kept beside it.
+pub fn has_kvm(kernel: &Path) -> bool {
+    let mut options = fs::File::options();
+    if options.read(true).write(true).open("/dev/kvm").is_err() {
+        return false;
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let known = kernel.join("kvm");
-    let works = match fs::read_to_string(&known) {
+    match fs::read_to_string(&known) {
         Ok(text) if text.starts_with(&boot) => text.ends_with("works"),
         _ => {
             let works = boots(kernel);
-            fs::write(
-                &known,
-                format!("{boot}{}", if works { "works" } else { "fails" }),
-            )
-            .unwrap();
+            let found = if works { "works" } else { "fails" };
+            fs::write(&known, format!("{boot}{found}")).unwrap();
             works
         }
-    };
-    if works { "kvm" } else { EMULATION }
+    }
 }
 
 fn boots(kernel: &Path) -> bool {
     let console = tempfile::NamedTempFile::new().unwrap();
-    let mut machine = qemu(kernel, "kvm", console.path(), "probe=kvm")
+    let mut machine = qemu(kernel, Accelerator::Kvm, console.path(), "probe=kvm")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -1,6 +1,12 @@
 //! What each kernel is given: tests by their names, in one order for all.
 //!
-//! All of it runs in one machine for each kernel, one after the other. None needs a machine of its own: the
+//! | kernel | list |
+//! | --- | --- |
+//! | of Debian 12 and 13 | [`whole`] |
+//! | the newest of backports | [`of_what_kernels_change`]: the guard and the broker, which stand on interfaces that the kernel promises to nobody (types of its own structures, hooks, what a filter may ask), and fs-verity once. Limits, guests and invariants stand on system calls, which stay as they are |
+//! | those between | [`of_the_guard`]: it alone has programs that a kernel may refuse |
+//!
+//! All of a list runs in one machine, one after the other. None needs a machine of its own: the
 //! tests of the guard load it themselves and leave none behind, and stand last; the rest neither knows nor
 //! minds whether a guard was loaded before.
 
@@ -29,6 +35,9 @@ const GUESTS: [&str; 6] = [
     "vserver::many::vserver_stat",
 ];
 
+/// The one that tries all that fs-verity is for, with trees of every shape.
+const VERITY_ONCE: [&str; 1] = ["verity::inv4_nobody_writes"];
+
 /// The broker where the guard is, and quotas: what is written reaches private files, and a program that
 /// outruns the broker changes nothing of another guest's.
 const BROKER: [&str; 2] = ["cow::broker::a_", "cow::broker::inv3_a_"];
@@ -55,48 +64,61 @@ const MEASUREMENTS: [&str; 2] = [
 /// Where this names a part of a name, a machine runs the tests that have it, for whoever looks for a fault.
 pub const ONLY: &str = "VHASHIFY_VM_ONLY";
 
-/// The tests of a machine, or those of them that are asked for.
-pub fn asked_for() -> Vec<Item> {
+/// Those items of a list that are asked for: all, where nothing is.
+pub fn asked_for(list: Vec<Item>) -> Vec<Item> {
     let only = std::env::var(ONLY).unwrap_or_default();
-    let items = tests().into_iter();
+    let items = list.into_iter();
     items.filter(|item| item.name.contains(&only)).collect()
 }
 
-/// The tests of a machine.
-pub fn tests() -> Vec<Item> {
-    let all = names(&["--list", "--format", "terse", "--include-ignored"]);
-    let named = |parts: &[&str]| -> Vec<&String> {
-        for part in parts {
-            assert!(all.iter().any(|name| name.starts_with(part)), "no {part}");
-        }
-        let is_one = |name: &&String| parts.iter().any(|part| name.starts_with(part));
-        all.iter()
-            .filter(is_one)
-            .filter(|name| !STARTED_BY_TESTS.contains(&name.as_str()))
-            .filter(|name| !MEASUREMENTS.contains(&name.as_str()))
-            .filter(|name| !STALLED.contains(&name.as_str()))
-            .collect()
-    };
-    let mut items: Vec<Item> = named(&INVARIANTS)
-        .into_iter()
-        .chain(named(&["verity::", "placement::inv2_project"]))
-        .map(|name| Item::test(name))
-        .collect();
+/// All that a kernel can be asked.
+pub fn whole() -> Vec<Item> {
+    let anywhere = [&INVARIANTS[..], &["verity::", "placement::inv2_project"]].concat();
+    let mut items: Vec<Item> = tests(&anywhere);
     // Their disk has what they make guests of.
-    let guests = named(&GUESTS).into_iter();
-    items.extend(guests.map(|name| Item::test(name).on_the_disk_with_guests()));
-    items.extend(named(&["guard::"]).into_iter().map(|name| Item::test(name)));
-    let broker = named(&BROKER);
-    assert_eq!(broker.len(), 8, "{broker:?}");
-    let under_the_guard = |name: &String| Item::test(name).with(PROTECTION, "lsm").shown();
-    items.extend(broker.into_iter().map(under_the_guard));
+    let guests = tests(&GUESTS).into_iter();
+    items.extend(guests.map(Item::on_the_disk_with_guests));
+    items.extend(of_the_guard());
+    items.extend(of_the_broker());
     items
+}
+
+/// What a new kernel can break without breaking a promise.
+pub fn of_what_kernels_change() -> Vec<Item> {
+    [tests(&VERITY_ONCE), of_the_guard(), of_the_broker()].concat()
+}
+
+/// The guard: that it loads, refuses every change, and misses each hook that is taken away.
+pub fn of_the_guard() -> Vec<Item> {
+    tests(&["guard::"])
+}
+
+fn of_the_broker() -> Vec<Item> {
+    let broker = tests(&BROKER);
+    assert_eq!(broker.len(), 8, "{broker:?}");
+    let under_the_guard = |item: Item| item.with(PROTECTION, "lsm").shown();
+    broker.into_iter().map(under_the_guard).collect()
+}
+
+/// The tests whose names begin so.
+fn tests(parts: &[&str]) -> Vec<Item> {
+    let all = names(&["--list", "--format", "terse", "--include-ignored"]);
+    for part in parts {
+        assert!(all.iter().any(|name| name.starts_with(part)), "no {part}");
+    }
+    all.iter()
+        .filter(|name| parts.iter().any(|part| name.starts_with(part)))
+        .filter(|name| !STARTED_BY_TESTS.contains(&name.as_str()))
+        .filter(|name| !MEASUREMENTS.contains(&name.as_str()))
+        .filter(|name| !STALLED.contains(&name.as_str()))
+        .map(|name| Item::test(name))
+        .collect()
 }
 
 /// A test that is ignored and that no machine runs is run by nobody.
 #[test]
 fn each_ignored_test_is_asked_for_by_somebody() {
-    let run = tests();
+    let run = whole();
     let unasked: Vec<String> = names(&["--list", "--format", "terse", "--ignored"])
         .into_iter()
         // The machines themselves.

@@ -26,11 +26,13 @@ use std::time::{Duration, Instant};
 
 use vhashify_testkit::stall;
 
+use super::accelerator::Accelerator;
 use super::item::Item;
+use super::kernel::{Kernel, made};
 use super::outcome::Outcome;
 use super::place::Place;
-use super::qemu::{accelerator, escaped, file, made, qemu};
-use super::{accelerator, programs};
+use super::programs;
+use super::qemu::{escaped, file, has_kvm, qemu};
 
 /// How often a machine is started for one item whose emulator fails.
 const MOST_BOOTS: u32 = 3;
@@ -38,21 +40,38 @@ const MOST_BOOTS: u32 = 3;
 /// A kernel, and how long it is waited for.
 #[derive(Debug)]
 pub struct Machine {
-    debian: u32,
+    kernel: Kernel,
     time_limit: Duration,
     most_boots: u32,
+    emulator: Accelerator,
     /// How long its second processor runs and stops in turns, while items run.
     stalls: Option<(Duration, Duration)>,
 }
 
 impl Machine {
-    /// One with the kernel of Debian 12 (6.1) or 13 (6.12).
-    pub fn debian(release: u32) -> Self {
+    /// One with this kernel.
+    pub fn with(kernel: Kernel) -> Self {
         Self {
-            debian: release,
+            kernel,
             time_limit: Duration::from_mins(20),
             most_boots: MOST_BOOTS,
+            emulator: Accelerator::Parallel,
             stalls: None,
+        }
+    }
+
+    /// With a thread for each of its processors where it is emulated. That takes more time, and the emulator may fail:
+    /// for what has to meet in the very same moment.
+    pub fn in_parallel(mut self) -> Self {
+        self.emulator = Accelerator::Parallel;
+        self
+    }
+
+    fn accelerator(&self) -> Accelerator {
+        if has_kvm() {
+            Accelerator::Kvm
+        } else {
+            self.emulator
         }
     }
 
@@ -83,13 +102,9 @@ impl Machine {
             let rest = &items[outcomes.len()..];
             boots += 1;
             for mut outcome in self.boot(rest) {
-                if boots < self.most_boots
-                    && accelerator::has_failed(accelerator(), &outcome.kernel)
-                {
-                    print(&format!(
-                        "Debian {}: the emulator failed; again",
-                        self.debian
-                    ));
+                if boots < self.most_boots && self.accelerator().has_failed(&outcome.kernel) {
+                    let name = &self.kernel.name;
+                    print(&format!("{name}: the emulator failed; again"));
                     break;
                 }
                 outcome.boots = std::mem::take(&mut boots).max(1);
@@ -174,7 +189,7 @@ impl Machine {
                 boots: 0,
                 is_test: item.is_test,
                 seconds: end.map_or(0, |(_, seconds)| seconds),
-                debian: self.debian,
+                machine: self.kernel.name.clone(),
                 kernel: kernel.to_owned(),
             });
             if end.is_none() {
@@ -212,10 +227,9 @@ impl Machine {
     }
 
     fn start(&self, place: &Path) -> Child {
-        let made = made();
-        let kernel = made.join(format!("debian-{}", self.debian));
+        let (made, kernel) = (made(), self.kernel.directory());
         let log = File::create(place.join("qemu")).unwrap();
-        let mut qemu = qemu(&kernel, accelerator(), &place.join("console"), "");
+        let mut qemu = qemu(&kernel, self.accelerator(), &place.join("console"), "");
         qemu.args(["-object", "rng-random,id=random,filename=/dev/urandom"])
             .args(["-device", "virtio-rng-pci,rng=random"])
             .args(["-device", "virtio-serial-pci"]);

@@ -19,8 +19,8 @@ pub struct Outcome {
     pub is_test: bool,
     /// How long it took.
     pub seconds: u64,
-    /// The release of Debian whose kernel it was.
-    pub debian: u32,
+    /// The name of the machine's kernel.
+    pub machine: String,
     /// The kernel's log meanwhile; of the first item in a machine, from its start on.
     pub kernel: String,
 }
@@ -34,14 +34,14 @@ impl Outcome {
 
     /// All of it in one line.
     pub fn line(&self) -> String {
-        let Self { name, debian, .. } = self;
+        let Self { name, machine, .. } = self;
         let ended = match (self.status, &self.why) {
             (_, Some(why)) => why.clone(),
             _ if self.is_well() => "ok".to_owned(),
             (Some(0), _) => "no test has run".to_owned(),
             (status, _) => format!("status {}", status.unwrap_or(-1)),
         };
-        format!("Debian {debian}: {name}: {ended}, {} s", self.seconds)
+        format!("{machine}: {name}: {ended}, {} s", self.seconds)
     }
 }
 

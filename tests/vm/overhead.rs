@@ -1,11 +1,12 @@
 //! What the guard costs those who change nothing.
 
 use super::item::Item;
+use super::kernel::Kernel;
 use super::machine::Machine;
 
 fn overhead(release: u32) {
     let overhead = Item::test("guard::overhead::overhead").shown();
-    let outcomes = Machine::debian(release).run(&[overhead]);
+    let outcomes = Machine::with(Kernel::debian(release)).run(&[overhead]);
     assert!(outcomes[0].is_well(), "{}", outcomes[0]);
 }
 

@@ -2,18 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use vhashify_testkit::built;
-use vhashify_testkit::filesystem::command;
-
-use super::accelerator;
+use super::accelerator::{self, Accelerator};
+use super::kernel::Kernel;
 
 /// QEMU with a kernel and its console, and no disks; it dies with the thread that starts it.
-pub fn qemu(kernel: &Path, accelerator: &str, console: &Path, append: &str) -> Command {
+pub fn qemu(kernel: &Path, accelerator: Accelerator, console: &Path, append: &str) -> Command {
     // The lockup detectors would see a busy host; the time limit is there for lockups.
     let append = format!(
         "console=ttyS0 oops=panic panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 {append}"
@@ -29,7 +27,14 @@ pub fn qemu(kernel: &Path, accelerator: &str, console: &Path, append: &str) -> C
         ])
         // The thread of each processor has a name, for whoever stops one.
         .args(["-name", "machine,debug-threads=on"])
-        .args(["-machine", "q35", "-accel", accelerator, "-cpu", "max"])
+        .args([
+            "-machine",
+            "q35",
+            "-accel",
+            accelerator.option(),
+            "-cpu",
+            "max",
+        ])
         .args(["-smp", "2", "-m", "2048"])
         .arg("-kernel")
         .arg(kernel.join("vmlinuz"))
@@ -42,21 +47,10 @@ pub fn qemu(kernel: &Path, accelerator: &str, console: &Path, append: &str) -> C
     qemu
 }
 
-/// What the machines of this host run on.
-pub fn accelerator() -> &'static str {
-    static ACCELERATOR: OnceLock<&str> = OnceLock::new();
-    ACCELERATOR.get_or_init(|| accelerator::accelerator(&made().join("debian-13")))
-}
-
-/// What `fixtures/machines.sh` made, once for all tests.
-pub fn made() -> &'static Path {
-    static PLACE: OnceLock<PathBuf> = OnceLock::new();
-    PLACE.get_or_init(|| {
-        let place = built::scratch().parent().unwrap().join("vm");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/machines.sh");
-        command(Command::new(script).arg(&place));
-        place
-    })
+/// Whether KVM works on this host.
+pub fn has_kvm() -> bool {
+    static HAS_KVM: OnceLock<bool> = OnceLock::new();
+    *HAS_KVM.get_or_init(|| accelerator::has_kvm(&Kernel::debian(13).directory()))
 }
 
 /// Whether it ended by itself; it is killed where it did not.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use vhashify_testkit::program::PROTECTION;
 
 use super::item::Item;
+use super::kernel::Kernel;
 use super::list::STALLED;
 use super::machine::Machine;
 
@@ -16,7 +17,8 @@ const ATTACKS: [&str; 9] = [
 
 fn torture(release: u32) {
     let torture = Item::torture(&ATTACKS).with(PROTECTION, "lsm").shown();
-    let outcomes = Machine::debian(release)
+    let outcomes = Machine::with(Kernel::debian(release))
+        .in_parallel()
         .time_limit(Duration::from_mins(40))
         .run(&[torture]);
     let outcome = &outcomes[0];
@@ -47,7 +49,8 @@ fn stalls(release: u32) {
         .iter()
         .map(|name| Item::test(name).shown())
         .collect();
-    let outcomes = Machine::debian(release)
+    let outcomes = Machine::with(Kernel::debian(release))
+        .in_parallel()
         .time_limit(Duration::from_mins(50))
         .stalls(Duration::from_millis(10), Duration::from_millis(140))
         .run(&items);
