@@ -13,10 +13,11 @@ use super::qemu::{qemu, wait};
 pub enum Accelerator {
     /// The processor of this host.
     Kvm,
-    /// An emulator with one thread for all processors of the machine: one runs, and the others stand still, in the
-    /// middle of whatever they do.
+    /// An emulator with one thread for all processors of the machine. They take turns: one runs, and the other stands
+    /// still in the middle of whatever it does. Two machines keep two processors of this host busy all the same, and
+    /// locks and shared memory cost nothing.
     InTurns,
-    /// An emulator with a thread for each processor of the machine.
+    /// An emulator with a thread for each processor of the machine: for what has to meet in the very same moment.
     Parallel,
 }
 

@@ -55,13 +55,13 @@ impl Machine {
             kernel,
             time_limit: Duration::from_mins(20),
             most_boots: MOST_BOOTS,
-            emulator: Accelerator::Parallel,
+            emulator: Accelerator::InTurns,
             stalls: None,
         }
     }
 
-    /// With a thread for each of its processors where it is emulated. That takes more time, and the emulator may fail:
-    /// for what has to meet in the very same moment.
+    /// With a thread for each of its processors where it is emulated, at the price of time and of an emulator that may
+    /// fail.
     pub fn in_parallel(mut self) -> Self {
         self.emulator = Accelerator::Parallel;
         self
@@ -145,7 +145,15 @@ impl Machine {
             is_over.store(true, Ordering::SeqCst);
             has_ended
         });
+        let outcomes = self.outcomes(items, &place, has_ended);
+        if outcomes.iter().all(|outcome| outcome.why.is_none()) {
+            place.forget();
+        }
+        outcomes
+    }
 
+    /// What a machine that has stopped told of the items that it came to.
+    fn outcomes(&self, items: &[Item], place: &Place, has_ended: bool) -> Vec<Outcome> {
         let console = place.read("console");
         let said = place.read("output");
         let ends = place.read("status");
@@ -195,9 +203,6 @@ impl Machine {
             if end.is_none() {
                 break;
             }
-        }
-        if outcomes.iter().all(|outcome| outcome.why.is_none()) {
-            place.forget();
         }
         outcomes
     }

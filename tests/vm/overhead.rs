@@ -6,7 +6,8 @@ use super::machine::Machine;
 
 fn overhead(release: u32) {
     let overhead = Item::test("guard::overhead::overhead").shown();
-    let outcomes = Machine::with(Kernel::debian(release)).run(&[overhead]);
+    let machine = Machine::with(Kernel::debian(release)).in_parallel();
+    let outcomes = machine.run(&[overhead]);
     assert!(outcomes[0].is_well(), "{}", outcomes[0]);
 }
 
