@@ -147,7 +147,8 @@ fn inv2_a_copy_has_the_project_that_its_directory_allows() {
 #[test]
 #[ignore = "with quotas, which not every kernel has: run by tests/vm"]
 fn inv2_project_ids_of_ext4_stay() {
-    let filesystem = Filesystem::with_options(Kind::Ext4, 64 << 20, "");
+    // Not a smaller one: its blocks would be smaller than pages, and 6.1 does not mount that with fs-verity.
+    let filesystem = Filesystem::new(Kind::Ext4);
     filesystem.while_unmounted(|image| {
         command(
             Command::new("mkfs.ext4")
