@@ -56,7 +56,7 @@ pub mod call;
 pub mod caller;
 pub mod containers;
 mod copy;
-mod descriptor;
+pub mod descriptor;
 mod interrupted;
 mod leftover;
 pub mod link_group;

@@ -207,10 +207,10 @@ impl Pending {
         Final { names }
     }
 
-    /// Lets all names lead to the old inode again: [`undo`](undo::undo).
+    /// Lets all names lead to the old inode again: `undo::undo`.
     ///
     /// # Errors
-    /// [`UndoError`].
+    /// `UndoError`.
     pub fn undo<'g>(self, pair: Pair<'_, 'g>) -> Result<Option<StrayLinks<'g>>, UndoError> {
         undo::undo(self.names, pair)
     }
@@ -220,7 +220,7 @@ impl Pending {
     /// the `old` one in the instant of the exchange goes back.
     ///
     /// # Errors
-    /// [`UndoError`] of that file.
+    /// `UndoError` of that file.
     pub fn leave(mut self, old: u64) -> (Vec<WorkPlace>, Result<(), UndoError>) {
         let intruder = self.names.pop_if(|last| last.displaced_inode() != old);
         let left = self.temporaries().cloned().collect();
@@ -230,7 +230,7 @@ impl Pending {
     /// Lets names lead where they led before, without looking for what a guest has moved or linked meanwhile.
     ///
     /// # Errors
-    /// [`UndoError`].
+    /// `UndoError`.
     pub fn put_back(self) -> Result<(), UndoError> {
         for name in self.names.into_iter().rev() {
             if let Some(moved) = name.undo()? {

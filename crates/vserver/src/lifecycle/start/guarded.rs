@@ -1,8 +1,10 @@
 //! Starts no guest without the guard whose shared files count on it: after a change of the kernel, say, in which it cannot be
 //! loaded, a write of this guest would be one in all.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use thiserror::Error;
 use vhashify::guest::StoreLocation;
 use vhashify::store::counts_on_guard;
 use vhashify_config::{ConfigTree, GuestSettings};
@@ -27,7 +29,7 @@ pub fn ensure_guard(tree: &ConfigTree, settings: &GuestSettings) -> Result<(), L
     let Some(Ok(store)) = store.map(|store| StoreLocation::open(&store.directory)) else {
         return Ok(());
     };
-    if !counts_on_guard(std::os::fd::AsFd::as_fd(&store.directory)) {
+    if !counts_on_guard(store.directory.as_fd()) {
         return Ok(());
     }
     let Err(why) = guard(&store) else {
@@ -48,16 +50,26 @@ pub fn ensure_guard(tree: &ConfigTree, settings: &GuestSettings) -> Result<(), L
     })
 }
 
-/// Sees that the guard holds on the filesystem of this store; why it does not.
+/// Why the guard does not hold.
+#[derive(Debug, Error)]
+enum NotGuarded {
+    #[cfg(feature = "guard")]
+    #[error(transparent)]
+    Guard(#[from] vhashify::protect::guard::GuardError),
+    #[cfg(not(feature = "guard"))]
+    #[error("this program was built without it")]
+    NotBuilt,
+}
+
+/// Sees that the guard holds on the filesystem of this store.
 #[cfg(feature = "guard")]
-fn guard(store: &StoreLocation) -> Result<(), String> {
-    use vhashify::protect::guard::{load, register};
-    load()
-        .and_then(|()| register(&store.directory, &store.path))
-        .map_err(|error| error.to_string())
+fn guard(store: &StoreLocation) -> Result<(), NotGuarded> {
+    vhashify::protect::guard::load()?;
+    vhashify::protect::guard::register(&store.directory, &store.path)?;
+    Ok(())
 }
 
 #[cfg(not(feature = "guard"))]
-fn guard(_store: &StoreLocation) -> Result<(), String> {
-    Err("this program was built without it".to_owned())
+fn guard(_store: &StoreLocation) -> Result<(), NotGuarded> {
+    Err(NotGuarded::NotBuilt)
 }
