@@ -5,8 +5,7 @@ use std::path::Path;
 
 use vhashify_sys::flags;
 
-use super::{Missing, Protection};
-use crate::relink::swap::TurnsBack;
+use super::{Missing, Protection, TurnsBack};
 
 /// Marks files of a store on a guarded filesystem. Only [`enable`] makes this value, after it saw the guard refuse a
 /// writer.

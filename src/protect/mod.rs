@@ -22,16 +22,16 @@ pub mod guard;
 pub mod lsm;
 mod none;
 mod reflink;
+mod turns_back;
 mod verity;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::relink::swap::TurnsBack;
-
 pub use error::{Missing, ProtectError};
 pub use none::MarkOnly;
 pub use reflink::Reflink;
+pub use turns_back::TurnsBack;
 pub use verity::{Verity, holds_its_bytes};
 
 /// How to protect what guests share (`--protect`).

@@ -4,8 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use vhashify_sys::flags;
 
-use super::Protection;
-use crate::relink::swap::TurnsBack;
+use super::{Protection, TurnsBack};
 
 /// Only sets the mark. A guard that is loaded later enforces it.
 #[derive(Debug, Clone, Copy)]

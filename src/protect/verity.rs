@@ -21,8 +21,7 @@ use vhashify_sys::stamp::{Stamp, set_mtime};
 use vhashify_sys::verity::{BLOCK, DIGEST, SHA256, enable, measure};
 use vhashify_sys::{flags, resolve, tmpfile};
 
-use super::{Missing, Protection};
-use crate::relink::swap::TurnsBack;
+use super::{Missing, Protection, TurnsBack};
 
 /// A filesystem that took fs-verity when [`Verity::probe`] tried it.
 #[derive(Debug, Clone, Copy)]

@@ -38,6 +38,7 @@ use super::stray_links::StrayLinks;
 use super::temporary::Serving;
 use super::undo::{self, Pair};
 use super::work_directory::{WorkDirectory, WorkPlace};
+use crate::protect::TurnsBack;
 
 /// A name that is to lead to another inode: its directory and the name.
 pub type NameAt<'n> = (Rc<OwnedFd>, &'n [u8]);
@@ -81,31 +82,6 @@ pub struct Refused {
 pub struct Final {
     names: Vec<Exchanged>,
 }
-
-/// Turns those back who still come for a displaced inode. Nobody does, unless there is a guard.
-pub trait TurnsBack {
-    /// Begins to turn them back. False where nothing can.
-    ///
-    /// # Errors
-    /// The kernel's error; nobody is turned back then.
-    fn turn_back(&self, _displaced: BorrowedFd<'_>) -> Result<bool, Errno> {
-        Ok(false)
-    }
-
-    /// Lets them in again, before a name leads to it.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    fn let_in(&self, _displaced: BorrowedFd<'_>) -> Result<(), Errno> {
-        Ok(())
-    }
-}
-
-/// Nothing turns anybody back.
-#[derive(Debug, Clone, Copy)]
-pub struct NoGuard;
-
-impl TurnsBack for NoGuard {}
 
 impl FileSwap<'_> {
     /// Exchanges each of `names`, which are all names of the file. Calls `after_each` when one leads to the new inode.
