@@ -22,7 +22,7 @@ use vhashify_sys::resolve;
 
 use crate::guest::Guest;
 use crate::relink::copy_mark;
-use crate::relink::names::each_name;
+use crate::relink::names::{each_name, join};
 use crate::relink::temporary::Purpose;
 use crate::relink::work_directory::{Leftovers, WorkDirectory, WorkPlace};
 use crate::store::RunState;
@@ -175,7 +175,7 @@ fn find(guest: &Guest, left: &[WorkPlace]) -> Result<Vec<Interrupted>, FailedCal
     let wanted = |inode| copies.iter().any(|one| one.name.directory == inode);
     each_name(guest, |directory, name, inode| {
         if wanted(inode) {
-            directories.insert(inode, crate::scan::join(directory, name));
+            directories.insert(inode, join(directory, name));
         }
     })
     .map_err(FailedCall::of("getdents64"))?;

@@ -41,6 +41,16 @@ impl Name {
     }
 }
 
+/// `directory/name`, where the vdir itself is the empty path.
+#[must_use]
+pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() {
+        name.to_vec()
+    } else {
+        [directory, name].join(b"/".as_slice())
+    }
+}
+
 /// Calls `visit` with each name of the guest: the path of its directory below the vdir, the name,
 /// and the inode number. It does not enter mounts in the guest.
 ///
@@ -67,11 +77,7 @@ fn walk(guest: &Guest, mut visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), E
             }
             visit(&path, name, entry.ino());
             if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
-                directories.push(if path.is_empty() {
-                    name.to_vec()
-                } else {
-                    [&path, name].join(b"/".as_slice())
-                });
+                directories.push(join(&path, name));
             }
         }
     }

@@ -27,6 +27,7 @@ use std::collections::{HashMap, HashSet};
 use crate::outcome::{FileError, Progress, Skip, Skipped};
 use vhashify_sys::stamp::Stamp;
 
+pub use crate::relink::names::join;
 pub use record::FileRecord;
 
 use names::Names;
@@ -183,16 +184,6 @@ pub fn scan(
     let walk = Walk::new(requests, smallest, known, users, wanted, progress);
     rayon::scope(|scope| walk.start(scope));
     walk.gather()
-}
-
-/// `directory/name`, where the vdir itself is the empty path.
-#[must_use]
-pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    if directory.is_empty() {
-        name.to_vec()
-    } else {
-        [directory, name].join(b"/".as_slice())
-    }
 }
 
 /// Four thousand million directories, or bytes of names, are beyond any host.
