@@ -11,7 +11,7 @@
 //! | [`guests`] | guests that share everything |
 
 mod full_speed;
-mod guests;
+pub mod guests;
 mod hostile;
 mod programs;
 

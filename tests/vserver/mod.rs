@@ -10,6 +10,7 @@
 //! | [`boot`] | guests whose own init boots them |
 //! | [`build`] | each method of building, and deleting |
 //! | [`distribution`] | packages and services, by the guest's own programs |
+//! | [`guarded`] | guests whose shared files count on the guard |
 //! | [`import`] | old-style configurations, read as data or refused by line |
 //! | [`oci`] | guests of OCI images: layers, digests, hostile archives |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
@@ -26,6 +27,7 @@ mod build;
 mod copy_on_write;
 mod distribution;
 mod escape;
+mod guarded;
 mod host;
 mod import;
 mod inherited;
