@@ -147,7 +147,9 @@ fn walk(
     if let Some((announced, work)) = changing {
         if !(found.leftovers.is_empty() && left.names.is_empty()) {
             let all = listed.iter().map(|object| (object.inode, object.name));
-            report.errors = recover(announced, work, &left, &[guest], &found, all);
+            report
+                .errors
+                .extend(recover(announced, work, &left, &[guest], &found, all));
             began = wait_for_next_tick();
             found = walk();
         }
