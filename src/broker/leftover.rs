@@ -12,7 +12,7 @@ use vhashify_sys::resolve;
 use crate::guest::Guest;
 use crate::protect;
 use crate::relink::copy_mark;
-use crate::relink::exchange::{UndoError, exchange_with, preserve};
+use crate::relink::exchange::{UndoError, exchange_with, preserve_from};
 use crate::relink::stray_links::relink;
 use crate::relink::temporary::{Purpose, Serving};
 use crate::relink::work_directory::{WorkDirectory, WorkPlace};
@@ -79,12 +79,7 @@ pub fn remove_copy(
     if is_copy(temporary, object) {
         return unlink(temporary);
     }
-    let WorkPlace {
-        directory: holder,
-        name,
-        ..
-    } = temporary;
-    match preserve(holder, temporary.bytes(), directory, name.lasting()) {
+    match preserve_from(temporary, directory) {
         UndoError::Failed(errno) => Err(FailedCall::of("renameat2")(errno)),
         stuck => {
             tracing::warn!(

@@ -45,11 +45,6 @@ pub struct Exchanged {
     displaced_inode: u64,
 }
 
-/// A temporary name that leads to the new inode. No guest can reach it.
-#[derive(Debug)]
-#[must_use = "its temporary name stays otherwise"]
-pub struct Linked(Exchanged);
-
 /// Why a name was not replaced. It leads to the same inode as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ExchangeError {
@@ -122,11 +117,15 @@ impl UndoError {
     }
 }
 
-impl Linked {
-    /// Gives the inode behind `new` the temporary name for `name` of `directory`.
+impl Exchanged {
+    /// Lets `name` lead to the inode behind `new`, and a temporary name to the inode that `name` led to.
+    ///
+    /// The guest may have put another file there in that instant. The caller compares
+    /// [`displaced_inode`](Self::displaced_inode) with the inode that it meant, and undoes the exchange
+    /// ([`undo`](super::undo::undo)) where they differ.
     ///
     /// # Errors
-    /// [`ExchangeError`]; no name leads to the inode then that did not before.
+    /// [`ExchangeError`]; nothing is changed then, and the name has not led to the new inode for an instant.
     pub fn new(
         work: &WorkDirectory,
         directory: Rc<OwnedFd>,
@@ -142,21 +141,13 @@ impl Linked {
         }
         let temporary = work.place(serving, &looked, name)?;
         link(new, &temporary, work)?;
-        Ok(Self(Exchanged {
+        let mut this = Self {
             directory,
             name: name.to_vec(),
             temporary,
             new_inode,
             displaced_inode: new_inode,
-        }))
-    }
-
-    /// Exchanges the two names: as [`Exchanged::new`].
-    ///
-    /// # Errors
-    /// [`ExchangeError`]; the name leads where it did then, and has not led to the new inode for an instant.
-    pub fn exchange(self) -> Result<Exchanged, ExchangeError> {
-        let Self(mut this) = self;
+        };
         match this.exchange(Point::Exchange) {
             Ok(()) => {}
             // An error of the disk after the exchange: the temporary name leads to the displaced inode.
@@ -178,27 +169,6 @@ impl Linked {
         // No inode has the number 0, so that an inode that cannot be looked at is never the one that was meant.
         this.displaced_inode = this.inode_of_temporary().unwrap_or(0);
         Ok(this)
-    }
-}
-
-impl Exchanged {
-    /// Lets `name` lead to the inode behind `new`, and a temporary name to the inode that `name` led to.
-    ///
-    /// The guest may have put another file there in that instant. The caller compares
-    /// [`displaced_inode`](Self::displaced_inode) with the inode that it meant, and undoes the exchange
-    /// ([`undo`](super::undo::undo)) where they differ.
-    ///
-    /// # Errors
-    /// [`ExchangeError`]; nothing is changed then.
-    pub fn new(
-        work: &WorkDirectory,
-        directory: Rc<OwnedFd>,
-        name: &[u8],
-        serving: Serving,
-        new: BorrowedFd<'_>,
-        new_inode: u64,
-    ) -> Result<Self, ExchangeError> {
-        Linked::new(work, directory, name, serving, new, new_inode)?.exchange()
     }
 
     /// The number of the inode that `name` led to in the instant of the exchange; 0 where it cannot be looked at.
@@ -304,15 +274,7 @@ impl Exchanged {
     /// Returns the error to report.
     #[must_use]
     pub fn preserve(self) -> UndoError {
-        let WorkPlace {
-            directory, name, ..
-        } = &self.temporary;
-        preserve(
-            directory,
-            self.temporary.bytes(),
-            &self.directory,
-            name.lasting(),
-        )
+        preserve_from(&self.temporary, &self.directory)
     }
 
     /// Removes the temporary name, whatever it leads to.
@@ -339,6 +301,13 @@ impl Exchanged {
             rustix::fs::unlinkat(directory, self.temporary.bytes(), AtFlags::empty())
         })
     }
+}
+
+/// Renames a temporary name of the work directory as [`preserve`] does.
+#[must_use]
+pub fn preserve_from(temporary: &WorkPlace, directory: &OwnedFd) -> UndoError {
+    let lasting = temporary.name.lasting();
+    preserve(&temporary.directory, temporary.bytes(), directory, lasting)
 }
 
 /// Renames a temporary name in `holder` to one in the guest's `directory` that no run removes. Returns the error to

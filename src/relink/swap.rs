@@ -167,13 +167,12 @@ impl Pending {
         }
         if let Err(objection) = look(self.names.len()) {
             if let Err(errno) = guard.let_in(displaced) {
-                // The next run does: the names go back all the same, and a process that cannot change its file is told.
-                tracing::warn!(%errno, "a file that was put back refuses changes until the next run");
+                // The names go back all the same, and a process that cannot change its file is told.
+                tracing::warn!(%errno, "a file that was put back refuses changes until its filesystem is mounted anew");
             }
             return Err((objection, self));
         }
-        let Self { names } = self;
-        Ok(Final { names })
+        Ok(self.confirm())
     }
 
     /// Makes it final without a look at the displaced inode: one that no process can change, because it is an object, or

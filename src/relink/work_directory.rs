@@ -53,7 +53,7 @@ pub struct WorkDirectory {
 
 #[derive(Debug)]
 struct Opened {
-    top: OwnedFd,
+    top: Arc<OwnedFd>,
     /// The run's, in their order.
     run: Vec<Arc<OwnedFd>>,
     /// The broker's own, where this is one's.
@@ -122,6 +122,10 @@ impl WorkDirectory {
     /// The call that failed. `EPERM`: somebody else made it, or others than its owner may enter it; `EXDEV`: the store is
     /// the root of its mount, so that nothing of that mount is beside it.
     fn opened(&self) -> Result<&Opened, FailedCall> {
+        // Every name that is replaced comes here.
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
         let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
@@ -138,6 +142,7 @@ impl WorkDirectory {
         });
         let run = run.collect::<Result<_, _>>()?;
         let own = self.vdir.map(|vdir| Own::make(&top, vdir)).transpose()?;
+        let top = Arc::new(top);
         Ok(self.opened.get_or_init(|| Opened { top, run, own }))
     }
 
@@ -151,12 +156,11 @@ impl WorkDirectory {
         directory: &Directory,
         name: &[u8],
     ) -> Result<WorkPlace, FailedCall> {
-        let opened = self.opened()?;
+        let Some(own) = &self.opened()?.own else {
+            return self.place_of_run(serving, directory, name);
+        };
         let name = WorkName::of(serving, directory, name);
-        let of_run = || &opened.run[name.place()];
-        let own = opened.own.as_ref();
-        let directory = own.map_or_else(of_run, |own| &own.directory);
-        Ok(WorkPlace::new(directory, name))
+        Ok(WorkPlace::new(&own.directory, name))
     }
 
     /// The temporary name by which a run serves `name`.
@@ -219,10 +223,13 @@ impl WorkDirectory {
     }
 
     /// The directory itself, if it was made.
-    fn top(&self) -> Result<Option<OwnedFd>, FailedCall> {
+    fn top(&self) -> Result<Option<Arc<OwnedFd>>, FailedCall> {
+        if let Some(opened) = self.opened.get().filter(|_| !self.is_lost()) {
+            return Ok(Some(Arc::clone(&opened.top)));
+        }
         let (parent, name) = place_of(self.store.as_fd())?;
         match open_top(self.store.as_fd(), &parent, &name) {
-            Ok(top) => Ok(Some(top)),
+            Ok(top) => Ok(Some(Arc::new(top))),
             Err(FailedCall {
                 errno: Errno::NOENT,
                 ..
