@@ -87,52 +87,82 @@ impl<'a> StrayLinks<'a> {
     /// `all`.
     #[must_use]
     pub fn relink_all(all: &[&Self]) -> Vec<(usize, UndoError)> {
-        let mut failed = Vec::new();
-        let mut of_guests: Vec<(&Guest, HashMap<u64, usize>)> = Vec::new();
+        let (mut wanted, mut positions, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (position, one) in all.iter().enumerate() {
-            let inode = match one.abandoned() {
-                Ok(stamp) => stamp.inode,
-                Err(errno) => {
-                    failed.push((position, errno.into()));
-                    continue;
-                }
-            };
-            for &guest in &one.guests {
-                let known = of_guests.iter_mut();
-                let mut known = known.filter(|(known, _)| std::ptr::eq(*known, guest));
-                if let Some((_, inodes)) = known.next() {
-                    inodes.insert(inode, position);
-                } else {
-                    of_guests.push((guest, HashMap::from([(inode, position)])));
-                }
+            match one.abandoned() {
+                Ok(stamp) => wanted.extend(one.guests.iter().map(|&guest| {
+                    positions.push(position);
+                    Relinking {
+                        work: one.work,
+                        guest,
+                        inode: stamp.inode,
+                        owner: one.owner.as_fd(),
+                        serving: one.serving,
+                    }
+                })),
+                Err(errno) => failed.push((position, errno.into())),
             }
         }
-        for (guest, inodes) in of_guests {
-            let mut strays = HashMap::new();
-            let walked = each_name(guest, |_, name, inode| {
-                if let Some(&position) = inodes.get(&inode)
-                    && !temporary::is_one(name)
-                {
-                    strays.insert(inode, position);
-                }
-            });
-            if walked.is_err() {
-                // Each file then meets, and returns, its own error.
-                strays = inodes;
-            }
-            for (inode, position) in strays {
-                let StrayLinks {
-                    work,
-                    owner,
-                    serving,
-                    ..
-                } = all[position];
-                let relinked = relink(work, guest, inode, owner.as_fd(), *serving);
-                failed.extend(relinked.err().map(|error| (position, error)));
-            }
-        }
+        let relinked = relink_each(&wanted).into_iter();
+        failed.extend(relinked.map(|(at, error)| (positions[at], error)));
         failed
     }
+}
+
+/// Names of an inode in a guest that are to lead to another one.
+#[derive(Debug, Clone, Copy)]
+pub struct Relinking<'a> {
+    /// Where temporary names lie.
+    pub work: &'a WorkDirectory,
+    /// The guest.
+    pub guest: &'a Guest,
+    /// The number of the inode.
+    pub inode: u64,
+    /// The other one.
+    pub owner: BorrowedFd<'a>,
+    /// What the temporary names say.
+    pub serving: Serving,
+}
+
+/// Relinks the names of many inodes: one walk of each guest finds which of them have any. Returns which failed, by their
+/// positions in `all`.
+#[must_use]
+pub fn relink_each(all: &[Relinking<'_>]) -> Vec<(usize, UndoError)> {
+    let mut of_guests: Vec<(&Guest, HashMap<u64, usize>)> = Vec::new();
+    for (position, one) in all.iter().enumerate() {
+        let mut known = of_guests.iter_mut();
+        match known.find(|(known, _)| std::ptr::eq(*known, one.guest)) {
+            Some((_, inodes)) => drop(inodes.insert(one.inode, position)),
+            None => of_guests.push((one.guest, HashMap::from([(one.inode, position)]))),
+        }
+    }
+    let mut failed = Vec::new();
+    for (guest, inodes) in of_guests {
+        let mut strays = HashMap::new();
+        let walked = each_name(guest, |_, name, inode| {
+            if let Some(&position) = inodes.get(&inode)
+                && !temporary::is_one(name)
+            {
+                strays.insert(inode, position);
+            }
+        });
+        if walked.is_err() {
+            // Each file then meets, and returns, its own error.
+            strays = inodes;
+        }
+        for position in strays.into_values() {
+            let Relinking {
+                work,
+                guest,
+                inode,
+                owner,
+                serving,
+            } = all[position];
+            let relinked = relink(work, guest, inode, owner, serving);
+            failed.extend(relinked.err().map(|error| (position, error)));
+        }
+    }
+    failed
 }
 
 /// Relinks every name by which the guest has `inode` to the inode behind `owner`. The walk may miss a name that the

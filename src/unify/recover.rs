@@ -14,9 +14,9 @@
 //!
 //! A file all of whose names were exchanged may go if it still is what the object is. If a process wrote to it after the
 //! run died, it goes back. The guest may have linked or moved its exchanged names since: what leads to the object in the
-//! guest of a file that goes back is led to that file, too. Where the guest replaced or removed N since, that stands, and T is unlinked: but only if it
-//! leads to an object's twin. It may lead to a file that the guest put in the place of N in the instant of the exchange,
-//! and that has no other name: that one gets a name of its own and is reported.
+//! guest of a file that goes back is led to that file, too. Where the guest replaced or removed N since, that stands,
+//! and T is unlinked: but only if it leads to an object's twin. It may lead to a file that the guest put in the place of
+//! N in the instant of the exchange, and that has no other name: that one gets a name of its own and is reported.
 //!
 //! A copy goes forward and never back, because the guest may have written to it since.
 //!
@@ -100,8 +100,7 @@ pub fn recover(
     for ((guest, object), leftovers) in &copied {
         recovery.finish_copying(*guest, *object, leftovers);
     }
-    let restored = std::mem::take(&mut recovery.restored);
-    let left = relink_names(work, guests, restored);
+    let left = relink_names(work, guests, &recovery.restored);
     recovery.errors.extend(left);
     recovery.errors
 }
@@ -175,12 +174,11 @@ impl Recovery<'_> {
     fn note_restored(&mut self, leftovers: &[OpenLeftover]) {
         let mut seen = HashSet::new();
         for leftover in leftovers {
-            let served = || leftover.served_of(&self.objects).map(|_| ());
             let Some(place) = &leftover.place else {
                 continue;
             };
-            let of_name = place.served.as_ref().map(|(_, inode)| *inode);
-            let object = leftover.object.or(served().and(of_name));
+            let of_name = || place.served.as_ref().map(|(_, inode)| *inode);
+            let object = leftover.object.or_else(of_name);
             let object = object.filter(|object| self.objects.contains(object));
             let Some(object) = object.filter(|&object| seen.insert((place.guest, object))) else {
                 continue;

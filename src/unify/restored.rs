@@ -3,15 +3,13 @@
 //! Since a command was killed the guest may have moved names that it had exchanged, or have linked them. No name of the
 //! guest led to the object before a run, and none may after a break: so all that do are names of that file.
 
-use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::guest::Guest;
 use crate::outcome::FileError;
-use crate::relink::names::each_name;
-use crate::relink::stray_links::relink;
-use crate::relink::temporary::{self, Purpose, Serving};
+use crate::relink::stray_links::{Relinking, relink_each};
+use crate::relink::temporary::{Purpose, Serving};
 use crate::relink::work_directory::WorkDirectory;
 use crate::scan::GuestId;
 
@@ -30,39 +28,25 @@ pub struct Restored {
     pub path: PathBuf,
 }
 
-/// Walks each guest once, and again for files that have such names. Returns what could not be done.
+/// Leads further names in the guests to these. Returns what could not be done.
 #[must_use]
 pub fn relink_names(
     work: &WorkDirectory,
     guests: &[&Guest],
-    restored: Vec<Restored>,
+    restored: &[Restored],
 ) -> Vec<FileError> {
-    let mut errors = Vec::new();
-    let mut by_guest: HashMap<GuestId, HashMap<u64, Restored>> = HashMap::new();
-    for one in restored {
-        let of_guest = by_guest.entry(one.guest).or_default();
-        of_guest.insert(one.object, one);
-    }
-    for (guest, restored) in by_guest {
-        let guest = guests[usize::from(guest)];
-        let mut strays = HashSet::new();
-        let walked = each_name(guest, |_, name, inode| {
-            if restored.contains_key(&inode) && !temporary::is_one(name) {
-                strays.insert(inode);
-            }
-        });
-        for (object, one) in restored {
-            // Where the walk fails each file meets its own error.
-            if walked.is_ok() && !strays.contains(&object) {
-                continue;
-            }
-            let serving = Serving {
-                purpose: one.purpose,
-                object,
-            };
-            let relinked = relink(work, guest, object, one.file.as_fd(), serving);
-            errors.extend(relinked.err().map(|error| error.at(one.path)));
-        }
-    }
-    errors
+    let wanted = restored.iter().map(|one| Relinking {
+        work,
+        guest: guests[usize::from(one.guest)],
+        inode: one.object,
+        owner: one.file.as_fd(),
+        serving: Serving {
+            purpose: one.purpose,
+            object: one.object,
+        },
+    });
+    let wanted: Vec<Relinking<'_>> = wanted.collect();
+    let failed = relink_each(&wanted).into_iter();
+    let errors = failed.map(|(at, error)| error.at(restored[at].path.clone()));
+    errors.collect()
 }
