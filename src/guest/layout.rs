@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
+use vhashify_sys::filesystem_kind::FilesystemKind;
+
 use super::error::GuestError;
 use super::mounted_inode::{MountedInode, open_directory};
 use super::{Guest, StoreLocation};
-
-/// `OVERLAYFS_SUPER_MAGIC` (`include/uapi/linux/magic.h`).
-const OVERLAY: u64 = 0x794c_7630;
 
 /// Checks a set of guests and their stores before anything is touched.
 ///
@@ -107,10 +106,8 @@ fn refuse_overlay(
     failed: impl FnOnce(PathBuf, io::Error) -> GuestError,
 ) -> Result<(), GuestError> {
     let path = path.to_path_buf();
-    match rustix::fs::fstatfs(directory) {
-        Ok(found) if u64::try_from(found.f_type) == Ok(OVERLAY) => {
-            Err(GuestError::Overlay { path })
-        }
+    match FilesystemKind::of(directory) {
+        Ok(FilesystemKind::Overlay) => Err(GuestError::Overlay { path }),
         Ok(_) => Ok(()),
         Err(errno) => Err(failed(path, errno.into())),
     }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rustix::io::Errno;
 use vhashify_sys::extent_map::ExtentMap;
+use vhashify_sys::filesystem_kind::FilesystemKind;
 use vhashify_sys::overlap::Span;
 use vhashify_sys::resolve;
 
@@ -16,10 +17,8 @@ use crate::store::Store;
 /// Whether the store's filesystem can share extents between files.
 #[must_use]
 pub fn can_overlap(store: &Store) -> bool {
-    // BTRFS_SUPER_MAGIC and XFS_SUPER_MAGIC (linux/magic.h).
-    const KINDS: [u64; 2] = [0x9123_683E, 0x5846_5342];
-    rustix::fs::fstatfs(store.directory())
-        .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| KINDS.contains(&kind)))
+    let kind = FilesystemKind::of(store.directory());
+    matches!(kind, Ok(FilesystemKind::Btrfs | FilesystemKind::Xfs))
 }
 
 /// The extents of `files`, each with the file's guest as its holder, and the files whose extents cannot be read.

@@ -11,6 +11,7 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use vhashify_sys::call_error::Call as _;
+use vhashify_sys::filesystem_kind::FilesystemKind;
 use vhashify_sys::stamp::Timestamp;
 
 use crate::error::Error;
@@ -46,10 +47,9 @@ impl DiskReads {
         began: Timestamp,
         index: Option<Index>,
     ) -> Result<Self, Error> {
-        const BTRFS: u64 = 0x9123_683E;
-        let found = rustix::fs::fstatfs(store.directory()).call("fstatfs", store.path())?;
+        let kind = FilesystemKind::of(store.directory()).call("fstatfs", store.path())?;
         Ok(Self {
-            is_content_checked: mode == Mode::Verity || u64::try_from(found.f_type) == Ok(BTRFS),
+            is_content_checked: mode == Mode::Verity || kind == FilesystemKind::Btrfs,
             limit: i64::from(days) * SECONDS_OF_A_DAY,
             began: began.seconds,
             index: Mutex::new(index),

@@ -9,12 +9,13 @@
 //! Only a run that is no dry run gets a [`Target`] from its [`Hold`], and each phase that writes asks for it.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
-use vhashify_sys::call_error::{Call as _, FailedCall};
+use vhashify_sys::call_error::Call as _;
+use vhashify_sys::filesystem_kind::FilesystemKind;
 use vhashify_sys::lease::ignore_break_signal;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
@@ -274,7 +275,6 @@ fn walk_guests<'a>(
         || Ok(Leftovers::default()),
         |target| leftovers(store, &target),
     )?;
-    let orphans = target.map_or_else(|| Ok(Vec::new()), |_| orphans(store.directory()));
     let wanted = left.directories();
     let (mut scan, synchronised) = std::thread::scope(|scope| {
         let opening = target.filter(|_| is_index_new);
@@ -302,8 +302,8 @@ fn walk_guests<'a>(
     }
     if let Some(target) = target {
         target.work.tidy(left);
+        errors.extend(abandoned(store));
     }
-    errors.extend(abandoned(store.path(), orphans));
     // What the index says of each object stands in `objects`.
     let IndexSnapshot { read, extents, .. } = snapshot;
     Ok(Scanned {
@@ -319,22 +319,16 @@ fn walk_guests<'a>(
 }
 
 /// Names what killed runs have left beside stores that are gone: nobody else does.
-fn abandoned(
-    store: &Path,
-    orphans: Result<Vec<PathBuf>, FailedCall>,
-) -> impl Iterator<Item = FileError> {
+fn abandoned(store: &Store) -> Vec<FileError> {
     let reason = "a killed run left files in it, and its store is not there any more; look at them, and remove it";
-    let errors = match orphans {
-        Ok(paths) => paths
-            .into_iter()
-            .map(|path| FileError {
-                path,
-                reason: reason.to_owned(),
-            })
-            .collect(),
-        Err(failed) => vec![FileError::failed(failed, store.to_path_buf())],
+    let named = |path| FileError {
+        path,
+        reason: reason.to_owned(),
     };
-    errors.into_iter()
+    match orphans(store.directory()) {
+        Ok(paths) => paths.into_iter().map(named).collect(),
+        Err(failed) => vec![FileError::failed(failed, store.path().to_path_buf())],
+    }
 }
 
 /// Does all groups; a dry run counts what it would do.
@@ -416,13 +410,11 @@ fn walk(
 /// # Errors
 /// What `fstatfs(2)` lists.
 fn most_links(store: &Store) -> Result<u64, Error> {
-    const EXT4: u64 = 0xEF53;
-    const BTRFS: u64 = 0x9123_683E;
-    let found = rustix::fs::fstatfs(store.directory()).call("fstatfs", store.path())?;
-    Ok(match u64::try_from(found.f_type).unwrap_or(0) {
+    let kind = FilesystemKind::of(store.directory()).call("fstatfs", store.path())?;
+    Ok(match kind {
         // EXT4_LINK_MAX (fs/ext4/ext4.h) and BTRFS_LINK_MAX (fs/btrfs/btrfs_tree.h).
-        EXT4 => 65_000,
-        BTRFS => 65_535,
+        FilesystemKind::Ext4 => 65_000,
+        FilesystemKind::Btrfs => 65_535,
         // XFS_MAXLINK (fs/xfs/libxfs/xfs_format.h), and whoever has fewer answers EMLINK.
         _ => (1 << 31) - 1,
     })

@@ -25,6 +25,7 @@
 //! | **mounts and networks** | | |
 //! | [`mount_attributes`] | attributes of a mount that has no point yet | `mount_setattr` |
 //! | [`directory`] | whether names in a directory can be replaced | `statx` |
+//! | [`filesystem_kind`] | which kind of filesystem a file lies on | `fstatfs` |
 //! | [`idmap`], [`read_only`] | mounts with other owners' numbers; of one file, read-only | `open_tree`, `move_mount` |
 //! | [`loop_device`] | the file below a loop device | `LOOP_GET_STATUS64` |
 //! | [`loopback`] | brings up a loopback device | `SIOCSIFFLAGS` |
@@ -46,6 +47,7 @@ pub mod directory;
 pub mod extent_map;
 pub mod fault;
 pub mod file_handle;
+pub mod filesystem_kind;
 pub mod flags;
 pub mod flush;
 pub mod idmap;
