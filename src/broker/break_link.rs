@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::directory::birth;
 use vhashify_sys::lease::LeasedFile;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 use vhashify_sys::{file_handle, resolve, tmpfile};
@@ -97,10 +98,9 @@ impl InodeId {
     fn of(file: BorrowedFd<'_>) -> Option<Self> {
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
         let found = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
-        let has_btime = found.stx_mask & StatxFlags::BTIME.bits() != 0;
-        has_btime.then(|| Self {
+        birth(&found).map(|btime| Self {
             ino: found.stx_ino,
-            btime: found.stx_btime.into(),
+            btime,
         })
     }
 }
@@ -187,8 +187,8 @@ impl Breaker {
     /// descriptor), the copy has none either.
     ///
     /// # Errors
-    /// The call that failed: `ENOSPC`, `EDQUOT`; `EPERM` for a directory that is append-only or immutable; `EBUSY` when a process outside of all guests has the
-    /// object open for writing, or the guest moves the names on and on.
+    /// The call that failed: `ENOSPC`, `EDQUOT`; `EPERM` for a directory that is append-only or immutable; `EBUSY` when
+    /// a process outside of all guests has the object open for writing, or the guest moves the names on and on.
     pub fn break_link(
         &self,
         guard: &InodeGuard<'_>,

@@ -11,7 +11,7 @@
 //! | of `deunify`, under way | the run's subdirectories | waits |
 //! | of `deunify`, killed | the same | goes on with it |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -104,6 +104,7 @@ impl BrokerWork {
         };
         let is_its = |one: &&WorkPlace| {
             one.name.purpose == Purpose::Own
+                && one.name.object == object
                 && resolve::inode_of(one.directory.as_fd(), one.bytes()) == Ok(object)
         };
         if opened.adopted.in_hand.iter().any(|one| is_its(&one)) {
@@ -150,10 +151,13 @@ impl Interrupted {
     #[must_use]
     pub fn copy(&self, guest: &Guest) -> Option<OwnedFd> {
         let directory = resolve::open_directory(guest.root.as_fd(), &self.directory).ok()?;
-        let is_it = |looked: Directory| self.temporary.name.is_of(&looked);
-        Directory::look(directory.as_fd())
-            .ok()
-            .filter(|&looked| is_it(looked))?;
+        if !self
+            .temporary
+            .name
+            .is_of(&Directory::look(directory.as_fd()).ok()?)
+        {
+            return None;
+        }
         let names = resolve::names(directory.as_fd()).ok()?;
         let mut names = names.into_iter();
         let served = names.find(|name| self.temporary.name.serves(name))?;
@@ -164,17 +168,17 @@ impl Interrupted {
 
 /// The names in the guest that these served.
 fn find(guest: &Guest, left: &[WorkPlace]) -> Result<Vec<Interrupted>, FailedCall> {
-    let copies = left.iter();
-    let copies: Vec<&WorkPlace> = copies
+    let copies: Vec<&WorkPlace> = left
+        .iter()
         .filter(|one| one.name.purpose == Purpose::Own)
         .collect();
     if copies.is_empty() {
         return Ok(Vec::new());
     }
     let mut directories: HashMap<u64, Vec<u8>> = HashMap::from([(guest.inode, Vec::new())]);
-    let wanted = |inode| copies.iter().any(|one| one.name.directory == inode);
+    let wanted: HashSet<u64> = copies.iter().map(|one| one.name.directory).collect();
     each_name(guest, |directory, name, inode| {
-        if wanted(inode) {
+        if wanted.contains(&inode) {
             directories.insert(inode, join(directory, name));
         }
     })

@@ -23,8 +23,8 @@ pub fn orphans(store: BorrowedFd<'_>) -> Result<Vec<PathBuf>, FailedCall> {
     let parent = rustix::fs::openat(store, c"..", flags, Mode::empty());
     let parent = parent.map_err(FailedCall::of("openat"))?;
     let names = resolve::names(parent.as_fd()).map_err(FailedCall::of("getdents64"))?;
-    let numbered = |name: &&Vec<u8>| Some((store_of(name)?, (*name).clone()));
-    let mut found: Vec<(u64, Vec<u8>)> = names.iter().filter_map(|name| numbered(&name)).collect();
+    let numbered = |name: &'_ Vec<u8>| Some((store_of(name)?, name.clone()));
+    let mut found: Vec<(u64, Vec<u8>)> = names.iter().filter_map(numbered).collect();
     found.retain(|(_, name)| has_leftovers(&parent, name));
     if found.is_empty() {
         return Ok(Vec::new());

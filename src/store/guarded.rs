@@ -18,14 +18,21 @@ const ATTRIBUTE: &str = "trusted.vhashify.guarded";
 /// # Errors
 /// What `fsetxattr(2)` lists.
 pub fn note_guarded(directory: BorrowedFd<'_>, _lock: &StoreLock) -> Result<(), Errno> {
+    if is_noted(directory) {
+        return Ok(());
+    }
     rustix::fs::fsetxattr(directory, ATTRIBUTE, b"1", XattrFlags::empty())
+}
+
+fn is_noted(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fgetxattr(directory, ATTRIBUTE, &mut [0; 1]) == Ok(1)
 }
 
 /// Whether the store that is open as `directory` has objects, and they were shared under the guard. Where the attribute
 /// cannot be read they were not: the guard is for filesystems that have attributes.
 #[must_use]
 pub fn counts_on_guard(directory: BorrowedFd<'_>) -> bool {
-    rustix::fs::fgetxattr(directory, ATTRIBUTE, &mut [0; 1]) == Ok(1) && has_objects(directory)
+    is_noted(directory) && has_objects(directory)
 }
 
 /// Whether anything lies in a directory of the store, or in one further down.

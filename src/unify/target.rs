@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use vhashify_sys::call_error::Call as _;
+use vhashify_sys::call_error::{Call as _, FailedCall};
 use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::Timestamp;
 
@@ -94,10 +94,7 @@ pub fn lock(store: &Store, wait: Wait, progress: &dyn Progress) -> Result<StoreL
 /// [`StoreError::WorkDirectory`].
 pub fn work_directory(store: &Store, _lock: &StoreLock) -> Result<WorkDirectory, Error> {
     let opened = WorkDirectory::of_run(store.directory());
-    Ok(opened.map_err(|failed| StoreError::WorkDirectory {
-        store: store.path().to_path_buf(),
-        failed,
-    })?)
+    opened.map_err(|failed| unusable(store, failed))
 }
 
 /// What dead runs and brokers left in the work directory.
@@ -106,10 +103,12 @@ pub fn work_directory(store: &Store, _lock: &StoreLock) -> Result<WorkDirectory,
 /// [`StoreError::WorkDirectory`].
 pub fn leftovers(store: &Store, target: &Target<'_>) -> Result<Leftovers, Error> {
     let left = target.work.leftovers();
-    Ok(left.map_err(|failed| StoreError::WorkDirectory {
-        store: store.path().to_path_buf(),
-        failed,
-    })?)
+    left.map_err(|failed| unusable(store, failed))
+}
+
+fn unusable(store: &Store, failed: FailedCall) -> Error {
+    let store = store.path().to_path_buf();
+    StoreError::WorkDirectory { store, failed }.into()
 }
 
 /// The right to change the store and the guests that share it.
