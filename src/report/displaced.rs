@@ -4,8 +4,10 @@
 //! and shows nothing but `/` of a file that was mapped through a mount which begins further down, as a guest's does.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use vhashify_sys::stamp::Stamp;
@@ -20,7 +22,7 @@ pub struct Replaced {
     /// The guest's position.
     pub guest: usize,
     /// The path below the vdir.
-    pub path: Vec<u8>,
+    pub path: PathBuf,
 }
 
 /// Remembers what was read.
@@ -119,19 +121,10 @@ impl<'a> Displaced<'a> {
             if is_meant && places.iter().all(|place| place.guest != of) {
                 places.push(Replaced {
                     guest: of,
-                    path: scan.path_of(file),
+                    path: PathBuf::from(OsString::from_vec(scan.path_of(file))),
                 });
             }
         }
         places
-    }
-}
-
-impl Replaced {
-    /// The path as the guest sees it.
-    #[must_use]
-    pub fn as_guest(&self) -> PathBuf {
-        use std::os::unix::ffi::OsStrExt as _;
-        Path::new("/").join(std::ffi::OsStr::from_bytes(&self.path))
     }
 }

@@ -285,49 +285,45 @@ fn old_copy(
     let path = shown.as_os_str().as_bytes().strip_suffix(DELETED)?;
     let path = Path::new(OsStr::from_bytes(path));
     let (device, was) = device_and_stamp(&link)?;
-    let is_one = |guest: &Guest| device == guest.device;
     if !was.is_regular() || survey.objects.contains_key(&was.inode) {
         return None;
     }
-    if Displaced::is_one(path) {
+    let on_its_filesystem = |guest: usize| survey.guests[guest].device == device;
+    let (guest, path, is_older) = if Displaced::is_one(path) {
         let guest = paths.guest_of(process);
-        if !survey.guests.iter().any(|guest| is_one(guest)) {
+        if !(0..survey.guests.len()).any(on_its_filesystem) {
             return None;
         }
         let found = displaced.find(guest, &link, &was)?;
-        let old = File::open(&link).ok()?;
-        let copy = OldCopy {
-            path: Shown::path(&found.as_guest()).to_string(),
-            is_older: false,
-            bytes: was.allocated,
-            page_cache_bytes: page_cache::resident_bytes(old.as_fd(), was.size).ok(),
-        };
-        return Some((found.guest, was.inode, copy));
-    }
-    let (guest, path) = paths.resolve(process, path)?;
-    if !is_one(survey.guests[guest]) {
-        return None;
-    }
+        (found.guest, found.path, false)
+    } else {
+        let (guest, path) = paths.resolve(process, path)?;
+        if !on_its_filesystem(guest) {
+            return None;
+        }
+        let (path, now) = object_at(survey, guest, &path)?;
+        (guest, path, (was.size, was.mtime) != (now.size, now.mtime))
+    };
+    // The file is on the vdir's filesystem, so this open does not wait for a FUSE server of the guest.
+    let old = File::open(&link).ok()?;
+    let copy = OldCopy {
+        path: Shown::path(&Path::new("/").join(path)).to_string(),
+        is_older,
+        bytes: was.allocated,
+        page_cache_bytes: page_cache::resident_bytes(old.as_fd(), was.size).ok(),
+    };
+    Some((guest, was.inode, copy))
+}
+
+/// The object that stands at a path below a vdir today, or at the one that a temporary name at its end served.
+fn object_at(survey: &Survey<'_>, guest: usize, path: &Path) -> Option<(PathBuf, Stamp)> {
     let root = survey.guests[guest].root.as_fd();
     let directory = path.parent().unwrap_or(Path::new(""));
     let opened = resolve::open_directory(root, directory.as_os_str().as_bytes()).ok()?;
     let name = name_now(&opened, path.file_name()?.as_bytes())?;
     let now = Stamp::at(opened.as_fd(), name.as_slice()).ok()?;
-    if !survey.objects.contains_key(&now.inode) {
-        return None;
-    }
-    // The file is on the vdir's filesystem, so this open does not wait for a FUSE server of the guest.
-    let old = File::open(&link).ok()?;
-    let as_guest = Path::new("/")
-        .join(directory)
-        .join(OsStr::from_bytes(&name));
-    let copy = OldCopy {
-        path: Shown::path(&as_guest).to_string(),
-        is_older: (was.size, was.mtime) != (now.size, now.mtime),
-        bytes: was.allocated,
-        page_cache_bytes: page_cache::resident_bytes(old.as_fd(), was.size).ok(),
-    };
-    Some((guest, was.inode, copy))
+    let is_object = survey.objects.contains_key(&now.inode);
+    is_object.then(|| (directory.join(OsStr::from_bytes(&name)), now))
 }
 
 /// The device and the stamp of the file behind a link of `/proc`. With `AT_STATX_DONT_SYNC` the kernel asks no FUSE
