@@ -12,6 +12,7 @@ use vhashify_testkit::moments::{is_reserved, snapshots};
 use vhashify_testkit::program::{Host, output};
 use vhashify_testkit::snapshot::{check_store, paths};
 use vhashify_testkit::tree::{Content, PLAIN, inode, make_file};
+use vhashify_testkit::work::assert_tidy;
 
 const CONTENT: Content = Content {
     size: 5000,
@@ -78,6 +79,7 @@ fn inv6_a_run_leaves_them_alone_and_nothing_behind() {
                     assert_eq!(report["files_unified"], 0, "+{flag} {options:?}: {report}");
                 }
                 assert_eq!(temporary_names(&host.guests[1]), [""; 0].map(PathBuf::from));
+                assert_tidy(&host.store(), "nothing is left");
             }
             for (before, now) in before.iter().zip(snapshots(&host)) {
                 before.assert_same(&now, "after runs");
@@ -106,6 +108,7 @@ fn inv6_deunify_leaves_them_shared_says_so_and_leaves_nothing_behind() {
                 assert_eq!(output.status.code(), Some(1), "{said}");
                 assert!(said.contains("append-only or immutable"), "+{flag}: {said}");
                 assert_eq!(temporary_names(&host.guests[1]), [""; 0].map(PathBuf::from));
+                assert_tidy(&host.store(), "nothing is left");
             }
             for (before, now) in before.iter().zip(snapshots(&host)) {
                 before.assert_same(&now, "after deunify");

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use vhashify_testkit::built::FAULTS;
 use vhashify_testkit::disturb::is_killed;
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each_of};
-use vhashify_testkit::moments::{after_recovery, assert_same, equal_guests, snapshots};
+use vhashify_testkit::moments::{assert_recovered, assert_same, equal_guests, snapshots};
 use vhashify_testkit::program::{Host, output};
 use vhashify_testkit::snapshot::check_store;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
@@ -142,9 +142,7 @@ fn inv6_killed_while_an_object_is_made() {
             let before = snapshots(&host);
             assert!(is_killed(&output(host.run_command(&[]).env(FAULTS, stop))));
             host.run(&[]);
-            for (before, now) in before.iter().zip(snapshots(&host)) {
-                after_recovery(before).assert_same(&after_recovery(&now), stop);
-            }
+            assert_recovered(&before, &host, stop);
             assert_all_held(&host);
             host.call(["verify", "--deep"]);
         }

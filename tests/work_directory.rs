@@ -11,7 +11,7 @@ use std::process::Output;
 use vhashify_testkit::built::{FAULTS, assert_faults_happen};
 use vhashify_testkit::disturb::{is_killed, with_moves};
 use vhashify_testkit::filesystem::{Filesystem, Kind, on_each};
-use vhashify_testkit::moments::snapshots;
+use vhashify_testkit::moments::{assert_same, snapshots};
 use vhashify_testkit::program::{Host, json, output};
 use vhashify_testkit::snapshot::check_store;
 use vhashify_testkit::tree::{Content, PLAIN, make_file};
@@ -154,9 +154,7 @@ fn inv1_a_work_directory_that_is_removed_in_the_middle_costs_no_file_anything() 
                 stop,
                 &[&|| fs::remove_dir_all(work_directory(&host.store())).unwrap()],
             );
-            for (before, now) in before.iter().zip(snapshots(&host)) {
-                before.assert_same(&now, stop);
-            }
+            assert_same(&before, &host, stop);
             if number == 0 {
                 assert!(said.contains("work directory"), "{said}");
             }
@@ -174,9 +172,7 @@ fn inv1_a_disk_that_takes_no_work_directory_is_reported_and_no_guest_feels_it() 
         let refused = disturbed(&host, "work-directory:1:ENOSPC+");
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
         assert!(said(&refused).contains("no space left"), "{refused:?}");
-        for (before, now) in before.iter().zip(snapshots(&host)) {
-            before.assert_same(&now, "without a work directory");
-        }
+        assert_same(&before, &host, "without a work directory");
         assert_eq!(host.run(&[])["files_unified"], 2);
     });
 }
@@ -195,9 +191,7 @@ fn inv4_a_work_directory_that_others_made_or_may_enter_is_not_used() {
                 said(&refused).contains("work directory"),
                 "{how}: {refused:?}"
             );
-            for (before, now) in before.iter().zip(snapshots(&host)) {
-                before.assert_same(&now, how);
-            }
+            assert_same(&before, &host, how);
         };
         fs::create_dir(&work).unwrap();
         fs::set_permissions(&work, fs::Permissions::from_mode(0o755)).unwrap();

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use vhashify_testkit::built::{FAULTS, assert_faults_happen};
 use vhashify_testkit::disturb::{is_killed, with_moves};
 use vhashify_testkit::filesystem::{Filesystem, Kind};
-use vhashify_testkit::moments::{after_recovery, snapshots};
+use vhashify_testkit::moments::{assert_recovered, snapshots};
 use vhashify_testkit::program::{Host, output};
 use vhashify_testkit::snapshot::check_store;
 use vhashify_testkit::work::assert_tidy;
@@ -32,6 +32,11 @@ fn deunify(host: &Host) -> Command {
         "d".into(),
         "e".into(),
     ])
+}
+
+fn append(path: &Path) {
+    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(b"written").unwrap();
 }
 
 fn assert_one_file(host: &Host, when: &str) {
@@ -84,9 +89,7 @@ fn inv3_a_break_waits_for_a_group_that_deunify_has_in_hand() {
             assert_one_file(&host, &stop);
             host.run(&[]);
             assert_one_file(&host, &format!("{stop}, and a run"));
-            for (before, now) in before.iter().zip(snapshots(&host)) {
-                after_recovery(before).assert_same(&after_recovery(&now), &stop);
-            }
+            assert_recovered(&before, &host, &stop);
             check_store(&host.store());
             assert_tidy(&host.store(), &stop);
         }
@@ -114,9 +117,7 @@ fn inv3_a_break_goes_on_with_the_copy_of_a_killed_deunify() {
             }
             assert_one_file(&host, &fault);
             host.run(&[]);
-            for (before, now) in before.iter().zip(snapshots(&host)) {
-                after_recovery(before).assert_same(&after_recovery(&now), &fault);
-            }
+            assert_recovered(&before, &host, &fault);
             check_store(&host.store());
         }
     }
@@ -139,12 +140,7 @@ fn inv1_a_copy_that_is_written_to_before_its_break_is_finished_gets_no_name_of_o
             .find(|name| ino(&host, 0, name) != object)
             .unwrap();
         let path = host.guests[0].join(copy);
-        OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write_all(b"written")
-            .unwrap();
+        append(&path);
         let written = fs::read(&path).unwrap();
         host.run(&[]);
         assert_one_file(&host, fault);
@@ -197,14 +193,7 @@ fn inv1_a_file_that_is_swapped_in_during_a_break_is_not_lost_to_who_writes_to_it
         };
         let write = || {
             let path: PathBuf = taken.borrow().clone();
-            writer.replace(Some(thread::spawn(move || {
-                OpenOptions::new()
-                    .append(true)
-                    .open(path)
-                    .unwrap()
-                    .write_all(b"written")
-                    .unwrap();
-            })));
+            writer.replace(Some(thread::spawn(move || append(&path))));
             thread::sleep(Duration::from_millis(200));
         };
         let said = with_moves(
@@ -231,14 +220,6 @@ fn inv1_a_deunify_takes_no_copy_back_that_a_process_waits_to_write_to() {
         ("exchange:4:stop-after", "d/group0"),
     ] {
         let host = shared_guests(&place_in(&filesystem));
-        let root = OsString::from(&host.guests[0]);
-        let command = host.command([
-            "deunify".into(),
-            "--manually".into(),
-            root,
-            "d".into(),
-            "e".into(),
-        ]);
         let writers: RefCell<Vec<JoinHandle<()>>> = RefCell::default();
         let object = |name: &str| ino(&host, 1, name);
         let names = [
@@ -246,7 +227,7 @@ fn inv1_a_deunify_takes_no_copy_back_that_a_process_waits_to_write_to() {
         ];
         let of_copies = RefCell::default();
         with_moves(
-            command,
+            deunify(&host),
             stop,
             &[&|| {
                 let copied: Vec<PathBuf> = names
@@ -256,14 +237,9 @@ fn inv1_a_deunify_takes_no_copy_back_that_a_process_waits_to_write_to() {
                     .collect();
                 for path in &copied {
                     let path = path.clone();
-                    writers.borrow_mut().push(thread::spawn(move || {
-                        OpenOptions::new()
-                            .append(true)
-                            .open(path)
-                            .unwrap()
-                            .write_all(b"written")
-                            .unwrap();
-                    }));
+                    writers
+                        .borrow_mut()
+                        .push(thread::spawn(move || append(&path)));
                 }
                 of_copies.replace(copied);
                 thread::sleep(Duration::from_millis(200));

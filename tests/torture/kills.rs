@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vhashify_testkit::moments::{
-    after_recovery, at_any_moment, check_objects, equal_guests, snapshots,
+    assert_recovered, at_any_moment, check_objects, equal_guests, snapshots,
 };
 use vhashify_testkit::program::{Host, spawn};
 use vhashify_testkit::snapshot::check_store;
@@ -32,9 +32,7 @@ fn run(field: &mut Field<'_>) {
             check_objects(&host.store());
         }
         host.run(&[]);
-        for (before, now) in before.iter().zip(snapshots(&host)) {
-            after_recovery(before).assert_same(&after_recovery(&now), "after recovery");
-        }
+        assert_recovered(&before, &host, "after recovery");
         check_store(&host.store());
         host.call(["verify", "--deep"]);
     }

@@ -17,13 +17,10 @@ mod programs;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
-
-use vhashify_testkit::filesystem::command;
 
 use super::host::wait_until;
 use super::life::kill;
-use guests::{assert_untouched, host_of, ino, run, start};
+use guests::{assert_untouched, date_all, host_of, ino, run, start};
 
 #[test]
 fn what_changes_a_shared_file_in_place_changes_a_private_one() {
@@ -169,14 +166,7 @@ fn inv3_link_groups_of_2_to_50_names_are_one_file_through_each_of_them() {
     }
     for name in ["web", "mail"] {
         let srv = host.vdir(name).join("usr/local");
-        command(Command::new("find").arg(&srv).args([
-            "-exec",
-            "touch",
-            "-d",
-            "2020-01-01",
-            "{}",
-            "+",
-        ]));
+        date_all(&srv);
     }
     let mail = start(&host);
     assert_eq!(

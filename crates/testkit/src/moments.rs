@@ -46,6 +46,13 @@ pub fn assert_same(before: &[Snapshot], host: &Host, when: &str) {
     }
 }
 
+/// Panics unless the guests are what they were, once a run is through: all but the times of directories.
+pub fn assert_recovered(before: &[Snapshot], host: &Host, when: &str) {
+    for (before, now) in before.iter().zip(snapshots(host)) {
+        after_recovery(before).assert_same(&after_recovery(&now), when);
+    }
+}
+
 /// What holds at every moment, also after SIGKILL: no path is missing or has other bytes or
 /// metadata, and none is there that was not. Directories' times and half-shared groups are the next run's.
 pub fn at_any_moment(snapshot: &Snapshot) -> Snapshot {

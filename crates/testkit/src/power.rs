@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, Image, Recording};
 use super::filesystem::Kind;
-use super::moments::{after_recovery, at_any_moment, check_objects, equal_guests, snapshots};
+use super::moments::{assert_recovered, at_any_moment, check_objects, equal_guests, snapshots};
 use super::numbers::Numbers;
 use super::program::{Host, output};
 use super::snapshot::{Snapshot, check_store, is_marked, paths};
@@ -327,7 +327,7 @@ fn check(disk: &mut Disk, image: Image, cut: &Cut<'_>, counts: &mut Counts) -> R
     }
 
     host.run(&[]);
-    assert_guests(&host, guests, &format!("after a run, {what}"));
+    assert_recovered(guests, &host, &format!("after a run, {what}"));
     check_store(&host.store());
     assert_tidy(&host.store(), what);
     host.call(["verify", "--deep"]);
@@ -356,7 +356,7 @@ fn give_back(host: &Host, guests: &[Snapshot], what: &str) {
         host.deunify(guest, &[]);
     }
     host.call(["gc"]);
-    assert_guests(host, guests, &format!("after all was given back, {what}"));
+    assert_recovered(guests, host, &format!("after all was given back, {what}"));
     let left = check_store(&host.store());
     assert!(left.is_empty(), "{what}: gc left {left:?}");
     for path in host.guests.iter().flat_map(|guest| paths(guest)) {
@@ -366,10 +366,4 @@ fn give_back(host: &Host, guests: &[Snapshot], what: &str) {
     // `gc` leaves the rows of what it removed to the next run.
     host.run(&[]);
     host.call(["verify", "--deep"]);
-}
-
-fn assert_guests(host: &Host, guests: &[Snapshot], when: &str) {
-    for (before, now) in guests.iter().zip(snapshots(host)) {
-        after_recovery(before).assert_same(&after_recovery(&now), when);
-    }
 }

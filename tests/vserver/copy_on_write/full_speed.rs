@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use vhashify_testkit::filesystem::command;
 use vhashify_testkit::program::{output, vhashify};
 
-use super::guests::{assert_untouched, host_of, start, unify};
+use super::guests::{assert_untouched, date_all, host_of, start, unify};
 
 /// Makes the files that are written to, each third with a second name.
 fn make_files(place: &Path) {
@@ -27,14 +26,7 @@ fn make_files(place: &Path) {
             .unwrap();
         }
     }
-    command(Command::new("find").arg(place).args([
-        "-exec",
-        "touch",
-        "-d",
-        "2020-01-01",
-        "{}",
-        "+",
-    ]));
+    date_all(place);
 }
 
 /// Writes to the files by any of their names and puts them back as they were, and looks each time whether the other
