@@ -142,6 +142,18 @@ pub fn let_in(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Whether the guard is loaded and holds what is shared on the filesystem of a store. False where that cannot be told.
+#[must_use]
+pub fn is_guarded(store: &Path) -> bool {
+    #[cfg(feature = "guard")]
+    return guard::guards(store).unwrap_or(false);
+    #[cfg(not(feature = "guard"))]
+    {
+        let _ = store;
+        false
+    }
+}
+
 /// A mode that enforces something.
 struct Enforcement {
     mode: Mode,
