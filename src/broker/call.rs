@@ -4,7 +4,10 @@
 //! architecture. A call that the filter hands over and the table lacks fails with `ENOSYS`, as if the kernel did not
 //! have it: these are the calls of the x32 convention, which stock kernels refuse anyhow.
 
+use rustix::io::Errno;
 use vhashify_sys::seccomp::Notification;
+
+use super::commands::{DELEGATION, HINT, LEASE, LOCKS, LOCKS_OF_OPEN_FILES, REQUESTS};
 
 /// The file that a call is about to change, as its arguments name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +22,8 @@ pub enum Target {
         follows: bool,
         /// Whether an empty path, or none, means the descriptor `directory` itself.
         may_be_empty: bool,
-        /// Whether the call gives the file another name. A caller may do so that may not change the file.
-        is_linked: bool,
+        /// What the call does to the file.
+        effect: Effect,
     },
     /// The file of an `openat2(2)`, whose flags are in the caller's memory.
     Open2 {
@@ -30,6 +33,8 @@ pub enum Target {
         path: u64,
         /// The address of the `struct open_how`.
         how: u64,
+        /// Its size.
+        size: u64,
     },
     /// The file behind a descriptor.
     Descriptor {
@@ -38,10 +43,23 @@ pub enum Target {
         /// Whether the call locks the open file, for every process that has it.
         is_lock: bool,
     },
-    /// No file that exists already.
+    /// No file that exists already, or none that it changes.
     Nothing,
+    /// The call is not for a guest.
+    Refused(Errno),
     /// The table lacks the call.
     Unknown,
+}
+
+/// What a call does to the file of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It changes it.
+    Change,
+    /// It gives it another name. A caller may do so that may not change it.
+    Link,
+    /// It watches it: of a shared file it would see what other guests do, and not what its own guest writes to a copy.
+    Watch,
 }
 
 /// An architecture whose calls a kernel of x86-64 or arm64 takes.
@@ -96,6 +114,9 @@ enum Arguments {
     Descriptor,
     Flock,
     Fcntl,
+    Ioctl,
+    InotifyAddWatch,
+    FanotifyMark,
 }
 
 const CALLS: &[(&[&str], Arguments)] = &[
@@ -137,18 +158,14 @@ const CALLS: &[(&[&str], Arguments)] = &[
     (&["file_setattr"], Arguments::AtOrDescriptor(Some(4))),
     (&["linkat"], Arguments::Linkat),
     (
-        &[
-            "fchmod",
-            "fchown",
-            "fchown32",
-            "fsetxattr",
-            "fremovexattr",
-            "ioctl",
-        ],
+        &["fchmod", "fchown", "fchown32", "fsetxattr", "fremovexattr"],
         Arguments::Descriptor,
     ),
     (&["flock"], Arguments::Flock),
     (&["fcntl", "fcntl64"], Arguments::Fcntl),
+    (&["ioctl"], Arguments::Ioctl),
+    (&["inotify_add_watch"], Arguments::InotifyAddWatch),
+    (&["fanotify_mark"], Arguments::FanotifyMark),
 ];
 
 /// The calls that a broker decodes, by their numbers.
@@ -180,8 +197,9 @@ impl CallTable {
     #[must_use]
     pub fn decode(&self, notification: &Notification) -> Target {
         let arguments = self.arguments(notification.architecture, notification.number);
+        let is_wide = notification.architecture != Architecture::X86.audit_number();
         arguments.map_or(Target::Unknown, |arguments| {
-            arguments.target(&notification.arguments)
+            arguments.target(&notification.arguments, is_wide)
         })
     }
 
@@ -194,13 +212,14 @@ impl CallTable {
 }
 
 impl Arguments {
-    fn target(self, argument: &[u64; 6]) -> Target {
+    /// `is_wide`: whether one argument holds 64 bits.
+    fn target(self, argument: &[u64; 6], is_wide: bool) -> Target {
         let path = |directory, path, follows, may_be_empty| Target::Path {
             directory,
             path,
             follows,
             may_be_empty,
-            is_linked: matches!(self, Self::Link | Self::Linkat),
+            effect: self.effect(),
         };
         let descriptor = |is_lock| Target::Descriptor {
             number: int(argument[0]),
@@ -213,6 +232,7 @@ impl Arguments {
                 directory: int(argument[0]),
                 path: argument[1],
                 how: argument[2],
+                size: argument[3],
             },
             Self::Path => path(libc::AT_FDCWD, argument[0], true, false),
             Self::PathItself | Self::Link => path(libc::AT_FDCWD, argument[0], false, false),
@@ -231,11 +251,43 @@ impl Arguments {
             }
             Self::Descriptor => descriptor(false),
             Self::Flock => descriptor(true),
-            // A process's own locks do not belong to the open file.
-            Self::Fcntl => descriptor(matches!(
-                int(argument[1]),
-                libc::F_OFD_SETLK | libc::F_OFD_SETLKW
-            )),
+            Self::Fcntl => match low(argument[1]) {
+                command if LOCKS_OF_OPEN_FILES.contains(&command) => descriptor(true),
+                // A process's own locks do not belong to the open file.
+                command if LOCKS.contains(&command) || command == HINT => descriptor(false),
+                command if command == LEASE.0 => Target::Refused(LEASE.1),
+                command if command == DELEGATION.0 => Target::Refused(DELEGATION.1),
+                _ => Target::Nothing,
+            },
+            Self::Ioctl if REQUESTS.contains(&low(argument[1])) => descriptor(false),
+            Self::Ioctl => Target::Nothing,
+            Self::InotifyAddWatch => {
+                const DONT_FOLLOW: u32 = 0x0200_0000;
+                let follows = low(argument[2]) & DONT_FOLLOW == 0;
+                path(libc::AT_FDCWD, argument[1], follows, false)
+            }
+            Self::FanotifyMark => {
+                const ADD: u32 = 1;
+                const DONT_FOLLOW: u32 = 4;
+                /// Those of a mount or a filesystem need a capability that guests do not have.
+                const OF_MORE: u32 = 0x10 | 0x100;
+                let flags = low(argument[1]);
+                if flags & ADD == 0 || flags & OF_MORE != 0 {
+                    return Target::Nothing;
+                }
+                // The mask before them has 64 bits.
+                let at = if is_wide { 3 } else { 4 };
+                let follows = flags & DONT_FOLLOW == 0;
+                path(int(argument[at]), argument[at + 1], follows, true)
+            }
+        }
+    }
+
+    fn effect(self) -> Effect {
+        match self {
+            Self::Link | Self::Linkat => Effect::Link,
+            Self::InotifyAddWatch | Self::FanotifyMark => Effect::Watch,
+            _ => Effect::Change,
         }
     }
 }
@@ -254,19 +306,24 @@ pub fn open_target(flags: u64, directory: i32, path: u64) -> Target {
         path,
         follows: !has(libc::O_NOFOLLOW),
         may_be_empty: false,
-        is_linked: false,
+        effect: Effect::Change,
     }
 }
 
 /// The kernel takes the low half of an argument that is an `int`.
 fn int(argument: u64) -> i32 {
+    low(argument).cast_signed()
+}
+
+fn low(argument: u64) -> u32 {
     let [a, b, c, d, ..] = argument.to_le_bytes();
-    i32::from_le_bytes([a, b, c, d])
+    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Architecture, CallTable, Target};
+    use super::{Architecture, CallTable, Effect, Target};
+    use rustix::io::Errno;
     use vhashify_sys::seccomp::Notification;
 
     /// Some of the numbers of `asm/unistd_64.h` and `asm/unistd_32.h`. `vserver` tests all calls with libseccomp's.
@@ -279,6 +336,8 @@ mod tests {
             // As libseccomp says that an architecture lacks a call.
             (Architecture::X86_64, "fcntl64") => Some(-10_009),
             (Architecture::X86, "fchownat") => Some(298),
+            (Architecture::X86_64, "fanotify_mark") => Some(301),
+            (Architecture::X86, "fanotify_mark") => Some(339),
             _ => None,
         }
     }
@@ -318,7 +377,7 @@ mod tests {
             path: 7,
             follows,
             may_be_empty: false,
-            is_linked: false,
+            effect: Effect::Change,
         };
         assert_eq!(flags(libc::O_RDONLY), Target::Nothing);
         assert_eq!(flags(libc::O_RDONLY | libc::O_TRUNC), path(true));
@@ -342,7 +401,7 @@ mod tests {
                 path: 5,
                 follows: false,
                 may_be_empty: false,
-                is_linked: false,
+                effect: Effect::Change,
             }
         );
         // linkat follows only when told; futimens has no path.
@@ -353,7 +412,7 @@ mod tests {
                 path: 5,
                 follows: false,
                 may_be_empty: false,
-                is_linked: true,
+                effect: Effect::Link,
             }
         );
         assert_eq!(
@@ -363,7 +422,7 @@ mod tests {
                 path: 0,
                 follows: true,
                 may_be_empty: true,
-                is_linked: false,
+                effect: Effect::Change,
             }
         );
         assert_eq!(
@@ -373,5 +432,50 @@ mod tests {
                 is_lock: true
             }
         );
+    }
+    #[test]
+    fn a_watch_names_its_file_after_a_mask_of_64_bits() {
+        let watch = |directory, path| Target::Path {
+            directory,
+            path,
+            follows: true,
+            may_be_empty: true,
+            effect: Effect::Watch,
+        };
+        for (architecture, number, arguments, expected) in [
+            (Architecture::X86_64, 301, [3, 1, 2, 4, 5, 0], watch(4, 5)),
+            (Architecture::X86, 339, [3, 1, 2, 0, 4, 5], watch(4, 5)),
+            (
+                Architecture::X86_64,
+                301,
+                [3, 2, 2, 4, 5, 0],
+                Target::Nothing,
+            ),
+            (
+                Architecture::X86_64,
+                301,
+                [3, 0x11, 2, 4, 5, 0],
+                Target::Nothing,
+            ),
+        ] {
+            assert_eq!(call(architecture, number, arguments), expected);
+        }
+    }
+
+    #[test]
+    fn the_kernel_drops_the_high_half_of_a_command() {
+        let fcntl = |command| call(Architecture::X86_64, 72, [3, command, 0, 0, 0, 0]);
+        let is_lock = |is_lock| Target::Descriptor { number: 3, is_lock };
+        for (command, expected) in [
+            (6, is_lock(false)),
+            ((1 << 40) + 37, is_lock(true)),
+            (1036, is_lock(false)),
+            ((1 << 32) + 1024, Target::Refused(Errno::ACCESS)),
+            (1040, Target::Refused(Errno::INVAL)),
+            (1030, Target::Nothing),
+            (5, Target::Nothing),
+        ] {
+            assert_eq!(fcntl(command), expected, "{command:#x}");
+        }
     }
 }

@@ -4,25 +4,20 @@
 //! call is about, and no more: the broker asks an open descriptor whether that file is shared, and then changes this
 //! guest's own names only.
 //!
-//! The kernel resolves paths below the thread's root directory (`RESOLVE_IN_ROOT`): no `..` and no symbolic link leads
-//! out of it. A relative path becomes one from the root by the path of the directory that it begins at.
-//!
-//! `/proc/self` is the broker here and the caller there. A path that is written as a descriptor (`/proc/self/fd/3`,
-//! `/dev/fd/3`, `/dev/stdin`) is taken for that descriptor. The broker does not find a path that gets there by a
-//! symbolic link of the guest: the call goes on, and the guard refuses it.
+//! How a path leads to a file stands in [`caller_path`](super::caller_path).
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat};
 use rustix::io::Errno;
 use vhashify_sys::process::read_memory;
 use vhashify_sys::procfs::{self, Fields};
 use vhashify_sys::resolve::path_of;
 use vhashify_sys::seccomp::{Listener, Notification};
+use vhashify_sys::stamp::Stamp;
 
+use super::caller_path::Path;
 use super::root::Roots;
 
 /// The longest path with its end (`PATH_MAX`).
@@ -31,6 +26,9 @@ const LONGEST_PATH: usize = 4096;
 const PART: usize = 256;
 /// The smallest page. No read crosses into the next one, where the caller's memory may have ended.
 const PAGE: u64 = 4096;
+
+/// Both have the beginning of a path for its root.
+const SCOPES: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::BENEATH);
 
 /// A waiting thread.
 #[derive(Debug, Clone, Copy)]
@@ -50,64 +48,25 @@ pub enum Named {
     Path(Path),
     /// One of the caller's descriptors.
     Descriptor(i32),
-}
-
-/// A path as it was in a caller's memory, below the root directory that the caller had then.
-#[derive(Debug)]
-pub struct Path {
-    root: Arc<OwnedFd>,
-    bytes: Vec<u8>,
-    /// Whether the call follows a symbolic link at its end.
-    follows: bool,
-}
-
-/// How far the kernel goes to resolve a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lookup {
-    /// The kernel uses its caches only (`RESOLVE_CACHED`), and waits for no disk and no server.
-    Cached,
-    /// To its end.
-    Full,
-}
-
-impl Path {
-    /// Opens the file that it leads to now, with `O_PATH`.
-    ///
-    /// # Errors
-    /// What `openat2(2)` lists. The call itself will meet the same error, unless its caller changes the path;
-    /// `EAGAIN` where the kernel's caches do not suffice.
-    pub fn resolve(&self, lookup: Lookup) -> Result<OwnedFd, Errno> {
-        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-        if !self.follows {
-            flags |= OFlags::NOFOLLOW;
-        }
-        let resolve = match lookup {
-            Lookup::Cached => ResolveFlags::IN_ROOT | ResolveFlags::CACHED,
-            Lookup::Full => ResolveFlags::IN_ROOT,
-        };
-        let path = OsStr::from_bytes(&self.bytes);
-        loop {
-            match openat2(&*self.root, path, flags, Mode::empty(), resolve) {
-                // A concurrent rename made the kernel's check of `..` uncertain.
-                Err(Errno::AGAIN | Errno::INTR) if lookup == Lookup::Full => {}
-                other => return other,
-            }
-        }
-    }
+    /// The caller's working directory.
+    WorkingDirectory,
 }
 
 impl Caller<'_> {
     /// Reads the path at an address of its memory. `follows`: whether the call follows a symbolic link at its
-    /// end; `may_be_empty`: whether an empty path means the descriptor `directory` itself.
+    /// end; `may_be_empty`: whether an empty path means the descriptor `directory` itself; `resolve`: what an
+    /// `openat2(2)` asks for.
     ///
     /// # Errors
-    /// What keeps the path from being read. The call itself will meet the same.
+    /// What keeps the path from being read: `EFAULT`, too, where it lies in memory that the kernel reads for the caller
+    /// alone (`memfd_secret(2)`). `EBADF` where the caller has no such descriptor.
     pub fn named(
         &self,
         directory: i32,
         path: u64,
         follows: bool,
         may_be_empty: bool,
+        resolve: ResolveFlags,
     ) -> Result<Named, Errno> {
         let path = if path == 0 && may_be_empty {
             Vec::new()
@@ -116,35 +75,43 @@ impl Caller<'_> {
         };
         if path.is_empty() {
             return match may_be_empty {
-                true if directory == libc::AT_FDCWD => Err(Errno::ISDIR),
+                true if directory == libc::AT_FDCWD => Ok(Named::WorkingDirectory),
                 true => Ok(Named::Descriptor(directory)),
                 false => Err(Errno::NOENT),
             };
         }
-        if let Some(number) = descriptor_of(&path) {
-            return Ok(Named::Descriptor(number));
-        }
-        let root = self.roots.root(self.notification.thread)?;
-        let path = if path.starts_with(b"/") {
-            path
+        let thread = self.notification.thread;
+        let own_root = self.roots.root(thread)?;
+        let is_base_root = path.starts_with(b"/") && !resolve.intersects(SCOPES);
+        let (root, base, base_is_above) = if is_base_root {
+            (Arc::clone(&own_root), own_root, false)
         } else {
-            let base = if directory == libc::AT_FDCWD {
-                self.open("cwd")?
+            let base = Arc::new(self.base(directory)?);
+            if resolve.contains(ResolveFlags::IN_ROOT) {
+                (Arc::clone(&base), base, false)
             } else {
-                self.open(&format!("fd/{directory}"))?
-            };
-            let top = path_of(root.as_fd())?;
-            let base = path_of(base.as_fd())?;
-            let below = base
-                .strip_prefix(top.strip_suffix(b"/").unwrap_or(&top))
-                .ok_or(Errno::XDEV)?;
-            [below, path.as_slice()].join(b"/".as_slice())
+                let is_above = may_be_above(base.as_fd(), own_root.as_fd())?;
+                (own_root, base, is_above)
+            }
         };
         Ok(Named::Path(Path {
+            thread,
             root,
+            base,
+            base_is_above,
             bytes: path,
             follows,
+            resolve,
         }))
+    }
+
+    /// The directory that a relative path begins at.
+    fn base(&self, directory: i32) -> Result<OwnedFd, Errno> {
+        if directory == libc::AT_FDCWD {
+            self.open("cwd")
+        } else {
+            self.descriptor(directory)
+        }
     }
 
     /// Checks that its call still waits. Then everything that was read of the thread before is this caller's, and not
@@ -162,24 +129,34 @@ impl Caller<'_> {
         }
     }
 
-    /// Reads eight bytes of its memory: a field of a `struct open_how`.
+    /// Reads `into` from an address of its memory.
     ///
     /// # Errors
-    /// As [`read_memory`].
-    pub fn number(&self, address: u64) -> Result<u64, Errno> {
-        let mut bytes = [0; 8];
-        match read_memory(self.notification.thread, address, &mut bytes)? {
-            8 => Ok(u64::from_ne_bytes(bytes)),
-            _ => Err(Errno::FAULT),
+    /// As [`read_memory`]; `EFAULT` where there are fewer bytes.
+    pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
+        if read_memory(self.notification.thread, address, into)? == into.len() {
+            Ok(())
+        } else {
+            Err(Errno::FAULT)
         }
     }
 
     /// Opens the file of one of its descriptors with `O_PATH`.
     ///
     /// # Errors
-    /// `ENOENT` where it has none of this number.
+    /// `EBADF` where it has none of this number.
     pub fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
-        self.open(&format!("fd/{number}"))
+        match self.open(&format!("fd/{number}")) {
+            Err(Errno::NOENT) => Err(Errno::BADF),
+            opened => opened,
+        }
+    }
+
+    /// Whether one of its descriptors is of the inode of this number.
+    #[must_use]
+    pub fn leads_to(&self, number: i32, inode: u64) -> bool {
+        self.descriptor(number)
+            .is_ok_and(|file| Stamp::of(file.as_fd()).is_ok_and(|stamp| stamp.inode == inode))
     }
 
     /// Whether it can write through one of its descriptors: the mode of `/proc/T/fd/N` says how the file is
@@ -191,6 +168,18 @@ impl Caller<'_> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
         rustix::fs::statx(CWD, path, flags, StatxFlags::MODE)
             .is_ok_and(|link| u32::from(link.stx_mode) & libc::S_IWUSR != 0)
+    }
+
+    /// Whether it is in another user namespace than this process; `None` when it has gone.
+    #[must_use]
+    pub fn has_own_users(&self) -> Option<bool> {
+        let of = |path: std::path::PathBuf| {
+            let found = rustix::fs::stat(path).ok()?;
+            Some((found.st_dev, found.st_ino))
+        };
+        let own = of(procfs::path("self", "ns/user"))?;
+        let its = of(procfs::path(self.notification.thread, "ns/user"))?;
+        Some(own != its)
     }
 
     /// Its `/proc/T/status`; `None` when it has gone.
@@ -235,35 +224,13 @@ impl Caller<'_> {
     }
 }
 
-/// The descriptor that the path is written as.
-fn descriptor_of(path: &[u8]) -> Option<i32> {
-    match path {
-        b"/dev/stdin" => return Some(0),
-        b"/dev/stdout" => return Some(1),
-        b"/dev/stderr" => return Some(2),
-        _ => {}
-    }
-    let number = ["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"]
-        .iter()
-        .find_map(|prefix| path.strip_prefix(prefix.as_bytes()))?;
-    std::str::from_utf8(number).ok()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::descriptor_of;
-
-    #[test]
-    fn a_path_that_is_a_descriptor_is_known() {
-        for (path, number) in [
-            ("/proc/self/fd/3", Some(3)),
-            ("/dev/fd/12", Some(12)),
-            ("/dev/stdout", Some(1)),
-            ("/proc/self/fd/3/x", None),
-            ("/proc/self/fd/", None),
-            ("/etc/passwd", None),
-        ] {
-            assert_eq!(descriptor_of(path.as_bytes()), number, "{path}");
-        }
+/// Whether `root` may lie below `base`: its path then begins with that of `base`.
+fn may_be_above(base: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let root = path_of(root)?;
+    match path_of(base) {
+        // The kernel tells no path as long as this, and that of the root is shorter.
+        Err(Errno::NAMETOOLONG) => Ok(false),
+        Ok(base) => Ok(root.starts_with(&base) && root != base),
+        Err(errno) => Err(errno),
     }
 }

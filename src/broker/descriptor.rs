@@ -16,9 +16,11 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 use vhashify_sys::process::is_one_open_file;
 use vhashify_sys::procfs::{self, Fields};
+use vhashify_sys::stamp::Stamp;
 use vhashify_sys::{file_handle, tmpfile};
 
 use super::caller::Caller;
+use super::permission;
 
 /// Flags of the old open file that the new one gets.
 const KEPT: OFlags = OFlags::APPEND
@@ -33,7 +35,8 @@ const KEPT: OFlags = OFlags::APPEND
 /// shows the same owners, and nothing of the host's mounts.
 ///
 /// # Errors
-/// `EPERM` for a descriptor that could write to the object; else what the calls list.
+/// `EPERM` for a descriptor that could write to the object, and for one of `O_PATH` whose holder may not read the
+/// file; else what the calls list.
 pub fn replace(
     caller: &Caller<'_>,
     number: i32,
@@ -49,7 +52,12 @@ pub fn replace(
         opened => opened?,
     };
     let new = if flags.contains(OFlags::PATH) {
-        tmpfile::open_again(&private, OFlags::PATH)?
+        // ADDFD refuses a descriptor that is open by O_PATH. One for reading is more: only a caller that may read the
+        // file gets it.
+        if !permission::may_read(caller, &Stamp::of(object)?) {
+            return Err(Errno::PERM);
+        }
+        tmpfile::open_again(&private, OFlags::RDONLY)?
     } else {
         if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
             return Err(Errno::PERM);

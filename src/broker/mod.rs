@@ -17,8 +17,10 @@
 //! | [`link_group`] | finds every name by which a guest has an object |
 //! | [`pending_links`] | keeps account of calls that give an object further names |
 //! | [`containers`] | serves containers that others start |
-//! | [`call`] | decodes which file a call is about to change; pure |
+//! | [`call`], [`commands`] | decodes which file a call is about to change; pure |
 //! | [`caller`] | reads the waiting thread's memory, directories, descriptors |
+//! | [`caller_path`] | resolves its paths as the kernel does for it |
+//! | `open_how` | decodes what an `openat2(2)` asks for |
 //! | [`root`] | opens the directory below which its paths are resolved |
 //! | [`permission`] | estimates whether the kernel will let it change the file |
 //! | [`descriptor`] | replaces descriptors that were opened before |
@@ -54,6 +56,8 @@
 pub mod break_link;
 pub mod call;
 pub mod caller;
+pub mod caller_path;
+pub mod commands;
 pub mod containers;
 mod copy;
 pub mod descriptor;
@@ -62,6 +66,7 @@ mod leftover;
 pub mod link_group;
 pub mod message;
 pub mod object;
+mod open_how;
 pub mod pending_links;
 pub mod permission;
 pub mod root;
@@ -80,10 +85,11 @@ use vhashify_sys::seccomp::{Listener, Notification, Response};
 use vhashify_sys::stamp::Stamp;
 
 use self::break_link::Breaker;
-use self::call::{CallTable, Target, open_target};
-use self::caller::{Caller, Lookup, Named, Path};
+use self::call::{CallTable, Effect, Target};
+use self::caller::{Caller, Named};
+use self::caller_path::{Found, Lookup, Path};
 use self::link_group::Name;
-use self::object::{By, Classification, Object, classify, is_exhausted, open_object};
+use self::object::{By, Classification, Object, classify, open_object};
 use self::root::Roots;
 use self::serve::{Handler, ReceiveToken};
 
@@ -127,42 +133,51 @@ impl Broker {
         &self,
         caller: &Caller<'_>,
         path: &Path,
-        is_linked: bool,
+        effect: Effect,
         token: &mut ReceiveToken<'_>,
     ) -> Result<Response, Errno> {
         let class = match path.resolve(Lookup::Cached) {
-            Ok(place) => classify(place.as_fd(), self.device(), By::Name),
-            Err(errno) => Classification::of_error(errno),
+            Ok(found) => classify(found.file.as_fd(), self.device(), By::Name),
+            Err(Errno::NOENT) => return Err(Errno::NOENT),
+            Err(_) => Classification::WouldBlock,
         };
         let mut known = match class {
             Classification::Private => return Ok(Response::Continue),
-            Classification::Object(object) => Some(object),
+            Classification::Object(object) => Some((object, None)),
             Classification::WouldBlock => None,
         };
         token.hand_over();
         caller.still_waits()?;
         for _ in 0..MOST_LOOKS {
-            let object = match known.take() {
-                Some(object) => object,
+            let (object, descriptor) = match known.take() {
+                Some(known) => known,
                 None => match self.object_at(path)? {
-                    Some(object) => object,
+                    Some(found) => found,
                     None => return Ok(Response::Continue),
                 },
             };
-            if !is_linked && !permission::may_change(caller, &object) {
+            if effect == Effect::Change && !permission::may_change(caller, &object) {
                 return Ok(Response::Continue);
             }
             let inode = object.stamp().inode;
+            if let Some(number) = descriptor
+                && effect != Effect::Link
+                && caller.leads_to(number, inode)
+            {
+                self.part_from_descriptor(caller, number, &object)?;
+                return answer_after(path, inode);
+            }
             let guard = self.breaker.lock_inode(inode, caller.notification.thread);
             // Another thread may have broken the link while this one waited for the lock.
             let name = match path.resolve(Lookup::Full) {
-                Ok(again) if inode_of(&again) == Some(inode) => {
-                    path_of(again.as_fd()).ok().map(|path| self.name_of(&path))
-                }
+                Ok(again) if inode_of(&again.file) == Some(inode) => path_of(again.file.as_fd())
+                    .ok()
+                    .map(|path| self.name_of(&path)),
                 _ => continue,
             };
             let number = caller.notification.number;
-            if is_linked && self.breaker.may_be_linked(&guard, object.as_fd(), number) {
+            if effect == Effect::Link && self.breaker.may_be_linked(&guard, object.as_fd(), number)
+            {
                 // Answered under the lock: the next holder can tell a call that goes on from one that waits for its
                 // answer.
                 let answered = caller
@@ -177,21 +192,26 @@ impl Broker {
                 tracing::debug!(call, error = %errno, "a link was not broken");
                 return Ok(Response::Fail(errno));
             }
-            let again = path.resolve(Lookup::Full)?;
-            return Ok(if inode_of(&again) == Some(inode) {
-                Response::Fail(Errno::PERM)
-            } else {
-                Response::Continue
-            });
+            return answer_after(path, inode);
         }
         // The guest moves the path all the time.
         Ok(Response::Fail(Errno::BUSY))
     }
 
-    /// The object that a path leads to.
-    fn object_at(&self, path: &Path) -> Result<Option<Object>, Errno> {
-        let place = path.resolve(Lookup::Full)?;
-        open_object(place.as_fd(), self.device(), By::Name)
+    /// The object that a path leads to, and the descriptor by whose name in `/proc` it does.
+    fn object_at(&self, path: &Path) -> Result<Option<(Object, Option<i32>)>, Errno> {
+        let Found {
+            file,
+            by_link_of_proc,
+            descriptor,
+        } = path.resolve(Lookup::Full)?;
+        let by = if by_link_of_proc {
+            By::Descriptor
+        } else {
+            By::Name
+        };
+        let object = open_object(file.as_fd(), self.device(), by)?;
+        Ok(object.map(|object| (object, descriptor)))
     }
 
     /// The guest's filesystem: files elsewhere are not shared.
@@ -231,6 +251,19 @@ impl Broker {
         if is_lock && descriptor::is_held_elsewhere(caller, number, inode, processes()) {
             return Ok(Response::Fail(Errno::NOLCK));
         }
+        let parted = self.part_from_descriptor(caller, number, &object);
+        Ok(parted.map_or_else(Response::Fail, |()| Response::Continue))
+    }
+
+    /// Gives the guest its copy of an object and replaces the caller's descriptor `number` of it.
+    fn part_from_descriptor(
+        &self,
+        caller: &Caller<'_>,
+        number: i32,
+        object: &Object,
+    ) -> Result<(), Errno> {
+        let inode = object.stamp().inode;
+        let place = caller.descriptor(number)?;
         let guard = self.breaker.lock_inode(inode, caller.notification.thread);
         let name = path_of(place.as_fd()).ok().map(|path| self.name_of(&path));
         let is_named = |name: &Name| name.leads_to(self.breaker.guest(), inode);
@@ -245,11 +278,8 @@ impl Broker {
             },
             Ok,
         );
-        let replaced = private.map_err(|failed| failed.errno).and_then(|private| {
-            let (object, private) = (object.as_fd(), private.as_fd());
-            descriptor::replace(caller, number, object, inode, private)
-        });
-        Ok(replaced.map_or_else(Response::Fail, |()| Response::Continue))
+        let private = private.map_err(|failed| failed.errno)?;
+        descriptor::replace(caller, number, object.as_fd(), inode, private.as_fd())
     }
 
     /// The name below the vdir of the file that the kernel has at `path`: a path from the root of the guest's
@@ -265,27 +295,19 @@ impl Broker {
     }
 
     /// The target of the caller's call, with the flags that are in the caller's memory.
-    fn decode(&self, caller: &Caller<'_>) -> Target {
-        let target = self.calls.decode(caller.notification);
-        let Target::Open2 {
-            directory,
-            path,
-            how,
-        } = target
-        else {
-            return target;
-        };
-        // `struct open_how`: flags, mode, resolve, eight bytes each.
-        let (flags, resolve) = (caller.number(how), caller.number(how.wrapping_add(16)));
-        let (Ok(flags), Ok(resolve)) = (flags, resolve) else {
-            return Target::Nothing;
-        };
-        if resolve & ResolveFlags::IN_ROOT.bits() != 0 {
-            // The directory is the root of the path. No known program opens a shared file for writing so; the guard
-            // refuses it.
-            return Target::Nothing;
+    ///
+    /// # Errors
+    /// They cannot be read, or mean something that the broker does not know.
+    fn decode(&self, caller: &Caller<'_>) -> Result<(Target, ResolveFlags), Errno> {
+        match self.calls.decode(caller.notification) {
+            Target::Open2 {
+                directory,
+                path,
+                how,
+                size,
+            } => open_how::decode(caller, directory, path, how, size),
+            target => Ok((target, ResolveFlags::empty())),
         }
-        open_target(flags, directory, path)
     }
 }
 
@@ -302,41 +324,72 @@ impl Handler for Broker {
             notification,
             roots: &self.roots,
         };
-        let (named, is_lock, is_linked) = match self.decode(&caller) {
-            Target::Nothing | Target::Open2 { .. } => return Response::Continue,
-            Target::Unknown => return Response::Fail(Errno::NOSYS),
+        let (target, resolve) = match self.decode(&caller) {
+            Ok(decoded) => decoded,
+            Err(errno) => return Response::Fail(errno),
+        };
+        let (named, is_lock, effect) = match target {
+            Target::Nothing => return Response::Continue,
+            Target::Refused(errno) => return Response::Fail(errno),
+            Target::Unknown | Target::Open2 { .. } => return Response::Fail(Errno::NOSYS),
             Target::Descriptor { number, is_lock } => {
-                (Ok(Named::Descriptor(number)), is_lock, false)
+                (Ok(Named::Descriptor(number)), is_lock, Effect::Change)
             }
             Target::Path {
                 directory,
                 path,
                 follows,
                 may_be_empty,
-                is_linked,
+                effect,
             } => {
-                let named = caller.named(directory, path, follows, may_be_empty);
-                (named, false, is_linked)
+                let named = caller.named(directory, path, follows, may_be_empty, resolve);
+                (named, false, effect)
             }
         };
-        let response = named.and_then(|named| match named {
-            Named::Path(path) => self.handle_path(&caller, &path, is_linked, token),
+        let named = match named {
+            Ok(named) => named,
+            // Its own memory and descriptors keep the call from naming a file, or this process lacks something.
+            Err(errno) => return Response::Fail(of_caller(errno)),
+        };
+        let response = match named {
+            Named::Path(path) => self.handle_path(&caller, &path, effect, token),
             Named::Descriptor(number) => self.handle_descriptor(&caller, number, is_lock, token),
-        });
+            Named::WorkingDirectory => Ok(Response::Continue),
+        };
         response.unwrap_or_else(on_resolve_error)
     }
 }
 
-/// Responds to a call whose file the broker does not find. The call will not find it either, or its caller has changed
-/// the path meanwhile: it goes on. But where this process lacks resources, nobody knows whether the file is shared,
-/// and the call fails.
+/// Responds to a call whose file the broker does not find.
+///
+/// Where its path leads to nothing, the call will find nothing either, or make the file, or its caller has changed the
+/// path meanwhile: it goes on. Anything else may keep the broker from the file and not the caller: nobody knows
+/// whether it is shared, and the call fails.
 fn on_resolve_error(errno: Errno) -> Response {
     match errno {
-        // The limit is this process's, and not the caller's.
-        Errno::MFILE => Response::Fail(Errno::NFILE),
-        exhausted if is_exhausted(exhausted) => Response::Fail(exhausted),
-        _ => Response::Continue,
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV => {
+            Response::Continue
+        }
+        errno => Response::Fail(of_caller(errno)),
     }
+}
+
+/// What an error of this process is for the caller, whose limit of descriptors is another one.
+fn of_caller(errno: Errno) -> Errno {
+    match errno {
+        Errno::MFILE => Errno::NFILE,
+        errno => errno,
+    }
+}
+
+/// The response to a call after a break: its path must not lead to the object any more.
+fn answer_after(path: &Path, object: u64) -> Result<Response, Errno> {
+    let again = path.resolve(Lookup::Full)?;
+    Ok(if inode_of(&again.file) == Some(object) {
+        Response::Fail(Errno::PERM)
+    } else {
+        Response::Continue
+    })
 }
 
 fn inode_of(file: &OwnedFd) -> Option<u64> {

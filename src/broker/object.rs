@@ -47,68 +47,55 @@ pub enum Classification {
     Private,
     /// It is one.
     Object(Object),
-    /// Finding out needs a disk, a server, or the end of somebody's lease.
+    /// Finding out needs a disk, a server, or the end of somebody's lease; or it has failed.
     WouldBlock,
-}
-
-impl Classification {
-    /// Of a file that could not be resolved or opened.
-    #[must_use]
-    pub fn of_error(errno: Errno) -> Self {
-        if is_exhausted(errno) || matches!(errno, Errno::AGAIN | Errno::INTR) {
-            Self::WouldBlock
-        } else {
-            Self::Private
-        }
-    }
 }
 
 /// Opens the object behind `found`, an `O_PATH` descriptor, for reading. `None` for any other file, and for one on
 /// another filesystem than `device`.
 ///
 /// # Errors
-/// This process lacks the resources to open it, as [`is_exhausted`] says.
+/// Nobody can tell: a regular file of this filesystem cannot be opened, or its mark cannot be read.
 pub fn open_object(found: BorrowedFd<'_>, device: u64, by: By) -> Result<Option<Object>, Errno> {
-    match look(found, device, by, OFlags::empty()) {
-        Err(errno) if !is_exhausted(errno) => Ok(None),
-        found => found,
+    match look(found, device, by, OFlags::empty())? {
+        Classification::Object(object) => Ok(Some(object)),
+        _ => Ok(None),
     }
 }
 
 /// Does the same without waiting for the end of somebody's lease on the file.
 #[must_use]
 pub fn classify(found: BorrowedFd<'_>, device: u64, by: By) -> Classification {
-    match look(found, device, by, OFlags::NONBLOCK) {
-        Ok(Some(object)) => Classification::Object(object),
-        Ok(None) => Classification::Private,
-        Err(errno) => Classification::of_error(errno),
-    }
+    look(found, device, by, OFlags::NONBLOCK).unwrap_or(Classification::WouldBlock)
 }
 
-fn look(found: BorrowedFd<'_>, device: u64, by: By, more: OFlags) -> Result<Option<Object>, Errno> {
+fn look(found: BorrowedFd<'_>, device: u64, by: By, more: OFlags) -> Result<Classification, Errno> {
     // A network filesystem does not ask its server.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let Ok(looked) = rustix::fs::statx(found, c"", flags, Stamp::MASK) else {
-        return Ok(None);
-    };
-    let is_here = rustix::fs::makedev(looked.stx_dev_major, looked.stx_dev_minor) == device;
+    let looked = rustix::fs::statx(found, c"", flags, Stamp::MASK)?;
+    if rustix::fs::makedev(looked.stx_dev_major, looked.stx_dev_minor) != device {
+        return Ok(Classification::Private);
+    }
     let stamp = Stamp::from(looked);
     let least_links = match by {
         // An object has another one in the store.
         By::Name => 2,
         By::Descriptor => 0,
     };
-    if !is_here || !stamp.is_regular() || stamp.link_count < least_links {
-        return Ok(None);
+    if !stamp.is_regular() || stamp.link_count < least_links {
+        return Ok(Classification::Private);
     }
     // Opening it has no side effects: it is a regular file, and an inode never changes its type.
-    let file = tmpfile::open_again(found, OFlags::RDONLY | OFlags::NOATIME | more)?;
-    let is_marked = flags::read(file.as_fd()) == Ok(Flags::Marked);
-    Ok(is_marked.then_some(Object { file, stamp }))
-}
-
-/// Whether a call failed for want of descriptors or memory, and not because of the file.
-#[must_use]
-pub fn is_exhausted(errno: Errno) -> bool {
-    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+    let reading = OFlags::RDONLY | more;
+    let file = match tmpfile::open_again(found, reading | OFlags::NOATIME) {
+        // The caller's mount does not show its owner.
+        Err(Errno::PERM) => tmpfile::open_again(found, reading)?,
+        opened => opened?,
+    };
+    match flags::read(file.as_fd()) {
+        Ok(Flags::Marked) => Ok(Classification::Object(Object { file, stamp })),
+        // The filesystem has no flags.
+        Ok(_) | Err(Errno::NOTTY | Errno::OPNOTSUPP) => Ok(Classification::Private),
+        Err(errno) => Err(errno),
+    }
 }

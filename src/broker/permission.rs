@@ -5,12 +5,15 @@
 //! must be certain to refuse it. So any capability that could permit the change counts, and so does any ACL.
 
 use vhashify_sys::procfs::Fields;
+use vhashify_sys::stamp::Stamp;
 
 use super::caller::Caller;
 use super::object::Object;
 
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER`, `CAP_SYS_ADMIN`, `CAP_SETFCAP`.
 const CHANGING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 21 | 1 << 31;
+/// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`.
+const READING: u64 = 1 << 1 | 1 << 2;
 
 /// Whether `caller` may be able to change `object`.
 #[must_use]
@@ -25,6 +28,20 @@ pub fn may_change(caller: &Caller<'_>, object: &Object) -> bool {
     };
     let stamp = object.stamp();
     credentials.may_change(stamp.owner, stamp.group, stamp.mode) || has_acl()
+}
+
+/// Whether `caller` may certainly open a file of this stamp for reading, as its mount shows it. A capability counts
+/// only where it is one in this process's user namespace: in another one it may be over nothing.
+#[must_use]
+pub fn may_read(caller: &Caller<'_>, stamp: &Stamp) -> bool {
+    let status = caller.status();
+    let Some(credentials) = status.and_then(|status| Credentials::from_status(&status)) else {
+        return false;
+    };
+    if credentials.user == stamp.owner {
+        return stamp.mode & 0o400 != 0;
+    }
+    credentials.capabilities & READING != 0 && caller.has_own_users() == Some(false)
 }
 
 #[derive(Debug)]

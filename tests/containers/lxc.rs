@@ -10,7 +10,7 @@ use vhashify_testkit::filesystem::{Kind, command};
 use vhashify_testkit::program::output;
 
 use super::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
-use super::sharing::{Run, both_write_to_files_of_their_own};
+use super::sharing::{Run, UNSEEN, both_write_to_files_of_their_own, bring_unseen};
 
 /// Who runs a script in a container.
 #[derive(Clone, Copy)]
@@ -174,6 +174,16 @@ fn inv3_inv4_containers_of_lxc_write_to_files_of_their_own() {
 #[test]
 fn inv3_inv4_commands_that_enter_a_container_of_lxc_write_to_files_of_its_own() {
     with(Kind::Ext4, By::Command);
+}
+
+#[test]
+fn inv4_containers_of_lxc_have_no_call_that_the_broker_does_not_see() {
+    let place = Place::new(Kind::Ext4);
+    let broker = place.broker();
+    bring_unseen(&place.host.guests[0]);
+    let web = Container::start(&place, &broker, 0, "true");
+    web.run(By::Init, UNSEEN, &broker);
+    web.stop();
 }
 
 /// LXC's monitor keeps the listener, and connects again at the next call (5.0: once).

@@ -10,7 +10,7 @@ use vhashify_testkit::filesystem::{Kind, command};
 use vhashify_testkit::program::output;
 
 use super::place::{Broker, Place, WORK, run_by_init, vserver, wait_until};
-use super::sharing::{Run, both_write_to_files_of_their_own};
+use super::sharing::{Run, UNSEEN, both_write_to_files_of_their_own, bring_unseen};
 
 /// A container that runs; gone when the value is.
 struct Container<'a> {
@@ -156,4 +156,15 @@ fn inv3_inv4_containers_of_crun_write_to_files_of_their_own() {
 #[test]
 fn inv3_inv4_containers_of_runc_write_to_files_of_their_own() {
     with("runc", Kind::Ext4);
+}
+
+#[test]
+fn inv4_containers_of_runc_and_crun_have_no_call_that_the_broker_does_not_see() {
+    for runtime in ["runc", "crun"] {
+        let place = Place::new(Kind::Ext4);
+        let broker = place.broker();
+        bring_unseen(&place.host.guests[0]);
+        let web = Container::start(runtime, &place, &broker, 0, "true");
+        web.run(UNSEEN, &broker);
+    }
 }

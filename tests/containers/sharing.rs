@@ -4,7 +4,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
+use vhashify_testkit::filesystem::command;
 use vhashify_testkit::snapshot::{Snapshot, check_store};
 
 use super::place::{Broker, Place, wait_until};
@@ -21,6 +23,17 @@ const CHANGES: &str = "set -e
 
 /// Runs a script in a container; it must succeed.
 pub type Run<'a> = &'a dyn Fn(&str);
+
+/// Compiles into the root directory of a container the program that tries what the broker could not see.
+pub fn bring_unseen(root: &Path) {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/containers/unseen.c");
+    let mut compile = Command::new("gcc");
+    compile.args(["-O1", "-static", "-w", "-o"]);
+    command(compile.arg(root.join("bin/unseen")).arg(source));
+}
+
+/// The command that runs it in the container.
+pub const UNSEEN: &str = "/bin/unseen /d/single";
 
 /// Changes files in the container of `guest0`, whose peer is `guest1`.
 fn writes_are_its_own(place: &Place, broker: &Broker, run: Run<'_>) {

@@ -8,12 +8,14 @@
 //! | [`programs`] | databases, git, dpkg |
 //! | [`full_speed`] | runs beside a guest that writes |
 //! | [`hostile`] | a guest that attacks the broker |
+//! | [`ways`] | every way that leads to a shared file |
 //! | [`guests`] | guests that share everything |
 
 mod full_speed;
 pub mod guests;
 mod hostile;
 mod programs;
+mod ways;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -171,6 +171,24 @@ fn calls_that_no_capability_guards_are_denied() {
     assert_eq!(filters("self"), "Seccomp:\t2\n");
 }
 
+/// Defence: a filter by numbers, for names that libseccomp does not know, and for calls that nobody knows yet.
+#[test]
+fn calls_that_are_newer_than_the_library_or_this_program_are_absent() {
+    let host = Host::new();
+    guest(&host);
+    for (number, name) in [
+        (467, "open_tree_attr"),
+        (470, "one after file_setattr"),
+        (600, "one of some years from now"),
+    ] {
+        let done = call(&host, &format!("syscall({number}, -1, 0, 0, 0, 0)"));
+        let is_absent = done == "ENOSYS" || (number == 467 && done == "EPERM");
+        assert!(is_absent, "{name}: {done}");
+    }
+    // listmount is known, and a bad request.
+    assert_eq!(call(&host, "syscall(458, 0, 0, 0, 0)"), "EFAULT");
+}
+
 /// Makes calls by `int 0x80`, whose numbers are those of i386, and with the bit of x32: each argument is
 /// NUMBER and what it is to be given; it prints the error's number.
 #[cfg(target_arch = "x86_64")]

@@ -88,6 +88,16 @@ pub fn bring(program: &str, libraries: bool, vdir: &Path) {
     );
 }
 
+/// Compiles a program of these tests into a guest, as `to`.
+pub fn bring_c(host: &Host, name: &str, source: &str, to: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/vserver")
+        .join(source);
+    let mut compile = Command::new("gcc");
+    compile.args(["-O1", "-static", "-pthread", "-w", "-o"]);
+    command(compile.arg(host.vdir(name).join(to)).arg(source));
+}
+
 /// Unifies them all.
 pub fn unify(host: &Host) {
     let mut run = vhashify();

@@ -1,31 +1,16 @@
 //! A guest's root that means ill, by a program of its own.
 
 use std::fs;
-use std::process::Command;
 
 use vhashify::relink::temporary::{self, Purpose};
-use vhashify_testkit::filesystem::command;
 use vhashify_testkit::snapshot::Snapshot;
 
-use super::super::host::Host;
-use super::guests::{assert_untouched, host_of, run, start};
-
-/// Compiles the hostile program into a guest.
-fn bring_hostile(host: &Host, name: &str) {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vserver/hostile.c");
-    let program = host.vdir(name).join("usr/local/hostile");
-    command(
-        Command::new("gcc")
-            .args(["-O1", "-static", "-pthread", "-w", "-o"])
-            .arg(program)
-            .arg(source),
-    );
-}
+use super::guests::{assert_untouched, bring_c, host_of, run, start};
 
 #[test]
 fn a_hostile_guest_does_not_lead_the_broker_to_other_guests_files() {
     let host = host_of(&["web", "mail"]);
-    bring_hostile(&host, "web");
+    bring_c(&host, "web", "hostile.c", "usr/local/hostile");
     let mail = start(&host);
     let hash = Snapshot::of(&host.at("hash"));
     let traps: Vec<String> = ["tac", "paste", "fmt"]
@@ -60,7 +45,7 @@ fn a_hostile_guest_does_not_lead_the_broker_to_other_guests_files() {
 #[test]
 fn calls_of_the_32_bit_convention_break_links_too() {
     let host = host_of(&["web", "mail"]);
-    bring_hostile(&host, "web");
+    bring_c(&host, "web", "hostile.c", "usr/local/hostile");
     let mail = start(&host);
     run(
         &host,

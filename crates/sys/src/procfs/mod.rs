@@ -7,6 +7,7 @@
 //! | `lists` | processes, children, descriptors |
 //! | `mounts` | `mountinfo` |
 //! | `namespaces` | in which mount namespace a process is, and below which root directory |
+//! | `own_numbers` | what `self` is for another thread |
 //! | `records` | `stat`, `limits`, `cgroup`, the id of the boot |
 //!
 //! A guest's process is hostile: its name (`comm`) holds any bytes but NUL, and it exits while its files are read.
@@ -21,6 +22,7 @@ mod fields;
 mod lists;
 mod mounts;
 mod namespaces;
+mod own_numbers;
 mod records;
 
 use std::fmt::Display;
@@ -36,6 +38,7 @@ pub use fields::{Fields, fdinfo, status};
 pub use lists::{children, descriptors, processes, threads};
 pub use mounts::{Mount, first_mount, mounts, parse_mounts};
 pub use namespaces::{Place, ProcessRoot, mount_namespace, root};
+pub use own_numbers::{OwnNumbers, own_numbers};
 pub use records::{Limit, LimitValue, Limits, Stat, boot_id, limits, own_cgroup, stat};
 
 /// The path of `file` in the directory of a process.

@@ -8,19 +8,24 @@
 //! | `chmod`, `chown`, `utimes`, `setxattr`, `removexattr` families | all |
 //! | `link`, `linkat` | all: the broker has to know of new names of an object |
 //! | `flock` | all |
-//! | `fcntl` | that set locks |
+//! | `fcntl` | that set locks or a hint |
+//! | `inotify_add_watch`, `fanotify_mark` | all: a watch of a shared file would see what other guests do |
 //! | `ioctl` | that set inode flags, project, generation or fs-verity |
 //!
 //! Reading costs nothing. A call on a descriptor that is open for writing (`write`, `ftruncate`,
 //! `fallocate`, a shared mapping) need not wait: the open has.
 //!
 //! Calls that the host's libseccomp does not know by name (`fchmodat2` before 2.5.5; `setxattrat`,
-//! `file_setattr`) cannot be made to wait. The guard refuses them.
+//! `file_setattr`) cannot be made to wait: they fail with `ENOSYS` ([`filter`](super::filter)). A container of another
+//! runtime has its filter from that one, which has no such means; there the guard refuses them.
 //!
 //! One table, written in three ways: for a guest of `vserver` ([`add`]), for a container of any OCI runtime
-//! ([`oci_profile`]), and for one of LXC ([`lxc_profile`]).
+//! ([`oci_profile`]), and for one of LXC ([`lxc_profile`]). A guest of `vserver` has a filter that denies more besides
+//! ([`seccomp`](super::seccomp)); the profiles of others deny what the broker cannot see ([`UNSEEN`]).
 
+use rustix::io::Errno;
 use serde_json::{Value, json};
+use vhashify::broker::commands::{DELEGATION, HINT, LEASE, LOCKS, LOCKS_OF_OPEN_FILES, REQUESTS};
 
 const ALWAYS: &[&str] = &[
     "creat",
@@ -55,20 +60,19 @@ const ALWAYS: &[&str] = &[
     "link",
     "linkat",
     "flock",
+    "inotify_add_watch",
+    "fanotify_mark",
 ];
 
-/// `F_SETLK`, `F_SETLKW`; `F_SETLK64`, `F_SETLKW64` of 32-bit programs; `F_OFD_SETLK`, `F_OFD_SETLKW`.
-const LOCKS: [u32; 6] = [6, 7, 13, 14, 37, 38];
-
-/// `FS_IOC_SETFLAGS` and `FS_IOC_SETVERSION`, of 64-bit and of 32-bit programs, `FS_IOC_FSSETXATTR`,
-/// `FS_IOC_ENABLE_VERITY`.
-const REQUESTS: [u32; 6] = [
-    0x4008_6602,
-    0x4004_6602,
-    0x4008_7602,
-    0x4004_7602,
-    0x401C_5820,
-    0x4080_6685,
+/// Calls by which a container would open or change a shared file without one of those that wait: they fail with EPERM.
+pub const UNSEEN: &[&str] = &[
+    "acct",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "open_by_handle_at",
+    "open_tree_attr",
+    "swapon",
 ];
 
 /// Calls that wait, all of them or those that have an argument.
@@ -105,7 +109,7 @@ fn rules() -> Vec<Rule> {
             add(call, argument, mask, value);
         }
     }
-    for command in LOCKS {
+    for command in LOCKS.into_iter().chain(LOCKS_OF_OPEN_FILES).chain([HINT]) {
         add(&["fcntl", "fcntl64"], 1, u32::MAX, command);
     }
     for request in REQUESTS {
@@ -164,20 +168,28 @@ fn can_wait_killably() -> bool {
     libseccomp::get_api() >= LEVEL
 }
 
-/// The `linux.seccomp` of a container that denies nothing and lets these calls wait for the broker at
-/// `socket`.
+/// The `linux.seccomp` of a container: these calls wait for the broker at `socket`, and those that it cannot see are denied.
 ///
 /// Runtimes differ in which value of `SCMP_CMP_MASKED_EQ` is the mask: for runc and crun it is the first
 /// one, for youki the second. So both are the same here, the bits that must be set. This lets more calls
-/// wait than need to (those with `O_CREAT` and `O_EXCL`), and never fewer.
+/// wait than need to (those with `O_CREAT` and `O_EXCL`), and never fewer. `SCMP_CMP_EQ` compares the high half of
+/// an argument, too, which the kernel drops: calls that have one wait, whatever is in the low half.
 #[must_use]
 pub fn oci_profile(socket: &str) -> Value {
     let rules = rules();
-    let listed: Vec<Value> = rules
+    let mut listed: Vec<Value> = rules
         .iter()
         .filter(|rule| !rules.iter().any(|other| covers(other, rule)))
         .map(|rule| waits(rule.names, rule.only.map(portable)))
         .collect();
+    let commands = [LEASE.0, DELEGATION.0];
+    for command in commands {
+        let is_it = json!({ "index": 1, "value": command, "op": "SCMP_CMP_EQ" });
+        listed.push(waits(&["fcntl", "fcntl64"], Some(is_it)));
+    }
+    let is_wide = json!({ "index": 1, "value": u32::MAX, "op": "SCMP_CMP_GT" });
+    listed.push(waits(&["fcntl", "fcntl64", "ioctl"], Some(is_wide)));
+    listed.push(json!({ "names": UNSEEN, "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPERM }));
     json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "architectures": super::seccomp::ARCHITECTURES,
@@ -186,20 +198,26 @@ pub fn oci_profile(socket: &str) -> Value {
     })
 }
 
-/// The seccomp profile of a container of LXC: it denies what LXC's own `common.seccomp` does, and these calls wait. In the form
-/// of `lxc.container.conf(5)`, *seccomp configuration*, version 2.
+/// The seccomp profile of a container of LXC: it denies what LXC's own `common.seccomp` does and what the broker cannot
+/// see, and these calls wait. In the form of `lxc.container.conf(5)`, *seccomp configuration*, version 2.
 #[must_use]
 pub fn lxc_profile() -> String {
     /// A container of LXC has one profile: this one takes the place of LXC's own.
-    const DENIED: &str = "2\n\
+    const HEAD: &str = "2\n\
         denylist\n\
         reject_force_umount\n\
         [all]\n\
         kexec_load errno 1\n\
-        open_by_handle_at errno 1\n\
         init_module errno 1\n\
         finit_module errno 1\n\
         delete_module errno 1\n";
+    let unseen = UNSEEN.iter().map(|name| format!("{name} errno 1\n"));
+    let command = |(command, errno): (u32, Errno)| {
+        let errno = errno.raw_os_error();
+        let only = format!("[1,{command:#x},SCMP_CMP_MASKED_EQ,0xffffffff]");
+        ["fcntl", "fcntl64"].map(|name| format!("{name} errno {errno} {only}\n"))
+    };
+    let commands = [LEASE, DELEGATION].into_iter().flat_map(command);
     let lines = rules().into_iter().flat_map(|rule| {
         let only = rule.only.map_or(String::new(), |only| {
             let Masked {
@@ -212,7 +230,11 @@ pub fn lxc_profile() -> String {
         let names = rule.names.iter();
         names.map(move |name| format!("{name} notify{only}\n"))
     });
-    std::iter::once(DENIED.to_owned()).chain(lines).collect()
+    std::iter::once(HEAD.to_owned())
+        .chain(unseen)
+        .chain(commands)
+        .chain(lines)
+        .collect()
 }
 
 fn portable(only: Masked) -> Value {
@@ -270,6 +292,11 @@ mod tests {
             .collect();
         assert_eq!(waiting.len(), count);
         assert!(waiting.contains(&"linkat notify"));
+        for denied in ["io_uring_setup errno 1", "open_by_handle_at errno 1"] {
+            assert!(profile.lines().any(|line| line == denied), "{denied}");
+        }
+        let lease = "fcntl errno 13 [1,0x400,SCMP_CMP_MASKED_EQ,0xffffffff]";
+        assert!(profile.lines().any(|line| line == lease));
         assert!(waiting.contains(&"openat notify [2,0x1,SCMP_CMP_MASKED_EQ,0x83]"));
         assert!(waiting.contains(&"fcntl notify [1,0x25,SCMP_CMP_MASKED_EQ,0xffffffff]"));
     }
@@ -285,9 +312,13 @@ mod tests {
                 .iter()
                 .any(|name| name == call);
             is_named
+                && rule["action"] == "SCMP_ACT_NOTIFY"
                 && rule["args"].as_array().unwrap().iter().all(|condition| {
                     let value = condition["value"].as_u64().unwrap();
                     assert_eq!(condition["index"], index);
+                    if condition["op"] == "SCMP_CMP_GT" {
+                        return given > value;
+                    }
                     if condition["op"] == "SCMP_CMP_EQ" {
                         return given == value;
                     }
@@ -324,6 +355,10 @@ mod tests {
                 }
             }
             assert!(!waits(&profile, "fcntl", 1, 1030, first));
+            // F_SETLK, FS_IOC_SETFLAGS, F_SETLEASE, with what the kernel drops.
+            for (call, given) in [("fcntl", 6), ("ioctl", 0x4008_6602), ("fcntl", 1024)] {
+                assert!(waits(&profile, call, 1, 1 << 32 | given, first), "{call}");
+            }
             assert!(!waits(&profile, "ioctl", 1, 0x5413, first));
         }
     }

@@ -12,6 +12,7 @@
 
 use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
+use vhashify::broker::commands::{DELEGATION, LEASE};
 
 /// Calls that fail with EPERM, and the capability that, given to the guest, allows them.
 const DENIED: &[(&[&str], Option<CapabilitySet>)] = &[
@@ -79,9 +80,6 @@ const DENIED: &[(&[&str], Option<CapabilitySet>)] = &[
 ];
 
 const CLONE_NEWUSER: u64 = 0x1000_0000;
-const F_SETLEASE: u64 = 1024;
-/// Since Linux 6.19 (`include/uapi/linux/fcntl.h`).
-const F_SETDELEG: u64 = 1040;
 const TIOCSTI: u64 = 0x5412;
 const TIOCLINUX: u64 = 0x541C;
 
@@ -98,18 +96,10 @@ pub fn profile(capabilities: CapabilitySet) -> Value {
     rules.push(denied(&["clone", "unshare"], libc::EPERM, &new_user));
     // Its flags are in memory, which no filter sees; the C library falls back to clone.
     rules.push(denied(&["clone3"], libc::ENOSYS, &json!([])));
-    // Samba and the like go on without one.
-    rules.push(denied(
-        &["fcntl", "fcntl64"],
-        libc::EACCES,
-        &equal(1, F_SETLEASE),
-    ));
-    // As a kernel that has none.
-    rules.push(denied(
-        &["fcntl", "fcntl64"],
-        libc::EINVAL,
-        &equal(1, F_SETDELEG),
-    ));
+    for (command, errno) in [LEASE, DELEGATION] {
+        let only = equal(1, command.into());
+        rules.push(denied(&["fcntl", "fcntl64"], errno.raw_os_error(), &only));
+    }
     for request in [TIOCSTI, TIOCLINUX] {
         rules.push(denied(&["ioctl"], libc::EPERM, &equal(1, request)));
     }
@@ -145,7 +135,7 @@ mod tests {
     fn no_guest_gets_a_delegation() {
         let profile = profile(CapabilitySet::all());
         let rules = profile["syscalls"].as_array().unwrap();
-        let is_it = |rule: &&serde_json::Value| rule["args"][0]["value"] == super::F_SETDELEG;
+        let is_it = |rule: &&serde_json::Value| rule["args"][0]["value"] == super::DELEGATION.0;
         let rule = rules.iter().find(is_it).unwrap();
         assert_eq!(rule["errnoRet"], libc::EINVAL);
         assert_eq!(rule["names"], serde_json::json!(["fcntl", "fcntl64"]));

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::Spec;
@@ -21,6 +22,7 @@ use super::super::state::StateDirectory;
 use super::super::{LifecycleError, broker, inherited};
 use super::mounts::{mount_path, mount_root, show_terminal};
 use crate::context::cgroup::{self, LimitError};
+use crate::context::filter::{FilterError, refuse_unnamed};
 use crate::context::spec;
 use crate::context::sysctl::{self, SysctlError};
 use crate::network::{self, NetworkError};
@@ -74,6 +76,10 @@ pub enum CreateError {
     },
     #[error("its init ended at once")]
     InitEnded,
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error("its container could not be made")]
+    Panicked,
 }
 
 /// Makes the guest as ordered. Writes its init into `running`.
@@ -102,22 +108,11 @@ pub fn create(
         Some(_) => console.init_end.try_clone(),
         None => null(),
     };
-    let descriptor =
-        |made: io::Result<OwnedFd>| made.map_err(|source| CreateError::Descriptor { source });
-    let stdin = descriptor(stdin)?;
+    let stdin = stdin.map_err(|source| CreateError::Descriptor { source })?;
     raise_hard_limits(&state.at("bundle/config.json"))?;
     let membership = cgroup::TemporaryMembership::of(running.context)
         .map_err(|source| CreateError::CgroupMembership { source })?;
-    let mut container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
-        .with_root_path(state.at("container"))?
-        .with_executor(Init { style: order.style })
-        .with_stdin(stdin)
-        .with_stdout(descriptor(console.init_end.try_clone())?)
-        .with_stderr(descriptor(console.init_end.try_clone())?)
-        .as_init(state.at("bundle"))
-        .with_systemd(false)
-        .with_detach(true)
-        .build()?;
+    let mut container = build(order, state, stdin, &console)?;
     drop(membership);
     if let Some(user) = users {
         cgroup::delegate(running.context, user)
@@ -132,6 +127,43 @@ pub fn create(
         console: console.monitor_end,
         socket,
     })
+}
+
+/// Makes the container, in a thread of its own: its processes inherit from that thread the filter of calls that stand in
+/// no filter of `libcontainer`, and this process does not have it.
+fn build(
+    order: &Order,
+    state: &StateDirectory,
+    stdin: OwnedFd,
+    console: &Console,
+) -> Result<Container, CreateError> {
+    let bundle = state.at("bundle");
+    let spec = Spec::load(bundle.join("config.json")).map_err(LibcontainerError::from)?;
+    let output = || -> Result<OwnedFd, CreateError> {
+        let made = console.init_end.try_clone();
+        made.map_err(|source| CreateError::Descriptor { source })
+    };
+    let (stdout, stderr) = (output()?, output()?);
+    let build = || -> Result<Container, CreateError> {
+        let filter = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.seccomp().as_ref());
+        filter.map_or(Ok(()), refuse_unnamed)?;
+        let container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
+            .with_root_path(state.at("container"))?
+            .with_executor(Init { style: order.style })
+            .with_stdin(stdin)
+            .with_stdout(stdout)
+            .with_stderr(stderr)
+            .as_init(bundle)
+            .with_systemd(false)
+            .with_detach(true)
+            .build()?;
+        Ok(container)
+    };
+    let made = std::thread::scope(|scope| scope.spawn(build).join());
+    made.unwrap_or(Err(CreateError::Panicked))
 }
 
 /// Raises this process's hard limits to those of the guest: `libcontainer` sets them where it can only lower them.
