@@ -11,6 +11,7 @@
 //! | [`damaged_index`] | an index with bits turned |
 //! | [`exclude_patterns`], [`exclude_packages`], [`parsers`] | what is read of guests and disks |
 //! | [`rot`] | bytes that rot on the disk |
+//! | [`deep_directories`] | directories in one another, thousands of them |
 //! | [`placement`] | project ids and hints of where data are to lie |
 //! | [`reflink`], [`cow`] | sharing extents; private copies before a write |
 //! | [`command_line`], [`report`], [`bench_drawing`] | what an administrator types and sees |
@@ -29,6 +30,8 @@ mod containers;
 #[cfg(feature = "fault-injection")]
 mod cow;
 mod damaged_index;
+#[cfg(feature = "fault-injection")]
+mod deep_directories;
 mod exclude_packages;
 mod exclude_patterns;
 #[cfg(feature = "fault-injection")]

@@ -33,7 +33,7 @@ pub struct Interrupted {
     /// The temporary name.
     pub temporary: WorkPlace,
     /// The path below the vdir of the directory of the name that it serves.
-    pub directory: Vec<u8>,
+    pub directory: Arc<[u8]>,
     /// The inode number of the object.
     pub object: u64,
 }
@@ -175,11 +175,12 @@ fn find(guest: &Guest, left: &[WorkPlace]) -> Result<Vec<Interrupted>, FailedCal
     if copies.is_empty() {
         return Ok(Vec::new());
     }
-    let mut directories: HashMap<u64, Vec<u8>> = HashMap::from([(guest.inode, Vec::new())]);
+    let mut directories: HashMap<u64, Arc<[u8]>> =
+        HashMap::from([(guest.inode, Arc::from(b"".as_slice()))]);
     let wanted: HashSet<u64> = copies.iter().map(|one| one.name.directory).collect();
     each_name(guest, |directory, name, inode| {
         if wanted.contains(&inode) {
-            directories.insert(inode, join(directory, name));
+            directories.insert(inode, join(directory, name).into());
         }
     })
     .map_err(FailedCall::of("getdents64"))?;

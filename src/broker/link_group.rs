@@ -17,20 +17,27 @@
 //! and so split its own link group; no other guest's. Hard links that somebody on the host makes in the guest are
 //! unseen, too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
+use super::known_names::KnownNames;
 use super::pending_links::PendingLinks;
+use super::seen_inodes::SeenInodes;
 use crate::guest::Guest;
+use crate::relink::descent::each_placed_name;
 pub use crate::relink::names::Name;
 use crate::relink::names::each_name;
 use crate::store::RunState;
 use vhashify_sys::call_error::FailedCall;
+use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
+
+/// Inodes with several names that a walk looks for, beside the one that is asked for.
+const MOST_GROUPS: usize = 1 << 20;
 
 /// Finds the names of a guest's inodes.
 #[derive(Debug)]
@@ -47,7 +54,7 @@ struct Known {
     /// The last run before it.
     run: u64,
     /// The names of each inode that had more than one.
-    several: HashMap<u64, Vec<Name>>,
+    several: KnownNames,
 }
 
 /// A name and its open directory.
@@ -120,7 +127,9 @@ impl LinkGroups {
         let placed = |names| placed(guest, names).map_err(FailedCall::of("openat2"));
         if !self.pending.may_have_new_names(inode)
             && let RunState::Over(run) = self.run()
-            && let Some(names) = self.recall(run, inode, hint)
+            && let Some(names) = self
+                .recall(run, inode, hint)
+                .map_err(FailedCall::of("malloc"))?
             && let Some(placed) = placed(names)?
             && placed.iter().all(|name| name.leads_to(inode))
         {
@@ -138,45 +147,72 @@ impl LinkGroups {
         self.store.as_ref().map_or(RunState::UnderWay, RunState::of)
     }
 
-    fn recall(&self, run: u64, inode: u64, hint: Option<&Name>) -> Option<Vec<Name>> {
+    fn recall(
+        &self,
+        run: u64,
+        inode: u64,
+        hint: Option<&Name>,
+    ) -> Result<Option<Vec<Name>>, Errno> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.as_ref().filter(|known| known.run == run)?;
-        match known.several.get(&inode) {
-            Some(names) => Some(names.clone()),
-            None => hint.map(|name| vec![name.clone()]),
-        }
+        let Some(known) = known.as_ref().filter(|known| known.run == run) else {
+            return Ok(None);
+        };
+        let several = known.several.of(inode)?;
+        Ok(several.or_else(|| hint.map(|name| vec![name.clone()])))
     }
 
     fn walk(&self, guest: &Guest, wanted: u64) -> Result<Vec<Name>, Errno> {
         let (before, findable) = (self.run(), self.pending.without_calls());
-        // Two walks, so that the many inodes with a single name cost no memory for it.
-        let (mut seen, mut several) = (HashSet::new(), HashMap::<u64, Vec<Name>>::new());
-        each_name(guest, |_, _, inode| {
-            if !seen.insert(inode) {
-                several.entry(inode).or_default();
-            }
-        })?;
-        drop(seen);
-        let mut found = Vec::new();
-        each_name(guest, |directory, name, inode| {
-            let this = || Name {
-                directory: directory.to_vec(),
-                name: name.to_vec(),
-            };
-            if inode == wanted {
-                found.push(this());
-            }
-            if let Some(names) = several.get_mut(&inode) {
-                names.push(this());
-            }
-        })?;
+        let walked = Walked::of(guest, wanted)?;
         if let RunState::Over(run) = before
             && self.run() == before
+            && let Some(several) = walked.several
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             *known = Some(Known { run, several });
             self.pending.forget(&findable);
         }
-        Ok(found)
+        Ok(walked.wanted)
+    }
+}
+
+/// What a walk of a guest has found.
+struct Walked {
+    /// The names of the inode that was asked for.
+    wanted: Vec<Name>,
+    /// Those of every inode with more than one; `None` where they are too many to be kept.
+    several: Option<KnownNames>,
+}
+
+impl Walked {
+    fn of(guest: &Guest, inode: u64) -> Result<Self, Errno> {
+        // Two walks, so that the many inodes with a single name cost no memory for it.
+        let (mut seen, mut again) = (SeenInodes::new(), HashSet::new());
+        each_name(guest, |_, _, inode| {
+            if again.len() < MOST_GROUPS && !seen.insert(inode) {
+                again.insert(inode);
+            }
+        })?;
+        drop(seen);
+        let is_whole = again.len() < MOST_GROUPS;
+        let (mut wanted, mut several) = (KnownNames::default(), KnownNames::default());
+        let mut several_fit = Ok(());
+        let mut wanted_fit = Ok(());
+        fault::at(Point::Walk, || {
+            each_placed_name(guest, |place, name, of| {
+                if of == inode {
+                    wanted_fit = wanted_fit.and_then(|()| wanted.add(of, place, name));
+                }
+                if is_whole && again.contains(&of) {
+                    several_fit = several_fit.and_then(|()| several.add(of, place, name));
+                }
+            })
+        })?;
+        wanted_fit?;
+        several.finish();
+        Ok(Self {
+            wanted: wanted.of(inode)?.unwrap_or_default(),
+            several: (is_whole && several_fit.is_ok()).then_some(several),
+        })
     }
 }

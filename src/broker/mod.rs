@@ -15,6 +15,7 @@
 //! | `interrupted` | the broker's work directory, and what interrupted breaks of the guest left in it |
 //! | `leftover` | finishes or removes what an interrupted break or run left |
 //! | [`link_group`] | finds every name by which a guest has an object |
+//! | `known_names`, `seen_inodes` | what a walk of the guest keeps of it, in bounded memory |
 //! | [`pending_links`] | keeps account of calls that give an object further names |
 //! | [`containers`] | serves containers that others start |
 //! | [`call`], [`commands`] | decodes which file a call is about to change; pure |
@@ -62,6 +63,7 @@ pub mod containers;
 mod copy;
 pub mod descriptor;
 mod interrupted;
+mod known_names;
 mod leftover;
 pub mod link_group;
 pub mod message;
@@ -70,6 +72,7 @@ mod open_how;
 pub mod pending_links;
 pub mod permission;
 pub mod root;
+mod seen_inodes;
 pub mod serve;
 mod served;
 

@@ -51,6 +51,8 @@ pub struct Rules {
     // The standard hasher, which has a secret key: guests name configuration files, and could choose names that
     // collide under a hash without one.
     literals: HashMap<Box<[u8]>, Ranked>,
+    /// Bytes of the longest of them: a longer path is not hashed.
+    longest_literal: usize,
     wildcards: Vec<Wildcard>,
     // One for each second byte of a path, or none at all while there is no rule.
     buckets: Vec<Bucket>,
@@ -182,7 +184,7 @@ impl Rules {
         let Some(bucket) = self.buckets.get(usize::from(second)) else {
             return Verdict::Include;
         };
-        let literal = if bucket.may_have_literal(path) {
+        let literal = if path.len() <= self.longest_literal && bucket.may_have_literal(path) {
             self.literals.get(path)
         } else {
             None
@@ -247,6 +249,7 @@ impl Rules {
         if let Some(bucket) = self.buckets().get_mut(second) {
             bucket.literal_lengths |= length_bit(&text);
         }
+        self.longest_literal = self.longest_literal.max(text.len());
         // The first line wins; a file that goes before all lines wins over any.
         let entry = self.literals.entry(text).or_insert(ranked);
         if ranked.rank < entry.rank {

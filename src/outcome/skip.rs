@@ -71,6 +71,8 @@ skips! {
     CannotShare = "extents-cannot-be-shared",
     /// The temporary name beside it is taken by something else.
     NameTaken = "temporary-name-taken",
+    /// A directory below 500 others, which is not entered: it counts as one, and what is in it stays as it is.
+    TooDeep = "too-deep",
 }
 
 /// A number for each reason: how many files were skipped, or how many bytes.

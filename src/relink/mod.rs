@@ -3,6 +3,7 @@
 //! | file | what it is about |
 //! | --- | --- |
 //! | `names` | lists every name of a guest with its inode number |
+//! | `descent` | walks its directories for that |
 //! | [`temporary`] | the temporary names of replacements |
 //! | [`work_directory`] | the directory beside the store in which they lie |
 //! | [`swap`] | replaces every name of a file, and is final or undone |
@@ -16,6 +17,7 @@
 //! | `directory_times` | gives directories the mtime back that they had before |
 
 pub(crate) mod copy_mark;
+pub(crate) mod descent;
 pub(crate) mod directory_times;
 pub(crate) mod exchange;
 pub mod grace;

@@ -1,19 +1,20 @@
 //! Lists every name in a guest with its inode number, as the directories have it: without `statx(2)`.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 
+use super::descent::{Place, each_placed_name};
 use crate::guest::Guest;
 
 /// A name in a guest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// The path of its directory below the vdir.
-    pub directory: Vec<u8>,
+    pub directory: Arc<[u8]>,
     /// The name.
     pub name: Vec<u8>,
 }
@@ -27,7 +28,7 @@ impl Name {
             None => (&b""[..], path),
         };
         Self {
-            directory: directory.to_vec(),
+            directory: directory.into(),
             name: name.to_vec(),
         }
     }
@@ -56,32 +57,9 @@ pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// The first error of a directory ends the walk.
-pub fn each_name(guest: &Guest, visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), Errno> {
-    fault::at(Point::Walk, || walk(guest, visit))
-}
-
-fn walk(guest: &Guest, mut visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), Errno> {
-    let mut directories = vec![Vec::new()];
-    while let Some(path) = directories.pop() {
-        let directory = match resolve::open_directory(guest.root.as_fd(), &path) {
-            Ok(directory) => directory,
-            // The guest has removed it meanwhile, or it is a mount point: names below it are on another mount.
-            Err(Errno::NOENT | Errno::XDEV | Errno::LOOP | Errno::NOTDIR) => continue,
-            Err(errno) => return Err(errno),
-        };
-        for entry in Dir::new(directory)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            visit(&path, name, entry.ino());
-            if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
-                directories.push(join(&path, name));
-            }
-        }
-    }
-    Ok(())
+pub fn each_name(guest: &Guest, mut visit: impl FnMut(&[u8], &[u8], u64)) -> Result<(), Errno> {
+    let visit = |place: &Place<'_>, name: &[u8], inode| visit(place.path(), name, inode);
+    fault::at(Point::Walk, || each_placed_name(guest, visit))
 }
 
 #[cfg(test)]

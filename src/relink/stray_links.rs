@@ -219,7 +219,7 @@ pub fn names_of(guest: &Guest, inode: u64) -> Result<Vec<Name>, Errno> {
     each_name(guest, |directory, name, of| {
         if of == inode && !temporary::is_one(name) {
             found.push(Name {
-                directory: directory.to_vec(),
+                directory: directory.into(),
                 name: name.to_vec(),
             });
         }

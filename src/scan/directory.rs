@@ -2,12 +2,11 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, FileType, RawDir, RawDirEntry, Statx, StatxAttributes};
 use rustix::io::Errno;
 use vhashify_sys::directory::Directory;
-use vhashify_sys::resolve;
 use vhashify_sys::stamp::Stamp;
 
 use super::findings::Findings;
@@ -39,15 +38,13 @@ pub(super) struct DirectoryReader<'a> {
 }
 
 impl DirectoryReader<'_> {
-    /// Reads the directory at `path` below the vdir; an error names the call that failed.
+    /// Reads the open directory; an error names the call that failed.
     pub(super) fn read(
         &mut self,
-        path: &[u8],
+        opened: BorrowedFd<'_>,
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<(), (&'static str, Errno)> {
-        let opened = resolve::open_directory(self.guest.root.as_fd(), path)
-            .map_err(|errno| ("openat2", errno))?;
-        let looked = Directory::look(opened.as_fd()).map_err(|errno| ("statx", errno))?;
+        let looked = Directory::look(opened).map_err(|errno| ("statx", errno))?;
         self.device = looked.device;
         self.known = self.known.filter(|known| known.device == looked.device);
         // Those on other filesystems have numbers of their own.
@@ -61,10 +58,10 @@ impl DirectoryReader<'_> {
         if looked.keeps_names {
             self.found.keep_names.push(self.directory);
         }
-        let mut entries = RawDir::new(opened.as_fd(), buffer);
+        let mut entries = RawDir::new(opened, buffer);
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(|errno| ("getdents64", errno))?;
-            self.entry(opened.as_fd(), &entry);
+            self.entry(opened, &entry);
         }
         Ok(())
     }

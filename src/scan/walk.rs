@@ -2,10 +2,13 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
 use rustix::io::Errno;
+use vhashify_sys::resolve;
 
 use super::directory::DirectoryReader;
 use super::findings::Findings;
@@ -18,6 +21,44 @@ use crate::outcome::{FileError, Progress, Skip};
 /// Bytes asked of `getdents64(2)` at once: a thousand names or so.
 const DIRECTORY_BUFFER: usize = 32 << 10;
 
+/// Directories above one another, and bytes of their path, down to which the walk goes. No installed system comes near
+/// them. A file's directory is opened by its path later, and a guest could make that dear.
+const DEEPEST: u32 = 500;
+const LONGEST: usize = 32 << 10;
+/// From this depth on, a directory is opened by its name in the one above: shallower ones by their paths, so that a
+/// waiting task holds no descriptor.
+const DEEP: u32 = 64;
+/// Directories that are open for those in them at once.
+const MOST_OPEN: usize = 512;
+
+/// A directory that stays open until those in it have been read.
+struct Above<'a> {
+    directory: OwnedFd,
+    count: &'a AtomicUsize,
+}
+
+impl Drop for Above<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A directory that waits to be read.
+#[derive(Clone)]
+struct Waiting<'a> {
+    guest: GuestId,
+    number: u32,
+    /// The path below the vdir of the directory above, which all in it share.
+    parent: Arc<[u8]>,
+    name: Vec<u8>,
+    /// How many directories are above it.
+    depth: u32,
+    /// The one above, where that stays open.
+    above: Option<Arc<Above<'a>>>,
+    /// Whether a mounted overlay has a directory above it.
+    is_in_overlay: bool,
+}
+
 /// One walk over several guests, shared by its threads.
 pub(super) struct Walk<'a> {
     requests: &'a [Request<'a>],
@@ -27,6 +68,8 @@ pub(super) struct Walk<'a> {
     wanted: &'a [u64],
     progress: &'a dyn Progress,
     directories: Mutex<Directories>,
+    /// How many directories stay open for others.
+    open: AtomicUsize,
     /// One for each thread, so that nobody waits for its lock.
     found: Vec<Mutex<Findings>>,
 }
@@ -73,6 +116,7 @@ impl<'a> Walk<'a> {
             wanted,
             progress,
             directories: Mutex::default(),
+            open: AtomicUsize::new(0),
             found: (0..threads)
                 .map(|_| Mutex::new(Findings::with_room()))
                 .collect(),
@@ -83,22 +127,23 @@ impl<'a> Walk<'a> {
     pub(super) fn start<'scope>(&'scope self, scope: &Scope<'scope>) {
         for (number, _) in self.requests.iter().enumerate() {
             let guest = GuestId::try_from(number).unwrap_or(GuestId::MAX);
-            let directory = lock(&self.directories).add(None, guest, b"");
-            scope.spawn(move |scope| self.visit(scope, guest, directory, b"", false));
+            let top = Waiting {
+                guest,
+                number: lock(&self.directories).add(None, guest, b""),
+                parent: Arc::default(),
+                name: Vec::new(),
+                depth: 0,
+                above: None,
+                is_in_overlay: false,
+            };
+            scope.spawn(move |scope| self.visit(scope, &top));
         }
     }
 
-    /// Reads one directory and spawns a task for each directory in it. `is_in_overlay`: whether a mounted overlay has a
-    /// directory above it.
-    fn visit<'scope>(
-        &'scope self,
-        scope: &Scope<'scope>,
-        guest: GuestId,
-        directory: u32,
-        path: &[u8],
-        is_in_overlay: bool,
-    ) {
-        let request = &self.requests[usize::from(guest)];
+    /// Reads one directory and spawns a task for each directory in it.
+    fn visit<'scope>(&'scope self, scope: &Scope<'scope>, this: &Waiting<'scope>) {
+        let request = &self.requests[usize::from(this.guest)];
+        let path = join(&this.parent, &this.name);
         let mut found = lock(&self.found[rayon::current_thread_index().unwrap_or(0)]);
         let files_before = found.files_seen;
         let mut reader = DirectoryReader {
@@ -108,37 +153,81 @@ impl<'a> Walk<'a> {
             known: self.known,
             users: self.users,
             wanted: self.wanted,
-            directory,
+            directory: this.number,
             device: 0,
-            is_in_overlay,
+            is_in_overlay: this.is_in_overlay,
             found: &mut found,
-            full_path: [b"/", path].concat(),
+            full_path: [b"/", path.as_slice()].concat(),
             subdirectories: Vec::new(),
         };
-        let read = BUFFER.with_borrow_mut(|buffer| reader.read(path, buffer));
+        let opened = match &this.above {
+            Some(above) => resolve::open_directory(above.directory.as_fd(), &this.name),
+            None => resolve::open_directory(request.guest.root.as_fd(), &path),
+        };
+        let opened = opened.map_err(|errno| ("openat2", errno));
+        let read = opened.and_then(|opened| {
+            BUFFER.with_borrow_mut(|buffer| reader.read(opened.as_fd(), buffer))?;
+            Ok(opened)
+        });
         let (subdirectories, is_in_overlay) = (reader.subdirectories, reader.is_in_overlay);
-        match read {
+        let opened = match read {
+            Ok(opened) => Some(opened),
             // Gone since its parent was read.
-            Ok(()) | Err((_, Errno::NOENT)) => {}
+            Err((_, Errno::NOENT)) => None,
             // A mount point is never crossed.
-            Err((_, Errno::XDEV)) => found.skipped.add(Skip::MountPoint, 1),
+            Err((_, Errno::XDEV)) => {
+                found.skipped.add(Skip::MountPoint, 1);
+                None
+            }
             Err((call, errno)) => {
-                let path = request.guest.path_of(path);
+                let path = request.guest.path_of(&path);
                 found
                     .errors
                     .push(FileError::call(call, path, &errno.into()));
+                None
             }
-        }
+        };
         let files = found.files_seen - files_before;
+        let is_deepest = this.depth >= DEEPEST || path.len() > LONGEST;
+        if is_deepest {
+            found
+                .skipped
+                .add(Skip::TooDeep, subdirectories.len() as u64);
+        }
         drop(found);
         self.progress.advance(files);
-
+        if is_deepest || subdirectories.is_empty() {
+            return;
+        }
+        let above = opened.and_then(|opened| self.keep_open(opened, this.depth));
+        let parent: Arc<[u8]> = path.into();
         let mut directories = lock(&self.directories);
         for name in subdirectories {
-            let child = directories.add(Some(directory), guest, &name);
-            let path = join(path, &name);
-            scope.spawn(move |scope| self.visit(scope, guest, child, &path, is_in_overlay));
+            let child = Waiting {
+                guest: this.guest,
+                number: directories.add(Some(this.number), this.guest, &name),
+                parent: Arc::clone(&parent),
+                name,
+                depth: this.depth + 1,
+                above: above.clone(),
+                is_in_overlay,
+            };
+            scope.spawn(move |scope| self.visit(scope, &child));
         }
+    }
+
+    /// Keeps a deep directory open for those in it.
+    fn keep_open(&self, directory: OwnedFd, depth: u32) -> Option<Arc<Above<'_>>> {
+        if depth < DEEP {
+            return None;
+        }
+        let above = Above {
+            directory,
+            count: &self.open,
+        };
+        // Dropping one counts down.
+        let is_one_too_many = self.open.fetch_add(1, Ordering::Relaxed) >= MOST_OPEN;
+        (!is_one_too_many).then(|| Arc::new(above))
     }
 
     /// Puts together what the threads found.

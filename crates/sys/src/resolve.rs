@@ -144,7 +144,21 @@ pub fn path_of(file: BorrowedFd<'_>) -> Result<Vec<u8>> {
     rustix::fs::readlink(descriptor_path(&file), Vec::new()).map(CString::into_bytes)
 }
 
+/// Names that this thread has had resolved by [`open_directory`] and its like: for tests of how that grows.
+#[cfg(feature = "fault-injection")]
+#[must_use]
+pub fn names_resolved() -> usize {
+    NAMES.get()
+}
+
+#[cfg(feature = "fault-injection")]
+thread_local! {
+    static NAMES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 fn open_strict(top: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    #[cfg(feature = "fault-injection")]
+    NAMES.set(NAMES.get() + path.split(|&byte| byte == b'/').count());
     let path = if path.is_empty() { b"." } else { path };
     let path = OsStr::from_bytes(path);
     loop {
