@@ -92,7 +92,7 @@ fn the_names_of_a_file_are_found_in_steps_in_proportion_to_the_directories() {
         let groups = LinkGroups::new(None);
         resolved(|| {
             let names = groups
-                .names(&deep.guest, deep.inode, None)
+                .names(&deep.guest, deep.inode, None, 0)
                 .unwrap()
                 .unwrap();
             let mut found: Vec<usize> = names

@@ -49,6 +49,7 @@ use super::interrupted::{BrokerWork, Interrupted};
 use super::leftover;
 use super::link_group::{LinkGroups, Name, Placed};
 use super::served::{is_served, refuse_directories_that_keep_names};
+use super::walked::Payer;
 use crate::guest::Guest;
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::ExchangeError;
@@ -134,6 +135,13 @@ impl Breaker {
             broken: Mutex::default(),
             watchers: Mutex::default(),
         }
+    }
+
+    /// Has walks of the guest count where `payer` says.
+    #[must_use]
+    pub fn paid_by(mut self, payer: Payer) -> Self {
+        self.groups.have_paid(payer);
+        self
     }
 
     /// The guest.
@@ -254,7 +262,10 @@ impl Breaker {
         tries: u32,
     ) -> Result<Option<OwnedFd>, FailedCall> {
         let before = Stamp::of(object).map_err(FailedCall::of("statx"))?;
-        let Some(found) = self.groups.names(&self.guest, guard.inode, hint)? else {
+        let Some(found) = self
+            .groups
+            .names(&self.guest, guard.inode, hint, guard.thread)?
+        else {
             return Ok(None);
         };
         // An earlier version's: they are the next run's to tidy up.

@@ -17,7 +17,6 @@
 //! and so split its own link group; no other guest's. Hard links that somebody on the host makes in the guest are
 //! unseen, too.
 
-use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -26,26 +25,20 @@ use rustix::io::Errno;
 
 use super::known_names::KnownNames;
 use super::pending_links::PendingLinks;
-use super::seen_inodes::SeenInodes;
+use super::walked::{Payer, Walked};
 use crate::guest::Guest;
-use crate::relink::descent::each_placed_name;
 pub use crate::relink::names::Name;
-use crate::relink::names::each_name;
 use crate::store::RunState;
 use vhashify_sys::call_error::FailedCall;
-use vhashify_sys::fault::{self, Point};
 use vhashify_sys::resolve;
 
-/// Inodes with several names that a walk looks for, beside the one that is asked for.
-const MOST_GROUPS: usize = 1 << 20;
-
 /// Finds the names of a guest's inodes.
-#[derive(Debug)]
 pub struct LinkGroups {
     /// The store of the guest's filesystem; without one every question is a walk.
     store: Option<OwnedFd>,
     known: Mutex<Option<Known>>,
     pending: PendingLinks,
+    payer: Option<Payer>,
 }
 
 /// The result of a walk.
@@ -90,6 +83,14 @@ fn placed(guest: &Guest, names: Vec<Name>) -> Result<Option<Vec<Placed>>, Errno>
     Ok(Some(placed))
 }
 
+impl std::fmt::Debug for LinkGroups {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("LinkGroups")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
 impl LinkGroups {
     /// Knows no walk yet.
     #[must_use]
@@ -98,7 +99,13 @@ impl LinkGroups {
             store,
             known: Mutex::default(),
             pending: PendingLinks::default(),
+            payer: None,
         }
+    }
+
+    /// Has walks count where `payer` says. Otherwise they are this process's own work.
+    pub fn have_paid(&mut self, payer: Payer) {
+        self.payer = Some(payer);
     }
 
     /// The store's directory.
@@ -114,7 +121,7 @@ impl LinkGroups {
     }
 
     /// Every name by which the guest has `inode`, with its directory; temporary names of replacements are among
-    /// them. `hint` is a name that may be one. `None` where the guest moves directories meanwhile.
+    /// them. `hint` is a name that may be one; a walk counts as the `thread`'s work. `None` where the guest moves directories meanwhile.
     ///
     /// # Errors
     /// A directory that cannot be opened or read.
@@ -123,6 +130,7 @@ impl LinkGroups {
         guest: &Guest,
         inode: u64,
         hint: Option<&Name>,
+        thread: u32,
     ) -> Result<Option<Vec<Placed>>, FailedCall> {
         let placed = |names| placed(guest, names).map_err(FailedCall::of("openat2"));
         if !self.pending.may_have_new_names(inode)
@@ -136,7 +144,7 @@ impl LinkGroups {
             return Ok(Some(placed));
         }
         placed(
-            self.walk(guest, inode)
+            self.walk(guest, inode, thread)
                 .map_err(FailedCall::of("getdents64"))?,
         )
     }
@@ -161,9 +169,9 @@ impl LinkGroups {
         Ok(several.or_else(|| hint.map(|name| vec![name.clone()])))
     }
 
-    fn walk(&self, guest: &Guest, wanted: u64) -> Result<Vec<Name>, Errno> {
+    fn walk(&self, guest: &Guest, wanted: u64, thread: u32) -> Result<Vec<Name>, Errno> {
         let (before, findable) = (self.run(), self.pending.without_calls());
-        let walked = Walked::of(guest, wanted)?;
+        let walked = Walked::of(guest, wanted, self.payer.as_ref(), thread)?;
         if let RunState::Over(run) = before
             && self.run() == before
             && let Some(several) = walked.several
@@ -173,46 +181,5 @@ impl LinkGroups {
             self.pending.forget(&findable);
         }
         Ok(walked.wanted)
-    }
-}
-
-/// What a walk of a guest has found.
-struct Walked {
-    /// The names of the inode that was asked for.
-    wanted: Vec<Name>,
-    /// Those of every inode with more than one; `None` where they are too many to be kept.
-    several: Option<KnownNames>,
-}
-
-impl Walked {
-    fn of(guest: &Guest, inode: u64) -> Result<Self, Errno> {
-        // Two walks, so that the many inodes with a single name cost no memory for it.
-        let (mut seen, mut again) = (SeenInodes::new(), HashSet::new());
-        each_name(guest, |_, _, inode| {
-            if again.len() < MOST_GROUPS && !seen.insert(inode) {
-                again.insert(inode);
-            }
-        })?;
-        drop(seen);
-        let is_whole = again.len() < MOST_GROUPS;
-        let (mut wanted, mut several) = (KnownNames::default(), KnownNames::default());
-        let mut several_fit = Ok(());
-        let mut wanted_fit = Ok(());
-        fault::at(Point::Walk, || {
-            each_placed_name(guest, |place, name, of| {
-                if of == inode {
-                    wanted_fit = wanted_fit.and_then(|()| wanted.add(of, place, name));
-                }
-                if is_whole && again.contains(&of) {
-                    several_fit = several_fit.and_then(|()| several.add(of, place, name));
-                }
-            })
-        })?;
-        wanted_fit?;
-        several.finish();
-        Ok(Self {
-            wanted: wanted.of(inode)?.unwrap_or_default(),
-            several: (is_whole && several_fit.is_ok()).then_some(several),
-        })
     }
 }

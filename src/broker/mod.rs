@@ -15,7 +15,8 @@
 //! | `interrupted` | the broker's work directory, and what interrupted breaks of the guest left in it |
 //! | `leftover` | finishes or removes what an interrupted break or run left |
 //! | [`link_group`] | finds every name by which a guest has an object |
-//! | `known_names`, `seen_inodes` | what a walk of the guest keeps of it, in bounded memory |
+//! | [`walked`] | walks the guest for that, at its cost |
+//! | `known_names`, `seen_inodes` | what such a walk keeps, in bounded memory |
 //! | [`pending_links`] | keeps account of calls that give an object further names |
 //! | [`containers`] | serves containers that others start |
 //! | [`call`], [`commands`] | decodes which file a call is about to change; pure |
@@ -63,7 +64,7 @@ pub mod containers;
 mod copy;
 pub mod descriptor;
 mod interrupted;
-mod known_names;
+pub mod known_names;
 mod leftover;
 pub mod link_group;
 pub mod message;
@@ -75,6 +76,7 @@ pub mod root;
 mod seen_inodes;
 pub mod serve;
 mod served;
+pub mod walked;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;

@@ -56,13 +56,14 @@ use super::Broker;
 use super::break_link::Breaker;
 use super::call::CallTable;
 use super::serve::{AllowAll, Handler};
+use super::walked::Payer;
 use crate::guest::{Guest, StoreLocation};
 
 /// The containers that are served, and the stores whose objects their files can be.
-#[derive(Debug)]
 pub struct Containers {
     stores: Vec<StoreLocation>,
     calls: Arc<CallTable>,
+    payer: Payer,
     /// Brokers by the device and inode number of the root directory.
     served: Mutex<HashMap<(u64, u64), Weak<Broker>>>,
     /// `None` until a guard is loaded.
@@ -79,11 +80,13 @@ pub struct Chosen {
 }
 
 impl Containers {
-    /// Serves no container yet. Each of `stores` is on a filesystem of its own. The brokers decode the calls in `calls`.
+    /// Serves no container yet. Each of `stores` is on a filesystem of its own. The brokers decode the calls in `calls`;
+    /// `payer` says where a container's walks count.
     #[must_use]
-    pub fn new(stores: Vec<StoreLocation>, calls: CallTable) -> Self {
+    pub fn new(stores: Vec<StoreLocation>, calls: CallTable, payer: Payer) -> Self {
         Self {
             stores,
+            payer,
             calls: Arc::new(calls),
             served: Mutex::default(),
             #[cfg(feature = "guard")]
@@ -113,7 +116,7 @@ impl Containers {
         match self.open(&root, name) {
             Ok(Some((guest, store))) => {
                 tracing::info!("{shown} is served, in {}", Shown::path(&guest.vdir));
-                let breaker = Breaker::new(guest, Some(store));
+                let breaker = Breaker::new(guest, Some(store)).paid_by(Arc::clone(&self.payer));
                 let broker = Arc::new(Broker::new(
                     breaker,
                     Box::new(processes),

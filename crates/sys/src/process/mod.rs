@@ -3,18 +3,21 @@
 //! | file | what |
 //! | --- | --- |
 //! | `attributes` | priorities, personality, mounts of its own |
+//! | `child` | work in a copy of this process, at somebody else's cost |
 //! | `descriptors` | which of them outlive exec, or go at once; whether two are one open file |
 //! | `memory` | reads another process's memory |
 //! | `session` | a program in a session of its own |
 //! | `signals` | dispositions; signals as a descriptor |
 
 mod attributes;
+mod child;
 mod descriptors;
 mod memory;
 mod session;
 mod signals;
 
 pub use attributes::{set_io_priority, set_nice, set_personality, unshare_mounts};
+pub use child::{Child, in_child};
 pub use descriptors::{
     close_others_on_exec, duplicate_onto, go_on_without_others, is_one_open_file,
 };

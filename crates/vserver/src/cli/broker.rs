@@ -23,6 +23,7 @@ use super::args::Common;
 use super::command::FAILED;
 use super::output::{complain, say, start_tracing};
 use crate::context::call_numbers::call_table;
+use crate::context::callers_cgroup;
 use crate::context::notify;
 
 /// The name under which it is run.
@@ -170,7 +171,11 @@ fn serve(options: &Options) -> Result<(), Failure> {
             say(&format!("containers are served at {path}"));
         }
     }
-    let containers = Arc::new(Containers::new(stores, call_table()));
+    let containers = Arc::new(Containers::new(
+        stores,
+        call_table(),
+        Arc::new(callers_cgroup::join),
+    ));
     accept_loop(&sockets, &containers, &signals);
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! | [`notify`] | which system calls wait for its broker |
 //! | [`call_numbers`] | their numbers |
 //! | [`cgroup`] | where its processes are counted and limited |
+//! | [`callers_cgroup`] | that of any process |
 //! | [`limits`] | its limits, and which files of the controllers hold them |
 //! | [`bucket`], [`configured`] | limits of a token bucket, and of all settings |
 //! | [`sysctl`] | kernel parameters of its namespaces |
@@ -16,6 +17,7 @@
 
 pub mod bucket;
 pub mod call_numbers;
+pub mod callers_cgroup;
 pub mod cgroup;
 pub mod configured;
 pub mod filter;

@@ -60,7 +60,9 @@ pub fn breaker(name: &str, running: &Running) -> Result<Breaker, LifecycleError>
             reason: error.to_string(),
         })?;
     let store = store_of(name, &running.config_dir, guest.device);
-    Ok(Breaker::new(guest, store))
+    let context = running.context;
+    let payer = move |_thread| cgroup::enter(context);
+    Ok(Breaker::new(guest, store).paid_by(Arc::new(payer)))
 }
 
 /// The store on the guest's filesystem. Without it, each break walks the guest.
