@@ -26,7 +26,7 @@ test-tools: toolchain clang
 	@fixtures/install.sh debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs \
 		mkfs.btrfs:btrfs-progs losetup:mount chromium \
 		ip:iproute2 rsync git ed script:bsdutils ps:procps setfacl:acl sqlite3 \
-		crun runc lxc-start:lxc busybox:busybox-static
+		crun runc lxc-start:lxc busybox:busybox-static nft:nftables
 
 vm-tools: toolchain clang
 	@fixtures/install.sh debootstrap qemu-system-x86_64:qemu-system-x86 setpriv:util-linux

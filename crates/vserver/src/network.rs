@@ -8,15 +8,17 @@
 //! ```
 //!
 //! Nothing of the host's own devices and addresses is touched, so that nothing but the pair has to
-//! be removed again; the routes go with it.
+//! be removed again; the routes go with it. The guest sends from its own addresses only ([`sources`]).
+
+mod sources;
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -59,6 +61,28 @@ pub enum NetworkError {
         /// What it wrote to its standard error, on one line.
         said: String,
     },
+    /// A file of the host's device below `/proc/sys/net`.
+    #[error("{} cannot be set: {source}", path.display())]
+    Parameter {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no nft(8), or it cannot be talked to.
+    #[error(
+        "nft (of nftables), which keeps a guest from using others' IPv6 addresses, cannot be run: {source}"
+    )]
+    RunNft {
+        /// Why.
+        source: io::Error,
+    },
+    /// nft(8) failed.
+    #[error("its source addresses cannot be checked, nft said: {said}")]
+    Nft {
+        /// The first line that it wrote to its standard error.
+        said: String,
+    },
     /// The host's device of the pair is still there after ten seconds.
     #[error(
         "its network device {device} does not go away; remove it by `ip link del {device}` ({})",
@@ -95,7 +119,9 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
         let mut outside = format!("link add {device} type veth peer name eth0 netns {init}\n");
         outside.push_str(&hosts_part(&device, addresses));
         ip(&outside)?;
-        Some(guests_part(addresses))
+        // Nobody sends anything yet: the guest's init waits for its start.
+        sources::check_at_host(&device, addresses)?;
+        Some(addresses.to_vec())
     };
     let namespace = File::open(procfs::path(init, "ns/net"))
         .map_err(|source| NetworkError::OpenNamespace { source })?;
@@ -107,7 +133,11 @@ pub fn set_up(context: u32, init: i32, addresses: &[(IpAddr, String)]) -> Result
             NetworkError::EnterNamespace { source }
         })?;
         loopback::bring_up().map_err(|source| NetworkError::Loopback { source })?;
-        inside.map_or(Ok(()), |commands| ip(&commands))
+        let Some(addresses) = inside else {
+            return Ok(());
+        };
+        sources::check_in_guest(&addresses)?;
+        ip(&guests_part(&addresses))
     });
     inside.join().unwrap_or(Err(NetworkError::Panicked))
 }
@@ -145,6 +175,7 @@ fn hosts_part(device: &str, addresses: &[(IpAddr, String)]) -> String {
     if has(false) {
         let _ = writeln!(commands, "addr add fe80::1/64 dev {device} nodad");
     }
+    let _ = writeln!(commands, "link set {device} group {}", sources::GROUP);
     let _ = writeln!(commands, "link set {device} up");
     for (address, _) in addresses {
         let _ = writeln!(commands, "route add {address} dev {device}");
@@ -171,20 +202,8 @@ fn guests_part(addresses: &[(IpAddr, String)]) -> String {
 
 /// Runs commands of ip(8), all of them or an error.
 fn ip(commands: &str) -> Result<(), NetworkError> {
-    let run = || -> io::Result<std::process::Output> {
-        let mut child = Command::new("ip")
-            .args(["-batch", "-"])
-            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(commands.as_bytes())?;
-        }
-        child.wait_with_output()
-    };
-    let output = run().map_err(|source| NetworkError::RunIp { source })?;
+    let output = run("ip", &["-batch", "-"], commands);
+    let output = output.map_err(|source| NetworkError::RunIp { source })?;
     if output.status.success() {
         return Ok(());
     }
@@ -192,6 +211,21 @@ fn ip(commands: &str) -> Result<(), NetworkError> {
     let said: Vec<&str> = said.lines().map(str::trim).collect();
     let said = said.join("; ");
     Err(NetworkError::Ip { said })
+}
+
+/// Runs a program that reads its commands from the standard input.
+fn run(program: &str, arguments: &[&str], commands: &str) -> io::Result<Output> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(commands.as_bytes())?;
+    }
+    child.wait_with_output()
 }
 
 #[cfg(test)]
