@@ -15,7 +15,6 @@ use vhashify_sys::process::read_memory;
 use vhashify_sys::procfs::{self, Fields};
 use vhashify_sys::resolve::path_of;
 use vhashify_sys::seccomp::{Listener, Notification};
-use vhashify_sys::stamp::Stamp;
 
 use super::caller_path::Path;
 use super::root::Roots;
@@ -152,11 +151,11 @@ impl Caller<'_> {
         }
     }
 
-    /// Whether one of its descriptors is of the inode of this number.
+    /// Whether one of its descriptors leads to this inode of the filesystem `device`.
     #[must_use]
-    pub fn leads_to(&self, number: i32, inode: u64) -> bool {
-        self.descriptor(number)
-            .is_ok_and(|file| Stamp::of(file.as_fd()).is_ok_and(|stamp| stamp.inode == inode))
+    pub fn leads_to(&self, number: i32, device: u64, inode: u64) -> bool {
+        let found = self.descriptor(number).and_then(rustix::fs::fstat);
+        found.is_ok_and(|found| (found.st_dev, found.st_ino) == (device, inode))
     }
 
     /// Whether it can write through one of its descriptors: the mode of `/proc/T/fd/N` says how the file is

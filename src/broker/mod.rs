@@ -161,13 +161,13 @@ impl Broker {
                     None => return Ok(Response::Continue),
                 },
             };
-            if effect == Effect::Change && !permission::may_change(caller, &object) {
+            if !permission::may_have(effect, caller, &object) {
                 return Ok(Response::Continue);
             }
             let inode = object.stamp().inode;
             if let Some(number) = descriptor
                 && effect != Effect::Link
-                && caller.leads_to(number, inode)
+                && caller.leads_to(number, self.device(), inode)
             {
                 self.part_from_descriptor(caller, number, &object)?;
                 return answer_after(path, inode);

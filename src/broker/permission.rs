@@ -7,6 +7,7 @@
 use vhashify_sys::procfs::Fields;
 use vhashify_sys::stamp::Stamp;
 
+use super::call::Effect;
 use super::caller::Caller;
 use super::object::Object;
 
@@ -15,9 +16,14 @@ const CHANGING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 21 | 1 << 31;
 /// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`.
 const READING: u64 = 1 << 1 | 1 << 2;
 
-/// Whether `caller` may be able to change `object`.
+/// Whether the kernel may let `caller` have this effect on `object`.
 #[must_use]
-pub fn may_change(caller: &Caller<'_>, object: &Object) -> bool {
+pub fn may_have(effect: Effect, caller: &Caller<'_>, object: &Object) -> bool {
+    let (capabilities, bits) = match effect {
+        Effect::Change => (CHANGING, 0o222),
+        Effect::Watch => (READING, 0o444),
+        Effect::Link => return true,
+    };
     let status = caller.status();
     let Some(credentials) = status.and_then(|status| Credentials::from_status(&status)) else {
         return true;
@@ -26,8 +32,7 @@ pub fn may_change(caller: &Caller<'_>, object: &Object) -> bool {
         let mut none = [0; 0];
         rustix::fs::fgetxattr(object, "system.posix_acl_access", &mut none).is_ok()
     };
-    let stamp = object.stamp();
-    credentials.may_change(stamp.owner, stamp.group, stamp.mode) || has_acl()
+    credentials.may(object.stamp(), capabilities, bits) || has_acl()
 }
 
 /// Whether `caller` may certainly open a file of this stamp for reading, as its mount shows it. A capability counts
@@ -64,18 +69,20 @@ impl Credentials {
         })
     }
 
-    fn may_change(&self, owner: u32, group: u32, mode: u16) -> bool {
-        let is_in_group = self.groups.contains(&group);
-        self.capabilities & CHANGING != 0
-            || self.user == owner
-            || mode & 0o002 != 0
-            || (is_in_group && mode & 0o020 != 0)
+    /// By a capability, as the owner, or by one of these bits of the mode.
+    fn may(&self, stamp: &Stamp, capabilities: u64, bits: u16) -> bool {
+        let is_in_group = self.groups.contains(&stamp.group);
+        let of = |class: u16| stamp.mode & bits & class != 0;
+        self.capabilities & capabilities != 0
+            || self.user == stamp.owner
+            || of(0o007)
+            || (is_in_group && of(0o070))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Credentials, Fields};
+    use super::{CHANGING, Credentials, Fields, READING, Stamp};
 
     #[test]
     fn only_a_caller_whom_the_kernel_refuses_for_certain_is_told_no() {
@@ -84,16 +91,32 @@ mod tests {
                 "Name:\tx\nUid:\t0\t0\t0\t{uid}\nGid:\t9\t9\t9\t34\nGroups:\t4 5 \nCapEff:\t{caps}\n"
             )
         };
-        let may = |uid, caps, mode| {
+        let may = |uid, caps, mode, capabilities, bits| {
             let who = Credentials::from_status(&Fields::from(status(uid, caps))).unwrap();
-            who.may_change(7, 5, mode)
+            let stamp = Stamp {
+                owner: 7,
+                group: 5,
+                mode,
+                ..Stamp::default()
+            };
+            who.may(&stamp, capabilities, bits)
         };
+        let change = |uid, caps, mode| may(uid, caps, mode, CHANGING, 0o222);
         let none = "0000000000000000";
-        assert!(!may(33, none, 0o644));
-        assert!(may(7, none, 0o400), "an owner changes the mode first");
-        assert!(may(33, none, 0o664), "its group");
-        assert!(may(33, none, 0o646));
-        assert!(may(33, "0000000000000008", 0o600), "CAP_FOWNER");
-        assert!(!may(33, "0000000000000400", 0o600), "CAP_NET_BIND_SERVICE");
+        assert!(!change(33, none, 0o644));
+        assert!(change(7, none, 0o400), "an owner changes the mode first");
+        assert!(change(33, none, 0o664), "its group");
+        assert!(change(33, none, 0o646));
+        assert!(change(33, "0000000000000008", 0o600), "CAP_FOWNER");
+        assert!(
+            !change(33, "0000000000000400", 0o600),
+            "CAP_NET_BIND_SERVICE"
+        );
+        let watch = |uid, caps, mode| may(uid, caps, mode, READING, 0o444);
+        assert!(!watch(33, none, 0o600));
+        assert!(watch(33, none, 0o640), "its group");
+        assert!(watch(33, none, 0o604));
+        assert!(watch(33, "0000000000000004", 0o600), "CAP_DAC_READ_SEARCH");
+        assert!(!watch(33, "0000000000000008", 0o600), "CAP_FOWNER");
     }
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -27,9 +28,11 @@ static char **traps;
 static void *flip(void *none)
 {
 	static const char *paths[] = { "/usr/bin/tac", PLACE "/own", PLACE "/d/tac", "/proc/1/root/usr/bin/tac",
-				       "/../../../usr/bin/nl", PLACE "/l/shuf" };
+				       "/../../../usr/bin/nl", PLACE "/l/shuf", "/proc/self/root/usr/bin/od",
+				       "/proc/thread-self/cwd/usr/bin/join", PLACE "/m/usr/bin/cut", "/proc/self/fd/200",
+				       "/dev/fd/200", "/proc/self/task/../../1/root/usr/bin/nl" };
 	for (unsigned i = 0; !over; i++)
-		strcpy(path, paths[i % 6]);
+		strcpy(path, paths[i % (sizeof paths / sizeof *paths)]);
 	return none;
 }
 
@@ -47,6 +50,56 @@ static void *swap_directories(void *none)
 {
 	while (!over)
 		syscall(SYS_renameat2, AT_FDCWD, PLACE "/d", AT_FDCWD, PLACE "/l", 2 /* RENAME_EXCHANGE */);
+	return none;
+}
+
+/* Links of /proc that come and go while the broker follows them, and what they lead to. */
+static void *swap_links(void *none)
+{
+	symlink("/proc/self/root", PLACE "/m");
+	symlink("/proc/1/cwd", PLACE "/m1");
+	symlink("m", PLACE "/m2");
+	mkdir(PLACE "/m3", 0755);
+	while (!over) {
+		syscall(SYS_renameat2, AT_FDCWD, PLACE "/m", AT_FDCWD, PLACE "/m1", 2);
+		syscall(SYS_renameat2, AT_FDCWD, PLACE "/m", AT_FDCWD, PLACE "/m3", 2);
+		syscall(SYS_renameat2, AT_FDCWD, PLACE "/m1", AT_FDCWD, PLACE "/m2", 2);
+	}
+	return none;
+}
+
+/* Another process's directories and descriptors, which go away with it. */
+static void *open_of_dying(void *none)
+{
+	char name[256];
+	while (!over) {
+		pid_t child = fork();
+		if (child == 0) {
+			dup2(open("/usr/bin/tac", O_RDONLY), 200);
+			chdir("/usr/bin");
+			_exit(0);
+		}
+		sprintf(name, "/proc/%d/cwd/tac", child);
+		close(open(name, O_RDWR));
+		sprintf(name, "/proc/%d/fd/200", child);
+		close(open(name, O_RDWR));
+		sprintf(name, "/proc/%d/root/usr/bin/nl", child);
+		close(open(name, O_RDWR));
+		waitpid(child, 0, 0);
+	}
+	return none;
+}
+
+/* Watches what other threads part from the other guests meanwhile. */
+static void *watch(void *none)
+{
+	static const char *names[] = { "/usr/bin/tac", "/usr/bin/expand", PLACE "/d/nl", PLACE "/m/usr/bin/od" };
+	int watcher = inotify_init1(IN_NONBLOCK);
+	for (unsigned i = 0; !over; i++) {
+		int number = inotify_add_watch(watcher, names[i % 4], IN_MODIFY | IN_OPEN);
+		if (i % 64 == 0)
+			inotify_rm_watch(watcher, number);
+	}
 	return none;
 }
 
@@ -169,7 +222,8 @@ int main(int count, char **arguments)
 {
 	static void *(*const races[])(void *) = { flip, open_flipping, open_flipping, swap_directories, open_below,
 						  open_below, race_descriptors, steal_descriptors, name_anew,
-						  open_moving, set_traps, die_waiting };
+						  open_moving, set_traps, die_waiting, swap_links,
+						  open_of_dying, watch };
 	enum { RACES = sizeof races / sizeof *races };
 	pthread_t threads[RACES];
 	if (count > 3 && !strcmp(arguments[2], "thirty-two"))
