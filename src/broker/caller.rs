@@ -89,7 +89,7 @@ impl Caller<'_> {
             if resolve.contains(ResolveFlags::IN_ROOT) {
                 (Arc::clone(&base), base, false)
             } else {
-                let is_above = may_be_above(base.as_fd(), own_root.as_fd())?;
+                let is_above = may_be_above(base.as_fd(), own_root.as_fd());
                 (own_root, base, is_above)
             }
         };
@@ -224,12 +224,11 @@ impl Caller<'_> {
 }
 
 /// Whether `root` may lie below `base`: its path then begins with that of `base`.
-fn may_be_above(base: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let root = path_of(root)?;
-    match path_of(base) {
+fn may_be_above(base: BorrowedFd<'_>, root: BorrowedFd<'_>) -> bool {
+    match (path_of(base), path_of(root)) {
         // The kernel tells no path as long as this, and that of the root is shorter.
-        Err(Errno::NAMETOOLONG) => Ok(false),
-        Ok(base) => Ok(root.starts_with(&base) && root != base),
-        Err(errno) => Err(errno),
+        (Err(Errno::NAMETOOLONG), Ok(_)) => false,
+        (Ok(base), Ok(root)) => root.starts_with(&base) && root != base,
+        _ => true,
     }
 }

@@ -236,6 +236,21 @@ static int deep_cwd(const char *n)
 		return -1;
 	return append(open("here", APPEND));
 }
+static int deep_root(const char *n)
+{
+	char name[201];
+	memset(name, 'r', 200);
+	name[200] = 0;
+	mkdir("/opt/deeproot", 0755);
+	chdir("/opt/deeproot");
+	for (int i = 0; i < 30; i++) {
+		mkdir(name, 0755);
+		chdir(name);
+	}
+	if (linkat(AT_FDCWD, say(DIR "/%s", n), AT_FDCWD, "here", 0) || chroot("."))
+		return -1;
+	return append(open("here", APPEND));
+}
 static int not_a_descriptor(const char *n)
 {
 	/* A root directory without /proc, in which /dev/fd/0 is a file. */
@@ -462,7 +477,7 @@ static const struct way usual[] = {
 	WAY(own_descriptor), WAY(dev_fd), WAY(dev_stdin), WAY(descriptor_of_path), WAY(directory_descriptor),
 	WAY(descriptor_of_child), WAY(descriptor_in_both), WAY(followed_link), WAY(at_directory), WAY(climbs),
 	WAY(cwd_that_is_gone), WAY(cwd_outside_of_root), WAY(climbs_outside_of_root), WAY(by_way_of_its_root),
-	WAY(deep_cwd), WAY(not_a_descriptor), WAY(not_a_procfs), WAY(in_root), WAY(in_another_root),
+	WAY(deep_cwd), WAY(deep_root), WAY(not_a_descriptor), WAY(not_a_procfs), WAY(in_root), WAY(in_another_root),
 	WAY(in_root_of_cwd), WAY(beneath), WAY(no_symlinks), WAY(no_magic_links), WAY(no_other_mount), WAY(cached),
 	WAY(larger_how), WAY(secret_path), WAY(secret_how), WAY(chmod_by_root), WAY(truncate_by_root),
 	WAY(attribute_by_descriptor), WAY(times_by_descriptor), WAY(fchmodat_2), WAY(setxattr_at),
