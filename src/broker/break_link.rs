@@ -69,6 +69,8 @@ const QUICK_TRIES: u32 = 3;
 const INODE_LOCKS: usize = 64;
 /// Copies that are remembered for descriptors that still lead to their objects.
 const MOST_REMEMBERED: usize = 4096;
+/// Bytes of their paths.
+const MOST_REMEMBERED_BYTES: usize = 16 << 20;
 
 /// Links of an object up to which a guest may add further ones. An inode has 65,000 at most on ext4: one guest could
 /// use them up, and the others could not link a file that they take for theirs alone.
@@ -230,7 +232,14 @@ impl Breaker {
     /// Remembers the private file that has taken the place of an object at `places`.
     fn remember(&self, object: u64, private: BorrowedFd<'_>, places: &[Placed]) {
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        if broken.len() >= MOST_REMEMBERED {
+        // A guest chooses how long its paths are.
+        let bytes = |known: &HashMap<u64, Private>| -> usize {
+            known
+                .values()
+                .map(|private| private.name.directory.len())
+                .sum()
+        };
+        if broken.len() >= MOST_REMEMBERED || bytes(&broken) > MOST_REMEMBERED_BYTES {
             broken.clear();
         }
         broken.remove(&object);

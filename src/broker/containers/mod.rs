@@ -24,7 +24,8 @@
 //! group, show other owners, or be read-only. All processes with the same root directory have the same broker, also
 //! those that enter the container later.
 //!
-//! A container on a filesystem without a store, such as an overlay, shares no files. The broker lets its calls go on.
+//! A container on a filesystem without a store, such as an overlay, shares no files. The broker lets its calls go on. It
+//! refuses one on a store's filesystem whose root directory it cannot open.
 //!
 //! # Trust
 //!
@@ -98,7 +99,8 @@ impl Containers {
     /// warns, and the handler lets every call go on.
     ///
     /// # Errors
-    /// [`ConnectionError`]: there is no such process.
+    /// [`ConnectionError`]: there is no such process, or its root directory is on the filesystem of a store and cannot be
+    /// opened.
     pub fn choose(&self, process: i32, name: &str) -> Result<Chosen, ConnectionError> {
         let root = Root::of(process)?;
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,11 +134,8 @@ impl Containers {
                 "no store is known on the filesystem of {shown}, so that its calls go on as they are; if it \
                  shares files, name their store with --destination"
             ),
-            Err(error) => {
-                tracing::warn!(
-                    "nothing is broken for {shown}, whose calls go on as they are: {error}"
-                );
-            }
+            // It may share files, and nobody knows which.
+            Err(error) => return Err(error),
         }
         Ok(Chosen {
             handler: Arc::new(AllowAll),
