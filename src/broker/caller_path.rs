@@ -3,7 +3,7 @@
 //! | what the path has | how the kernel finds it for the broker |
 //! | --- | --- |
 //! | names and symbolic links | by one `openat2(2)` from the caller's root, or from its directory where it leads nowhere out of that |
-//! | a link of `/proc` to a process's root, directory or descriptor; `..` out of its directory; nothing at its end | [`Walk`]: name by name |
+//! | a link of `/proc` to a process's root, directory or descriptor; `..` out of its directory; nothing at its end | name by name |
 //!
 //! The links of `/proc/PID` lead to the same place whoever follows them, but only without `RESOLVE_IN_ROOT`, which
 //! refuses them. `/proc/self` and `/proc/thread-self` are the reader's own: the walk takes the number that the caller

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Nothing of the host's own devices and addresses is touched, so that nothing but the pair has to
-//! be removed again; the routes go with it. The guest sends from its own addresses only ([`sources`]).
+//! be removed again; the routes go with it. The guest sends from its own addresses only (`sources`).
 
 mod sources;
 
