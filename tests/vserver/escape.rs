@@ -185,8 +185,8 @@ fn calls_that_are_newer_than_the_library_or_this_program_are_absent() {
         let is_absent = done == "ENOSYS" || (number == 467 && done == "EPERM");
         assert!(is_absent, "{name}: {done}");
     }
-    // listmount is known, and a bad request.
-    assert_eq!(call(&host, "syscall(458, 0, 0, 0, 0)"), "EFAULT");
+    // futex_waitv is known, and this a bad request.
+    assert_eq!(call(&host, "syscall(449, 0, 0, 0, 0, 0)"), "EINVAL");
 }
 
 /// Makes calls by `int 0x80`, whose numbers are those of i386, and with the bit of x32: each argument is
