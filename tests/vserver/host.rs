@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -31,6 +31,8 @@ impl Host {
     /// One whose guests and everything else are in a directory of `top`.
     pub fn below(top: &Path) -> Self {
         let place = TempDir::with_prefix_in("vserver-", top).unwrap();
+        // As it should be: users of the host reach no guest.
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
         for below in ["conf", "vdirs"] {
             fs::create_dir(place.path().join(below)).unwrap();
         }

@@ -17,6 +17,7 @@
 //! | [`copy_on_write`] | guests that share everything and write to it |
 //! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
+//! | [`exposed`] | which files of guests users of the host reach: none |
 //! | [`users`] | guests whose users are no users of the host |
 //! | [`network`] | addresses, and a web server that answers |
 //! | [`together`] | the README's third example, and `vhashify` beside guests that write |
@@ -27,6 +28,7 @@ mod build;
 mod copy_on_write;
 mod distribution;
 mod escape;
+mod exposed;
 mod guarded;
 mod host;
 mod import;

@@ -5,7 +5,7 @@
 //! | [`image`] | images to build from |
 //! | [`outside`] | images that would write to the host |
 
-mod image;
+pub mod image;
 mod outside;
 
 use std::fs;

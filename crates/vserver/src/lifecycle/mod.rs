@@ -34,6 +34,7 @@
 //! ```text
 //! error, state                      errors; the state directory and its lock
 //! order · tidy · sealed · console · inherited   shared by starter and monitor
+//! exposure                          shared by build and start
 //! monitor · observe                 makes and watches a guest · tells its state and mends it
 //! stop · limits · enter · many      act on a guest that runs
 //! start · build                     start a guest · make a new one
@@ -45,6 +46,7 @@ mod console;
 pub mod distribution;
 pub mod enter;
 mod error;
+mod exposure;
 mod hooks;
 pub mod inherited;
 mod init;

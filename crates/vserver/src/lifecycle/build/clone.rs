@@ -30,14 +30,15 @@ use vhashify_sys::xattr::{self, Of};
 
 use super::super::LifecycleError;
 use super::super::error::Doing;
+use super::left_out::{self, LeftOut};
 
-/// Copies the directory `source` into the empty directory `to`.
+/// Copies the directory `source` into the empty directory `to`. Says what it leaves out.
 pub fn clone(
     tree: &ConfigTree,
     name: &str,
     source: &Path,
     to: &Path,
-) -> Result<(), LifecycleError> {
+) -> Result<LeftOut, LifecycleError> {
     ignore_break_signal();
     // Without it, the guard refuses this process leases on marked files, and to set the mark.
     #[cfg(feature = "guard")]
@@ -63,6 +64,7 @@ pub fn clone(
         flagged: Vec::new(),
         device,
         place: source.to_path_buf(),
+        left_out: LeftOut::default(),
     };
     cloner.contents(from.as_fd(), into.as_fd())?;
     let (from_name, to_name) = (descriptor_path(&from), descriptor_path(&into));
@@ -71,7 +73,9 @@ pub fn clone(
     let own = Own::of(from.as_fd()).doing("ioctl(FS_IOC_GETFLAGS)", source)?;
     let top = (into, own.that_leave_names(), to.to_path_buf());
     cloner.flagged.push(top);
-    cloner.set_flags()
+    let out = cloner.left_out;
+    cloner.set_flags()?;
+    Ok(out)
 }
 
 /// The inode numbers of the store's objects on a device. Empty if the tree has no store there.
@@ -111,6 +115,8 @@ struct Cloner {
     device: u64,
     /// The path in the source that is being copied, for messages.
     place: PathBuf,
+    /// What the clone does not have.
+    left_out: LeftOut,
 }
 
 impl Cloner {
@@ -133,6 +139,10 @@ impl Cloner {
         name: &OsStr,
     ) -> Result<(), LifecycleError> {
         let bytes = name.as_bytes();
+        if left_out::is_own_name(bytes) {
+            self.left_out.names += 1;
+            return Ok(());
+        }
         let stamp = Stamp::at(from, bytes).doing("statx", &self.place)?;
         match FileType::from_raw_mode(stamp.mode.into()) {
             FileType::Directory => {
@@ -152,11 +162,11 @@ impl Cloner {
                 let target = readlinkat(from, name, Vec::new()).doing("readlink", &self.place)?;
                 symlinkat(target, to, name).doing("symlink", &self.place)?;
             }
-            kind => {
-                let flags = AtFlags::SYMLINK_NOFOLLOW;
-                let found = rustix::fs::statat(from, name, flags).doing("stat", &self.place)?;
-                mknodat(to, name, kind, Mode::RUSR, found.st_rdev).doing("mknod", &self.place)?;
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                self.left_out.devices += 1;
+                return Ok(());
             }
+            kind => mknodat(to, name, kind, Mode::RUSR, 0).doing("mknod", &self.place)?,
         }
         self.metadata(&stamp, from, name, to, name)
     }
@@ -193,6 +203,8 @@ impl Cloner {
         let stamp = Stamp::of(leased.as_fd()).doing("statx", &self.place)?;
         let copied = private_copy(&leased, &stamp, to).doing("copy", &self.place)?;
         let unnamed = descriptor_path(&copied);
+        let cleared = left_out::clear_attributes(&copied).doing("removexattr", &self.place)?;
+        self.left_out.attributes += cleared;
         linkat(CWD, &unnamed, to, name, AtFlags::SYMLINK_FOLLOW).doing("link", &self.place)?;
         self.remember_flags(leased.as_fd(), copied.as_fd())?;
         if stamp.link_count > 1 {
@@ -233,7 +245,7 @@ impl Cloner {
 
     /// Copies owner, mode, extended attributes and times of anything but a regular file.
     fn metadata(
-        &self,
+        &mut self,
         stamp: &Stamp,
         from: BorrowedFd<'_>,
         from_name: &OsStr,
@@ -263,6 +275,10 @@ impl Cloner {
         };
         let (from_path, to_path) = (path(from, from_name), path(to, to_name));
         for attribute in xattr::list(Of::Path(&from_path)).doing("listxattr", &self.place)? {
+            if left_out::is_own_attribute(&attribute) {
+                self.left_out.attributes += 1;
+                continue;
+            }
             let value = xattr::get(Of::Path(&from_path), &attribute);
             let value = value.doing("getxattr", &self.place)?.unwrap_or_default();
             lsetxattr(&to_path, &attribute, &value, XattrFlags::empty())

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +16,7 @@ use vhashify_sys::procfs;
 use super::super::error::{Doing, Reason};
 use super::super::observe::{GuestState, mend};
 use super::super::{LifecycleError, StateDirectory};
+use super::left_out::{self, LeftOut};
 use super::{clone, members};
 
 /// Where a guest's files come from.
@@ -59,7 +61,10 @@ const SKELETON: [(&str, u32); 9] = [
     ("var", 0o755),
 ];
 
-/// Makes `vdir` and fills it.
+/// How rsync tells of each file that it leaves out because of its kind.
+const SKIPPED: &[u8] = b"skipping non-regular file ";
+
+/// Makes `vdir` and fills it. Warns of what it leaves out.
 pub fn fill(
     tree: &ConfigTree,
     state: &StateDirectory,
@@ -70,6 +75,21 @@ pub fn fill(
         .mode(0o755)
         .create(vdir)
         .doing("mkdir", vdir)?;
+    let mut out = by_method(tree, state, method, vdir)?;
+    // A clone may have objects of the store, which are not its own to change.
+    if !matches!(method, Method::Clone(_)) {
+        out = out.and(left_out::remove(vdir)?);
+    }
+    out.warn(state.name());
+    Ok(())
+}
+
+fn by_method(
+    tree: &ConfigTree,
+    state: &StateDirectory,
+    method: &Method,
+    vdir: &Path,
+) -> Result<LeftOut, LifecycleError> {
     let name = state.name();
     match method {
         Method::Debootstrap {
@@ -79,26 +99,14 @@ pub fn fill(
         } => {
             let mut command = Command::new("debootstrap");
             command.args(arguments).arg(suite).arg(vdir).args(mirror);
-            run(name, &mut command)
+            run(name, &mut command).map(|_| LeftOut::default())
         }
         Method::Template(archives) => {
-            archives
-                .iter()
-                .enumerate()
-                .try_for_each(|(number, archive)| {
-                    if number > 0 {
-                        check_members(name, archive, vdir)?;
-                    }
-                    let mut command = Command::new("tar");
-                    command
-                        .args(["--extract", "--preserve-permissions", "--numeric-owner"])
-                        .args(["--xattrs", "--xattrs-include=*", "--acls", "--same-owner"])
-                        .arg("--directory")
-                        .arg(vdir)
-                        .arg("--file")
-                        .arg(std::path::absolute(archive).doing("look at", archive)?);
-                    run(name, &mut command)
-                })
+            let mut out = LeftOut::default();
+            for (number, archive) in archives.iter().enumerate() {
+                out = out.and(extract(name, archive, vdir, number == 0)?);
+            }
+            Ok(out)
         }
         Method::Rsync(source) => {
             fs::read_dir(source).doing("read", source)?;
@@ -115,17 +123,27 @@ pub fn fill(
                     "--xattrs",
                     "--numeric-ids",
                 ])
-                .arg("--one-file-system")
+                .args(["--one-file-system", "--no-devices"])
                 .arg(contents)
                 .arg(vdir);
-            run(name, &mut command)
+            let said = read_all(run(name, &mut command)?).doing("read", source)?;
+            let skipped = said
+                .split(|byte| *byte == b'\n')
+                .filter(|line| line.starts_with(SKIPPED));
+            Ok(LeftOut::devices(skipped.count()))
         }
-        Method::Skeleton => SKELETON.iter().try_for_each(|(below, mode)| {
-            let path = vdir.join(below);
-            fs::create_dir(&path).doing("mkdir", &path)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).doing("chmod", &path)
-        }),
-        Method::Oci { source, reference } => unpack(name, source, reference.as_deref(), vdir),
+        Method::Skeleton => {
+            for (below, mode) in SKELETON {
+                let path = vdir.join(below);
+                fs::create_dir(&path).doing("mkdir", &path)?;
+                let mode = fs::Permissions::from_mode(mode);
+                fs::set_permissions(&path, mode).doing("chmod", &path)?;
+            }
+            Ok(LeftOut::default())
+        }
+        Method::Oci { source, reference } => {
+            unpack(name, source, reference.as_deref(), vdir).map(LeftOut::devices)
+        }
         Method::Clone(source) => {
             clone::clone(tree, name, &root_of_source(tree, state, source)?, vdir)
         }
@@ -156,37 +174,59 @@ fn root_of_source(
     }
 }
 
-/// Refuses an archive with a member that a link of an earlier archive would lead out of the guest.
-fn check_members(name: &str, archive: &Path, vdir: &Path) -> Result<(), LifecycleError> {
+/// Unpacks an archive, but for its device nodes, of which tar could make none. Refuses one with a member that a link of
+/// an earlier archive would lead out of the guest.
+fn extract(
+    name: &str,
+    archive: &Path,
+    vdir: &Path,
+    is_first: bool,
+) -> Result<LeftOut, LifecycleError> {
     let failed = |reason: &dyn std::fmt::Display| LifecycleError::Build {
         name: name.to_owned(),
         reason: format!("{}: {reason}", archive.display()).into(),
     };
+    let path = std::path::absolute(archive).doing("look at", archive)?;
     // It is read twice, which a pipe cannot be.
-    if !fs::metadata(archive).doing("stat", archive)?.is_file() {
+    let is_file = fs::metadata(archive).doing("stat", archive)?.is_file();
+    let mut devices = Vec::new();
+    if is_file {
+        let mut command = Command::new("tar");
+        command.args(members::OPTIONS).arg("--file").arg(&path);
+        let listing = read_all(run(name, &mut command)?).doing("read", archive)?;
+        if !is_first {
+            let root = vhashify_sys::resolve::open_host_directory(vdir).doing("open", vdir)?;
+            members::check(&listing, &root).map_err(|error| failed(&error))?;
+        }
+        devices = members::devices(&listing);
+    } else if !is_first {
         return Err(failed(&"it is not a plain file"));
     }
     let mut command = Command::new("tar");
     command
-        .env("LC_ALL", "C")
-        .args(members::OPTIONS)
+        .args(["--extract", "--preserve-permissions", "--numeric-owner"])
+        .args(["--xattrs", "--xattrs-include=*", "--acls", "--same-owner"])
+        .args(["--anchored", "--no-wildcards"])
+        .args(devices.iter().map(|device| {
+            let mut option = OsString::from("--exclude=");
+            option.push(OsStr::from_bytes(device));
+            option
+        }))
+        .arg("--directory")
+        .arg(vdir)
         .arg("--file")
-        .arg(std::path::absolute(archive).doing("look at", archive)?);
-    let mut log = run_logged(name, &mut command)?;
-    let root = vhashify_sys::resolve::open_host_directory(vdir).doing("open", vdir)?;
-    let mut listing = Vec::new();
-    log.rewind().doing("read", archive)?;
-    log.read_to_end(&mut listing).doing("read", archive)?;
-    members::check(&listing, &root).map_err(|error| failed(&error))
+        .arg(path);
+    run(name, &mut command)?;
+    Ok(LeftOut::devices(devices.len()))
 }
 
-/// Unpacks an image. A signal for this process interrupts it.
+/// Unpacks an image, and counts its device nodes, which are left out. A signal for this process interrupts it.
 fn unpack(
     name: &str,
     source: &Path,
     reference: Option<&str>,
     vdir: &Path,
-) -> Result<(), LifecycleError> {
+) -> Result<usize, LifecycleError> {
     let failed = |reason: Reason| LifecycleError::Build {
         name: name.to_owned(),
         reason,
@@ -207,13 +247,8 @@ fn unpack(
 const WATCHED: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
 /// Runs a program that fills a guest. If it fails, the error has its last line. A signal for this process kills the
-/// program and all that it started, so that its files can be removed.
-fn run(name: &str, command: &mut Command) -> Result<(), LifecycleError> {
-    run_logged(name, command).map(drop)
-}
-
-/// Runs it as [`run`] does, and returns its output.
-fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleError> {
+/// program and all that it started, so that its files can be removed. Returns its output.
+fn run(name: &str, command: &mut Command) -> Result<fs::File, LifecycleError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |reason: String| LifecycleError::Build {
         name: name.to_owned(),
@@ -232,7 +267,7 @@ fn run_logged(name: &str, command: &mut Command) -> Result<fs::File, LifecycleEr
             command.stderr(output);
         }
     }
-    command.stdin(Stdio::null());
+    command.env("LC_ALL", "C").stdin(Stdio::null());
     in_own_session(command, None);
     let signals = signals_as_descriptor(&WATCHED)
         .map_err(|error| failed(format!("signals cannot be watched: {error}")))?;
@@ -277,11 +312,17 @@ fn tempfile() -> std::io::Result<fs::File> {
     Ok(rustix::fs::memfd_create("log", flags)?.into())
 }
 
-/// The last line of a program's output, for a message of one line.
-fn last_line(mut log: fs::File) -> String {
+/// All of a program's output.
+fn read_all(mut log: fs::File) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = log.rewind().and_then(|()| log.read_to_end(&mut bytes));
-    drop(read);
+    log.rewind()?;
+    log.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The last line of a program's output, for a message of one line.
+fn last_line(log: fs::File) -> String {
+    let bytes = read_all(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let last = text.lines().rev().find(|line| !line.trim().is_empty());
     let last = last.unwrap_or("it said nothing").trim().to_owned();

@@ -1,4 +1,5 @@
-//! Checks the names in a tar archive before tar unpacks it over the files of an earlier one.
+//! Looks at the members of a tar archive before tar unpacks it: which are device nodes, and whether all stay in the guest
+//! where the files of an earlier archive are.
 //!
 //! tar(1) keeps links of an archive from leading the archive's own members elsewhere, but follows links that exist
 //! already: those of an earlier archive could lead a later one onto the host's files.
@@ -69,6 +70,15 @@ pub fn check(listing: &[u8], vdir: &OwnedFd) -> Result<(), OutsideGuest> {
     Ok(())
 }
 
+/// The names of the members that are device nodes.
+pub fn devices(listing: &[u8]) -> Vec<Vec<u8>> {
+    let lines = listing.split(|byte| *byte == b'\n');
+    lines
+        .filter(|line| matches!(line.first(), Some(b'b' | b'c')))
+        .filter_map(|line| quoted(line).into_iter().next())
+        .collect()
+}
+
 /// The quoted strings of a line, unescaped as in C.
 fn quoted(line: &[u8]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
@@ -122,7 +132,15 @@ fn escaped(rest: &[u8]) -> (u8, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::{devices, quoted};
+
+    #[test]
+    fn device_nodes_are_found_by_their_kind() {
+        let listing = b"brw-r--r-- 0/0 254,0 2001-01-01 00:00 \"./a disk\"\n\
+                        -rw-r--r-- 0/0     5 2001-01-01 00:00 \"./crw\"\n\
+                        crw-rw-rw- 0/0   1,3 2001-01-01 00:00 \"dev/\\n\"\n";
+        assert_eq!(devices(listing), [&b"./a disk"[..], b"dev/\n"]);
+    }
 
     #[test]
     fn names_are_read_as_tar_quotes_them() {

@@ -6,17 +6,20 @@
 //! ```
 //!
 //! A hidden name is never a guest. So a build that fails or is killed never leaves half a guest, and the next build of
-//! that name removes the remains of a killed one.
+//! that name removes the remains of a killed one. `ROOTDIR` is made with mode 0700, so that users of the host reach no file
+//! of a guest.
 
 mod clone;
 mod configuration;
 mod fill;
 mod import;
+mod left_out;
 mod members;
 mod oci;
 mod remove;
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub use configuration::Options;
@@ -25,7 +28,7 @@ pub use import::{Import, import};
 pub use remove::delete;
 
 use super::error::Doing;
-use super::{LifecycleError, StateDirectory};
+use super::{LifecycleError, StateDirectory, exposure};
 use vhashify_config::ConfigTree;
 
 /// What to build.
@@ -76,7 +79,11 @@ pub fn build(tree: &ConfigTree, state: &StateDirectory, plan: &Plan) -> Result<(
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).doing("mount", Path::new("/"))?;
     if let Some(base) = vdir.parent() {
-        fs::create_dir_all(base).doing("mkdir", base)?;
+        make_base(base)?;
+    }
+    // debootstrap begins by making some.
+    if !matches!(plan.method, Method::Debootstrap { .. }) {
+        left_out::make_no_device_nodes().doing("capset", &vdir)?;
     }
     for stale in [&new_vdir, &new_configuration] {
         remove::tree(stale)?;
@@ -94,7 +101,22 @@ pub fn build(tree: &ConfigTree, state: &StateDirectory, plan: &Plan) -> Result<(
             remove::tree(path)?;
         }
     }
-    made
+    made?;
+    exposure::warn(name, &vdir);
+    Ok(())
+}
+
+/// Makes the directory of all guests, closed to the host's users: a guest's setuid program would be root for them, too.
+/// One that is there stays as it is.
+fn make_base(base: &Path) -> Result<(), LifecycleError> {
+    if base.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = base.parent() {
+        fs::create_dir_all(above).doing("mkdir", above)?;
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o700).create(base).doing("mkdir", base)
 }
 
 fn put_in_place(plan: &Plan, moves: [(&PathBuf, &PathBuf); 2]) -> Result<(), LifecycleError> {

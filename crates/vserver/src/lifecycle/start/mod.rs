@@ -27,7 +27,7 @@ use super::observe::{GuestState, mend};
 use super::order::Order;
 use super::state::{StateDirectory, now};
 use super::tidy::tidy;
-use super::{LifecycleError, broker, hooks, sealed, stop};
+use super::{LifecycleError, broker, exposure, hooks, sealed, stop};
 use crate::context::{cgroup, configured, notify, spec, sysctl};
 
 /// The context numbers for guests whose configuration has none, the same as util-vserver's.
@@ -58,6 +58,7 @@ pub fn start(
     }
     hooks::run(settings, "prepre-start")?;
     let checked = check(tree, settings, command)?;
+    exposure::warn(&settings.name, &settings.vdir);
     ensure_guard(tree, settings)?;
     let running = Running {
         context: claim_context(settings)?,

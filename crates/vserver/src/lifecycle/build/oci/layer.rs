@@ -37,6 +37,8 @@ pub struct Unpack<'a> {
     made: HashSet<(u64, Vec<u8>)>,
     /// The times of directories, set at the end: every entry made in a directory changes its time.
     times: Vec<(Vec<u8>, Timespec)>,
+    /// How many device nodes were not made.
+    devices: usize,
 }
 
 /// The metadata of an inode.
@@ -56,6 +58,7 @@ impl<'a> Unpack<'a> {
             check_signals,
             made: HashSet::new(),
             times: Vec::new(),
+            devices: 0,
         })
     }
 
@@ -73,8 +76,9 @@ impl<'a> Unpack<'a> {
         Ok(())
     }
 
-    /// Sets the times of directories. The last layer that has a directory decides.
-    pub fn finish(self) -> io::Result<()> {
+    /// Sets the times of directories. The last layer that has a directory decides. Says how many device nodes were not
+    /// made.
+    pub fn finish(self) -> io::Result<usize> {
         for (path, time) in &self.times {
             // A later layer may have removed or replaced it.
             let Ok(directory) = self.resolve(path) else {
@@ -85,7 +89,7 @@ impl<'a> Unpack<'a> {
             utimensat(rustix::fs::CWD, &name, &times, AtFlags::empty())
                 .map_err(|error| about(path, &error.into()))?;
         }
-        Ok(())
+        Ok(self.devices)
     }
 
     fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, path: &[u8]) -> io::Result<()> {
@@ -140,7 +144,7 @@ impl<'a> Unpack<'a> {
                 metadata.apply_to_name(&directory, name)
             }
             EntryType::Char | EntryType::Block => {
-                tracing::info!("{}: device nodes are not made", Shown::bytes(path));
+                self.devices += 1;
                 Ok(())
             }
             _ => Err(io::Error::other("it is of a kind that is not known here")),
