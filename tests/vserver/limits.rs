@@ -3,11 +3,13 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`configured`] | settings of the configuration |
+//! | [`defaults`] | what holds without any setting |
 //! | [`refused`] | what means nothing |
 //! | [`cgroup`] | what the kernel says |
 
 mod cgroup;
 mod configured;
+mod defaults;
 mod refused;
 
 use std::fs;

@@ -82,7 +82,8 @@ pub const CATALOGUE: &[Setting] = &[
     honoured(
         "rlimits/",
         "resource limits, as RESOURCE, .soft, .hard: rss (memory, in pages of 4096 bytes; .min, too) \
-              and nproc of the whole guest, others of each of its processes",
+              and nproc of the whole guest (without it: 16384, but at most a quarter of the kernel's threads-max and \
+              pid_max; `inf`: no limit), others of each of its processes",
     ),
     honoured("ulimits/", "the same, all of each of its processes"),
     honoured(

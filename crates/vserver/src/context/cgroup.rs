@@ -309,6 +309,17 @@ pub fn set_limit(context: u32, limit: &Limit) -> Result<(), LimitError> {
     Ok(())
 }
 
+/// Limits a guest's processes by default: nothing to do where the kernel does not count them, or does not for guests.
+///
+/// # Errors
+/// The kernel refuses the value.
+pub fn set_default_processes(context: u32, most: u64) -> Result<(), LimitError> {
+    match set_limit(context, &Limit::Processes(Some(most))) {
+        Err(LimitError::NoFile { .. }) => Ok(()),
+        set => set,
+    }
+}
+
 /// The version of the hierarchies that guests are in.
 fn version() -> Version {
     if hierarchies().iter().any(|mounted| !mounted.is_unified) {

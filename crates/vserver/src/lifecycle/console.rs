@@ -1,6 +1,9 @@
 //! The console that a guest's init writes to: a pipe, or a terminal for an init that boots a whole system, as systemd
 //! expects. The monitor copies it into a log.
 //!
+//! The guest waits while it writes faster than the log takes ([`Allowance`]), so that what it writes costs the host little
+//! time and two files of a bounded length.
+//!
 //! The pipe has a name in the state directory, so the successor of a monitor that died can read on. A terminal ends
 //! with the monitor that holds it: from then on the guest has no console.
 
@@ -8,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
@@ -18,6 +22,12 @@ use super::{LifecycleError, StateDirectory};
 
 /// The length at which a console log becomes `console.log.1`.
 const LONGEST_LOG: u64 = 1 << 20;
+/// How many bytes of a guest's console are taken in a second.
+const RATE: u64 = 1 << 20;
+/// How many are taken at once after it was quiet.
+const BURST: u64 = 4 << 20;
+/// The least that is worth waking up for.
+const LEAST: u64 = 64 << 10;
 
 /// The console of a new guest.
 #[derive(Debug)]
@@ -68,6 +78,47 @@ impl Console {
     }
 }
 
+/// How much of a console may be read: so many bytes a second, and a burst after quiet.
+#[derive(Debug)]
+struct Allowance {
+    left: u64,
+    since: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: BURST,
+            since: now,
+        }
+    }
+
+    /// How much may be read now.
+    fn at(&mut self, now: Instant) -> u64 {
+        let earned =
+            now.saturating_duration_since(self.since).as_micros() * u128::from(RATE) / 1_000_000;
+        // Less than a byte stays to be earned.
+        if earned > 0 {
+            let earned = u64::try_from(earned).unwrap_or(BURST);
+            self.left = self.left.saturating_add(earned).min(BURST);
+            self.since = now;
+        }
+        self.left
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+
+    /// How long until it is worth reading again; `None` where it is now.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        let missing = LEAST
+            .checked_sub(self.at(now))
+            .filter(|missing| *missing > 0)?;
+        Some(Duration::from_micros(missing * 1_000_000 / RATE + 1))
+    }
+}
+
 /// Copies a guest's console into its log.
 #[derive(Debug)]
 pub struct ConsoleReader {
@@ -75,6 +126,7 @@ pub struct ConsoleReader {
     /// Holds the guest's end open: without it, poll(2) reports a hang-up at once and for ever.
     _init_end: Option<OwnedFd>,
     log: Log,
+    allowance: Allowance,
 }
 
 impl ConsoleReader {
@@ -93,26 +145,43 @@ impl ConsoleReader {
             source,
             _init_end: init_end,
             log: Log::open(state),
+            allowance: Allowance::new(Instant::now()),
         }
     }
 
-    /// The descriptor to wait for.
-    pub fn source(&self) -> Option<BorrowedFd<'_>> {
-        self.source.as_ref().map(AsFd::as_fd)
+    /// The descriptor to wait for, or how long to wait before it may be read again.
+    pub fn source(&mut self) -> Result<Option<BorrowedFd<'_>>, Duration> {
+        match self.allowance.wait(Instant::now()) {
+            Some(time) if self.source.is_some() => Err(time),
+            _ => Ok(self.source.as_ref().map(AsFd::as_fd)),
+        }
     }
 
-    /// Copies what can be read now, at most the length of a log, so that the caller notices the guest's end.
+    /// Copies what can be read now and may be.
     pub fn drain(&mut self) {
-        let Some(source) = &self.source else { return };
+        let most = self.allowance.at(Instant::now());
+        let taken = self.copy(most);
+        self.allowance.take(taken);
+    }
+
+    /// Copies the last words of a guest that has ended, at most the length of a log.
+    pub fn drain_last(&mut self) {
+        self.copy(LONGEST_LOG);
+    }
+
+    /// Copies what can be read now, about `most` bytes of it. Returns how many it were.
+    fn copy(&mut self, most: u64) -> u64 {
+        let Some(source) = &self.source else { return 0 };
         let mut taken = 0;
-        let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = rustix::io::read(source, &mut buffer) {
+        let mut buffer = [0; 16 << 10];
+        while taken < most {
+            let Ok(count @ 1..) = rustix::io::read(source, &mut buffer) else {
+                break;
+            };
             self.log.append(&buffer[..count]);
             taken += count as u64;
-            if taken > LONGEST_LOG {
-                return;
-            }
         }
+        taken
     }
 }
 
@@ -153,5 +222,30 @@ impl Log {
             drop(file.write_all(bytes));
         }
         self.length += bytes.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Allowance, BURST, LEAST, RATE};
+
+    #[test]
+    fn a_console_is_read_at_a_rate_after_a_burst() {
+        let begun = Instant::now();
+        let mut allowance = Allowance::new(begun);
+        assert_eq!(allowance.at(begun), BURST);
+        assert_eq!(allowance.wait(begun), None);
+        allowance.take(BURST);
+        let wait = allowance.wait(begun).unwrap();
+        assert!(wait > Duration::from_millis(10) && wait < Duration::from_millis(200));
+        assert!(allowance.at(begun + wait) >= LEAST);
+        assert_eq!(allowance.wait(begun + wait), None);
+        allowance.take(u64::MAX);
+        let later = begun + wait + Duration::from_secs(2);
+        assert_eq!(allowance.at(later), 2 * RATE);
+        let much_later = later + Duration::from_hours(1);
+        assert_eq!(allowance.at(much_later), BURST);
     }
 }

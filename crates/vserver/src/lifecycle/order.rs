@@ -49,6 +49,9 @@ pub struct Order {
     pub nice: Option<i32>,
     /// The limits of its cgroup.
     pub limits: Vec<Limit>,
+    /// The limit of its processes, where `limits` has none.
+    #[serde(default)]
+    pub default_processes: Option<u64>,
     /// `sysctl/*`, of its own namespaces.
     pub sysctls: Vec<(String, String)>,
     /// `cgroup/*`.

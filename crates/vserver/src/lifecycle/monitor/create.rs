@@ -198,6 +198,9 @@ fn make_console(
 
 /// Sets limits, network and kernel parameters while the guest's init waits for its start.
 fn set_up(order: &Order, context: u32, init: i32) -> Result<(), CreateError> {
+    if let Some(most) = order.default_processes {
+        cgroup::set_default_processes(context, most)?;
+    }
     for limit in &order.limits {
         cgroup::set_limit(context, limit)?;
     }

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, Resource, Rlimit, WaitId, WaitIdOptions, WaitIdStatus, getrlimit, setrlimit, waitid,
+};
 use vhashify_config::running::{Ended, Running};
 use vhashify_sys::pidfd::Process;
 
@@ -33,6 +35,7 @@ pub fn watch(arguments: &[OsString]) -> ExitCode {
     let Some((running, init)) = watched else {
         return ExitCode::FAILURE;
     };
+    let unlimited = limit_own_memory();
     if running.broker == Some(Process::this()) {
         start_broker(&state, &running);
     }
@@ -48,9 +51,30 @@ pub fn watch(arguments: &[OsString]) -> ExitCode {
     }
     // If the guest calls reboot(2), the kernel ends its init with SIGHUP for a restart, with SIGINT for a halt.
     if ended.signal == Some(libc::SIGHUP) && !is_stopping {
+        let _ = setrlimit(Resource::Data, unlimited);
         start_again(&running.config_dir, &state);
     }
     ExitCode::SUCCESS
+}
+
+/// How much memory of its own a monitor may have. It needs a few MiB; what takes more does so for a guest, which then has
+/// no broker any more.
+const MOST_MEMORY: u64 = 512 << 20;
+
+/// Limits this process's memory. Returns the limit that it had.
+fn limit_own_memory() -> Rlimit {
+    let before = getrlimit(Resource::Data);
+    let current = before
+        .current
+        .map_or(MOST_MEMORY, |own| own.min(MOST_MEMORY));
+    let _ = setrlimit(
+        Resource::Data,
+        Rlimit {
+            current: Some(current),
+            ..before
+        },
+    );
+    before
 }
 
 /// Starts a thread that serves the guest's calls. The socket is the standard output: see [`make`](super::make).
@@ -89,18 +113,24 @@ fn follow(state: &StateDirectory, init: Process) -> Ended {
     let mut console = ConsoleReader::open(state);
     let Some(handle) = init.open() else {
         // Init has ended already, but may still be this process's child.
-        console.drain();
+        console.drain_last();
         return how_it_ended(Pid::from_raw(init.pid).map(WaitId::Pid));
     };
     loop {
         let mut waited = vec![PollFd::new(&handle, PollFlags::IN)];
-        let source = console.source();
-        waited.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let _ = poll(&mut waited, None);
+        let mut timeout = None;
+        match console.source() {
+            Ok(source) => {
+                waited.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)))
+            }
+            Err(pause) => timeout = Timespec::try_from(pause).ok(),
+        }
+        let _ = poll(&mut waited, timeout.as_ref());
         let has_ended = !waited[0].revents().is_empty();
         drop(waited);
         console.drain();
         if has_ended {
+            console.drain_last();
             return how_it_ended(Some(WaitId::PidFd(handle.as_fd())));
         }
     }

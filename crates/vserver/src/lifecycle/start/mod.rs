@@ -146,6 +146,7 @@ fn order(settings: &GuestSettings, state: &StateDirectory, running: &Running) ->
         has_broker: settings.has_broker(),
         nice: settings.nice,
         limits: configured::limits(&settings.resources),
+        default_processes: configured::default_processes(&settings.resources),
         sysctls: own_parameters(settings),
         cgroup: settings.cgroup.clone(),
         network: (!settings.shares_network).then(|| {
