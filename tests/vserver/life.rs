@@ -271,3 +271,32 @@ pub fn kill(pid: i64) {
         stat.is_empty() || stat.rsplit_once(')').unwrap().1.trim().starts_with('Z')
     });
 }
+
+#[test]
+fn a_daemon_that_runs_as_a_user_of_the_guest_writes_its_log_to_dev_stdout() {
+    let host = Host::new();
+    // It opens the console anew, as its user.
+    let daemon = "setpriv --reuid 33 --regid 33 --clear-groups sh -c \
+                  'echo to-stdout >/dev/stdout; echo to-stderr >/dev/stderr; exec sleep 1000'";
+    let mut styles = vec!["plain", "sysv"];
+    if fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains("cgroup2")) {
+        styles.extend(["systemd", "minit"]);
+    }
+    for style in styles {
+        for users in ["host", "own"] {
+            host.guest(style, &["/bin/sh", "-c", daemon]);
+            host.set(style, "apps/init/style", &format!("{style}\n"));
+            host.set(style, "spaces/user", &format!("{users}\n"));
+            host.ok(&[style, "start"]);
+            wait_until("both lines are in the log", || {
+                host.console(style) == "to-stdout\nto-stderr\n"
+            });
+            // What is written there is not to be read there.
+            let read = [style, "suexec", "33", "cat", "/proc/1/fd/1"];
+            assert!(!host.run(&read).status.success());
+            host.set(style, "apps/init/killseq", "KILL\n");
+            host.ok(&[style, "stop"]);
+            host.ok(&["--silent", style, "delete"]);
+        }
+    }
+}

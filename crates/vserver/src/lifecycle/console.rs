@@ -29,6 +29,13 @@ const BURST: u64 = 4 << 20;
 /// The least that is worth waking up for.
 const LEAST: u64 = 64 << 10;
 
+/// The mode of a console. A daemon that runs as a user of the guest opens it anew when it writes to `/dev/stdout`; no user
+/// of the host gets to it, since its state directory is closed.
+const WRITTEN_BY_ALL: Mode = Mode::RUSR
+    .union(Mode::WUSR)
+    .union(Mode::WGRP)
+    .union(Mode::WOTH);
+
 /// The console of a new guest.
 #[derive(Debug)]
 pub struct Console {
@@ -50,6 +57,7 @@ impl Console {
         rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).doing("mkfifo", &path)?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let monitor_end = rustix::fs::open(&path, flags, Mode::empty()).doing("open", &path)?;
+        rustix::fs::fchmod(&monitor_end, WRITTEN_BY_ALL).doing("chmod", &path)?;
         let init_end = monitor_end.try_clone().doing("dup", &path)?;
         Ok(Self {
             monitor_end,
@@ -65,6 +73,7 @@ impl Console {
         let monitor_end = openpt(flags).doing("open", path)?;
         unlockpt(&monitor_end).doing("unlockpt", path)?;
         let init_end = ioctl_tiocgptpeer(&monitor_end, flags).doing("open", path)?;
+        rustix::fs::fchmod(&init_end, WRITTEN_BY_ALL).doing("chmod", path)?;
         let mut raw = tcgetattr(&init_end).doing("tcgetattr", path)?;
         raw.make_raw();
         tcsetattr(&init_end, OptionalActions::Now, &raw).doing("tcsetattr", path)?;

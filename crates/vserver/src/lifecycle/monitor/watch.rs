@@ -121,7 +121,7 @@ fn follow(state: &StateDirectory, init: Process) -> Ended {
         let mut timeout = None;
         match console.source() {
             Ok(source) => {
-                waited.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)))
+                waited.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             }
             Err(pause) => timeout = Timespec::try_from(pause).ok(),
         }
