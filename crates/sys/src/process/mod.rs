@@ -6,6 +6,7 @@
 //! | `child` | work in a copy of this process, at somebody else's cost |
 //! | `descriptors` | which of them outlive exec, or go at once; whether two are one open file |
 //! | `memory` | reads another process's memory |
+//! | `root` | whether its root directory is that of its mounts |
 //! | `session` | a program in a session of its own |
 //! | `signals` | dispositions; signals as a descriptor |
 
@@ -13,6 +14,7 @@ mod attributes;
 mod child;
 mod descriptors;
 mod memory;
+mod root;
 mod session;
 mod signals;
 
@@ -22,5 +24,6 @@ pub use descriptors::{
     close_others_on_exec, duplicate_onto, go_on_without_others, is_one_open_file,
 };
 pub use memory::read_memory;
+pub use root::has_root_of_its_mounts;
 pub use session::in_own_session;
 pub use signals::{ignore_broken_pipes, next_signal, restore_signals, signals_as_descriptor};

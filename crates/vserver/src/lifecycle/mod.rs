@@ -34,7 +34,7 @@
 //! ```text
 //! error, state                      errors; the state directory and its lock
 //! order · tidy · sealed · console · inherited   shared by starter and monitor
-//! exposure                          shared by build and start
+//! exposure · chroot                 shared by build and start · by start and enter
 //! monitor · observe                 makes and watches a guest · tells its state and mends it
 //! stop · limits · enter · many      act on a guest that runs
 //! start · build                     start a guest · make a new one
@@ -42,6 +42,7 @@
 
 pub mod broker;
 pub mod build;
+mod chroot;
 mod console;
 pub mod distribution;
 pub mod enter;

@@ -47,7 +47,7 @@ use vhashify_sys::process::in_own_session;
 use super::observe::mend_running;
 use super::sealed::Sealed;
 use super::terminal::Terminal;
-use super::{LifecycleError, StateDirectory};
+use super::{LifecycleError, StateDirectory, chroot};
 
 /// The first argument of the program that enters a guest. Its standard input is the socket on which the order comes.
 pub const ENTER: &str = ENTER_ARGUMENT;
@@ -70,6 +70,7 @@ pub struct Entry {
 /// The guest does not run, or cannot be entered.
 pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError> {
     let (running, init) = mend_running(state)?;
+    chroot::refuse(state.name())?;
     let failed = |what: &str, error: &dyn std::fmt::Display| LifecycleError::Enter {
         name: state.name().to_owned(),
         reason: format!("{what}: {error}").into(),

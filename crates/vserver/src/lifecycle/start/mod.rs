@@ -27,7 +27,7 @@ use super::observe::{GuestState, mend};
 use super::order::Order;
 use super::state::{StateDirectory, now};
 use super::tidy::tidy;
-use super::{LifecycleError, broker, exposure, hooks, sealed, stop};
+use super::{LifecycleError, broker, chroot, exposure, hooks, sealed, stop};
 use crate::context::{cgroup, configured, notify, spec, sysctl};
 
 /// The context numbers for guests whose configuration has none, the same as util-vserver's.
@@ -43,6 +43,7 @@ pub fn start(
     state: &StateDirectory,
     command: Option<Vec<String>>,
 ) -> Result<Running, LifecycleError> {
+    chroot::refuse(&settings.name)?;
     let _lock = state.lock()?;
     let mut settings = settings.clone();
     if command.is_some() {
