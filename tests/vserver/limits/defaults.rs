@@ -101,7 +101,7 @@ fn what_a_guest_writes_late_on_its_console_is_not_lost() {
     host.guest("web", &["/bin/sh", "-c", script]);
     host.ok(&["web", "start"]);
     let begun = Instant::now();
-    wait_at_most(Duration::from_secs(60), "it has written all", || {
+    wait_at_most(Duration::from_mins(1), "it has written all", || {
         host.console("web").ends_with("the last words\n")
     });
     // Four MiB of it at once.

@@ -1,11 +1,14 @@
 //! Descriptors of this process and of others: `close_range(2)`, `dup2(2)`, `kcmp(2)`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 
 use crate::last_error;
+
+/// The first number behind those of the standard streams.
+const FIRST_OTHER: libc::c_int = 3;
 
 /// Closes every descriptor but the standard ones when the next program begins.
 ///
@@ -29,15 +32,29 @@ pub fn close_others_on_exec() -> io::Result<()> {
     }
 }
 
-/// Closes every descriptor but the standard ones at once, goes on in `rest`, and ends with the status that it gives.
+/// Lets a descriptor outlive exec.
 ///
-/// For a process that never executes another program, so that close-on-exec never acts. `rest` may own no descriptor
-/// that was open before. Status 255 without `rest` where the kernel is older than 5.9.
-pub fn go_on_without_others(rest: impl FnOnce() -> i32) -> ! {
-    // SAFETY: `close_range` takes three integers and no pointer. It closes what `OwnedFd`s of this process own; none of
-    // them is used or dropped any more, since this function does not return to any owner, and `exit` drops nothing.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
-    std::process::exit(if done == 0 { rest() } else { 255 })
+/// # Errors
+/// The call's.
+pub fn keep_on_exec(descriptor: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?)
+}
+
+/// A duplicate of the descriptor with this number, which the program before this one left open. Closes that one.
+///
+/// # Errors
+/// There is none.
+pub fn adopt_number(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `fcntl` takes three integers and no pointer; it refuses a number that is not open.
+    let own = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST_OTHER) };
+    if own < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `close` takes an integer. Nothing here owns the number: the program before this one said that it is for whoever
+    // adopts it.
+    unsafe { libc::close(number) };
+    // SAFETY: `from_raw_fd` asks for an open descriptor that nobody else owns: `fcntl` has just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(own) })
 }
 
 /// Makes the standard descriptor `to` a duplicate of `from` that outlives exec.

@@ -3,19 +3,62 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
-/// Gives every signal its default disposition and blocks none, for this process and the program that it becomes.
+/// Gives every signal that is ignored its default disposition and blocks none, for this process and the program that it becomes.
 ///
 /// What is ignored or blocked stays so across execve(2): Rust's start code ignores SIGPIPE, nohup(1) SIGHUP, and a
 /// shell SIGINT and SIGQUIT for what it starts in the background.
 pub fn restore_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: `signal` asks for a handler that is async-signal-safe: SIG_DFL is none. It refuses numbers that it
-        // cannot set (SIGKILL, SIGSTOP, two of the C library's own), and these always have their default.
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
+    for signal in 1..=LAST_SIGNAL {
+        if is_ignored(signal) {
+            set_default(signal);
         }
     }
     unblock_signals();
+}
+
+/// The highest number that the kernel knows (`_NSIG`).
+const LAST_SIGNAL: i32 = 64;
+
+/// A disposition as the kernel has it: the handler comes first. The C library hides two signals from its own `sigaction`.
+type Action = [u64; 4];
+
+/// The size of the kernel's set of signals.
+const SET_SIZE: usize = 8;
+
+/// Whether this process ignores the signal: nohup(1) does that to SIGHUP, say, for the program that it becomes.
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    let mut current = Action::default();
+    let none = std::ptr::null::<Action>();
+    // SAFETY: `rt_sigaction` sets nothing where the first pointer is null, and writes at most 32 bytes to the second, which is
+    // one to as many.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            none,
+            current.as_mut_ptr(),
+            SET_SIZE,
+        )
+    };
+    done == 0 && current[0] == libc::SIG_IGN as u64
+}
+
+/// Gives an ignored signal its default disposition. It stays where the kernel refuses that.
+fn set_default(signal: i32) {
+    let default = Action::default();
+    let none = std::ptr::null_mut::<Action>();
+    // SAFETY: `rt_sigaction` reads at most 32 bytes from the first pointer, which is one to as many: zeros are SIG_DFL, without
+    // flags and with an empty mask, and no handler of this process is replaced, since the signal is ignored.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            default.as_ptr(),
+            none,
+            SET_SIZE,
+        )
+    };
 }
 
 /// Blocks no signal, for this thread and the program that it becomes. Async-signal-safe.

@@ -1,4 +1,4 @@
-//! Sets umask and process limits for a guest's processes, which would inherit those of the caller.
+//! Sets umask, process limits and all else that a guest's processes would inherit of the caller.
 
 use std::io;
 
@@ -32,10 +32,13 @@ const DEFAULT_LIMITS: [(Resource, Option<u64>, Option<u64>); 14] = [
     (Resource::Stack, Some(8 << 20), None),
 ];
 
-/// Replaces the caller's limits and umask, for this process and its children, by the defaults of a guest.
+/// Replaces the caller's limits, umask, scheduling, signals and the like, for this process and its children, by the defaults
+/// of a guest.
 ///
 /// A hard limit that this process may not raise stays as it is.
 pub fn forget_caller() {
+    vhashify_sys::process::restore_signals();
+    vhashify_sys::process::be_as_usual();
     rustix::process::umask(UMASK);
     for (resource, current, maximum) in DEFAULT_LIMITS.into_iter().chain(limits_by_memory()) {
         let wanted = Rlimit { current, maximum };

@@ -1,44 +1,43 @@
-//! Process 1 of a guest: the start command, or a reaper that runs it.
+//! What becomes process 1 of a guest: its start command, or a reaper that runs it.
+//!
+//! Either way it is executed: what the process was before, a copy of the monitor, is gone with its memory, and with its
+//! descriptors, which `libcontainer` leaves open until then. The monitor knows when: one of these descriptors is the end of a
+//! pipe ([`Executed`]).
 
 use std::collections::HashMap;
+use std::ffi::{CString, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::default::get_executor;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
-use rustix::io::Errno;
-use rustix::process::{WaitOptions, wait};
-use vhashify_config::Style;
-use vhashify_sys::process::go_on_without_others;
+use rustix::pipe::{PipeFlags, pipe_with};
+use vhashify_sys::process::execute;
 
 /// Becomes process 1 of the guest, after `libcontainer` confined it.
 #[derive(Debug, Clone)]
 pub struct Init {
-    /// What process 1 is.
-    pub style: Style,
+    /// The reaper, for the style that has it: it executes the start command. Else the command itself is process 1.
+    pub reaper: Option<Arc<OwnedFd>>,
+    /// Says why nothing can be executed.
+    pub failed: Arc<OwnedFd>,
 }
 
 impl Executor for Init {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let arguments = spec.process().as_ref().and_then(|p| p.args().as_ref());
-        let Some((program, arguments)) = arguments.and_then(|all| all.split_first()) else {
-            return Err(ExecutorError::InvalidArg);
-        };
-        let mut command = Command::new(program);
-        command.args(arguments);
-        super::process_attributes::apply_personality(spec)
-            .map_err(|error| ExecutorError::Other(format!("personality: {error}")))?;
-        match self.style {
-            Style::Plain | Style::Systemd | Style::Minit => {
-                Err(ExecutorError::Other(command.exec().to_string()))
-            }
-            // `libcontainer` leaves descriptors of the host open and expects exec to close them, but a reaper executes
-            // nothing.
-            Style::Sysv => go_on_without_others(move || reap(&mut command)),
+        let error = self.become_init(spec);
+        let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+        if let Ok(failed) = self.failed.try_clone() {
+            drop(io::PipeWriter::from(failed).write_all(&errno.to_ne_bytes()));
         }
+        Err(ExecutorError::Other(error.to_string()))
     }
 
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
@@ -50,26 +49,65 @@ impl Executor for Init {
     }
 }
 
-/// The exit status of process 1 if the command cannot be started, the same as `libcontainer`'s for the other styles.
-const NOT_STARTED: i32 = 255;
+impl Init {
+    /// Executes the program. Returns why it cannot.
+    fn become_init(&self, spec: &Spec) -> io::Error {
+        let process = spec.process().as_ref();
+        let Some(words) = process.and_then(|process| process.args().clone()) else {
+            return io::ErrorKind::InvalidInput.into();
+        };
+        if let Err(error) = super::process_attributes::apply_personality(spec) {
+            return error;
+        }
+        let Some(reaper) = &self.reaper else {
+            let Some((program, arguments)) = words.split_first() else {
+                return io::ErrorKind::InvalidInput.into();
+            };
+            return Command::new(program).args(arguments).exec();
+        };
+        let words = [REAPER.to_owned()].into_iter().chain(words);
+        let variables = std::env::vars_os().map(|(name, value)| {
+            let mut variable = name;
+            variable.push("=");
+            variable.push(value);
+            variable
+        });
+        match (c_strings(words), c_strings(variables)) {
+            (Ok(words), Ok(variables)) => execute(reaper, &words, &variables),
+            (Err(error), _) | (_, Err(error)) => error,
+        }
+    }
+}
 
-/// Runs the command, waits until the guest's last process ends, and returns the command's status.
-///
-/// The kernel makes process 1 the parent of every orphan of the guest. From the command's start on the guest can see
-/// this process's descriptors in its `/proc`.
-fn reap(command: &mut Command) -> i32 {
-    let Ok(started) = command.spawn() else {
-        return NOT_STARTED;
-    };
-    let mut status = 0;
-    loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((pid, ended))) if u32::try_from(pid.as_raw_pid()) == Ok(started.id()) => {
-                let by_signal = ended.terminating_signal().map(|signal| 128 + signal);
-                status = ended.exit_status().or(by_signal).unwrap_or(status);
-            }
-            Err(Errno::CHILD) => return status,
-            Ok(_) | Err(_) => {}
+/// The name that the reaper is given, as `ps` shows it.
+const REAPER: &str = "reaper";
+
+fn c_strings(words: impl Iterator<Item = impl Into<OsString>>) -> io::Result<Vec<CString>> {
+    let strings = words.map(|word| CString::new(word.into().into_vec()));
+    Ok(strings.collect::<Result<_, _>>()?)
+}
+
+/// Tells when init is executed: the kernel closes the other end of a pipe then.
+#[derive(Debug)]
+pub struct Executed(OwnedFd);
+
+impl Executed {
+    /// With the end for init, of which this process may keep no copy.
+    pub fn watch() -> io::Result<(Self, Arc<OwnedFd>)> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        Ok((Self(read), Arc::new(write)))
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// Why it could not be executed.
+    pub fn wait(self) -> io::Result<()> {
+        let mut errno = [0; 4];
+        match io::PipeReader::from(self.0).read_exact(&mut errno) {
+            Ok(()) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

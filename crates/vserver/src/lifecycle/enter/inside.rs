@@ -14,7 +14,7 @@ use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use thiserror::Error;
-use vhashify_sys::process::{in_own_session, signals_as_descriptor};
+use vhashify_sys::process::{ignore_broken_pipes, in_own_session, signals_as_descriptor};
 
 use super::super::{StateDirectory, broker, inherited, terminal};
 use super::account::Account;
@@ -83,6 +83,8 @@ fn prepare(socket: &UnixStream) -> Result<Command, EnterError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(EnterError::at("its memory cannot be hidden"))?;
     inherited::forget_caller();
+    // The caller may be gone when this process answers; its command waits for nobody else.
+    ignore_broken_pipes();
     let (order, streams) = handshake::receive(socket).map_err(EnterError::at("its order"))?;
     let state = StateDirectory::new(&order.state_dir, &order.name);
     let spec = Spec::load(state.at("bundle/config.json"))

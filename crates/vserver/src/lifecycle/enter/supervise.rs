@@ -7,7 +7,7 @@ use std::process::Child;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
-use vhashify_sys::process::{next_signal, signals_as_descriptor};
+use vhashify_sys::process::{is_ignored, next_signal, signals_as_descriptor};
 
 use super::super::terminal::Terminal;
 
@@ -28,7 +28,9 @@ pub fn supervise(
     mut terminal: Option<Terminal>,
     go: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<u8> {
+    // What this process ignores (nohup(1) has it so) is not for the command, which ignores nothing.
     let mut watched = PASSED_ON.to_vec();
+    watched.retain(|signal| !is_ignored(*signal));
     watched.push(libc::SIGWINCH);
     let signals = signals_as_descriptor(&watched)?;
     if let Some(terminal) = &mut terminal {

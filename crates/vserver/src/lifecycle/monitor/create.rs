@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
@@ -12,11 +13,14 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{Gid, Uid};
 use thiserror::Error;
+use vhashify_config::Style;
 use vhashify_config::running::Running;
 use vhashify_sys::pidfd::Process;
+use vhashify_sys::process::make_reaper;
+use vhashify_sys::shown::Shown;
 
 use super::super::console::Console;
-use super::super::init::Init;
+use super::super::init::{Executed, Init};
 use super::super::order::{Order, null};
 use super::super::state::StateDirectory;
 use super::super::{LifecycleError, broker, inherited};
@@ -80,6 +84,10 @@ pub enum CreateError {
     Filter(#[from] FilterError),
     #[error("its container could not be made")]
     Panicked,
+    #[error("its reaper cannot be made: {}", innermost(source))]
+    Reaper { source: io::Error },
+    #[error("{} cannot be executed: {}", Shown::bytes(program.clone().into_bytes()), vhashify_sys::call_error::reason(source))]
+    NotExecuted { program: String, source: io::Error },
 }
 
 /// Makes the guest as ordered. Writes its init into `running`.
@@ -110,9 +118,19 @@ pub fn create(
     };
     let stdin = stdin.map_err(|source| CreateError::Descriptor { source })?;
     raise_hard_limits(&state.at("bundle/config.json"))?;
+    let reaper = (order.style == Style::Sysv).then(|| make_reaper(&state.at("")));
+    let reaper = reaper
+        .transpose()
+        .map_err(|source| CreateError::Reaper { source })?;
+    let (executed, failed) =
+        Executed::watch().map_err(|source| CreateError::Descriptor { source })?;
     let membership = cgroup::TemporaryMembership::of(running.context)
         .map_err(|source| CreateError::CgroupMembership { source })?;
-    let mut container = build(order, state, stdin, &console)?;
+    let init = Init {
+        reaper: reaper.map(Arc::new),
+        failed,
+    };
+    let mut container = build(init, state, stdin, &console)?;
     drop(membership);
     if let Some(user) = users {
         cgroup::delegate(running.context, user)
@@ -123,6 +141,11 @@ pub fn create(
     set_up(order, running.context, init.pid)?;
     state.write_running(running)?;
     container.start()?;
+    drop(container);
+    executed.wait().map_err(|source| CreateError::NotExecuted {
+        program: program(&state.at("bundle/config.json")),
+        source,
+    })?;
     Ok(WatcherDescriptors {
         console: console.monitor_end,
         socket,
@@ -132,7 +155,7 @@ pub fn create(
 /// Makes the container, in a thread of its own: its processes inherit from that thread the filter of calls that stand in
 /// no filter of `libcontainer`, and this process does not have it.
 fn build(
-    order: &Order,
+    init: Init,
     state: &StateDirectory,
     stdin: OwnedFd,
     console: &Console,
@@ -152,7 +175,7 @@ fn build(
         filter.map_or(Ok(()), refuse_unnamed)?;
         let container = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
             .with_root_path(state.at("container"))?
-            .with_executor(Init { style: order.style })
+            .with_executor(init)
             .with_stdin(stdin)
             .with_stdout(stdout)
             .with_stderr(stderr)
@@ -164,6 +187,18 @@ fn build(
     };
     let made = std::thread::scope(|scope| scope.spawn(build).join());
     made.unwrap_or(Err(CreateError::Panicked))
+}
+
+/// The program of process 1.
+fn program(specification: &Path) -> String {
+    let spec = Spec::load(specification).ok();
+    let process = spec.and_then(|spec| spec.process().clone());
+    let words = process.and_then(|process| process.args().clone());
+    words
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .unwrap_or_default()
 }
 
 /// Raises this process's hard limits to those of the guest: `libcontainer` sets them where it can only lower them.

@@ -39,8 +39,6 @@ use super::tidy::tidy;
 /// Makes a guest's init as ordered, answers, and becomes its watcher.
 #[must_use]
 pub fn make() -> ExitCode {
-    // Init inherits signal dispositions, and the caller may ignore SIGINT, which asks a guest to stop.
-    vhashify_sys::process::restore_signals();
     inherited::forget_caller();
     let mut text = Vec::new();
     let order = io::stdin()
