@@ -73,6 +73,7 @@ lint-quick: lint-tools
 	shellcheck fixtures/*.sh tests/vm/*.sh .ci/run
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	rustfmt --check --edition 2024 crates/sys/reaper/main.rs
 	fixtures/licences.sh
 
 lint: lint-quick ## formatting, clippy, documentation, licences, shell scripts
@@ -109,6 +110,7 @@ bench-vm: vm-tools ## what the guard costs, under the kernels of Debian 12 and 1
 fmt: ## format the sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
+	rustfmt --edition 2024 crates/sys/reaper/main.rs
 
 clean: ## remove what was built, the demo and the guests
 	$(CARGO) clean

@@ -28,7 +28,7 @@
 //! has any process, and a command that enters later confines itself before it joins the guest's PID namespace. Both
 //! run a sealed program ([`sealed`]), so that a guest cannot write to it through `/proc/self/exe`. It is executed anew
 //! with an empty environment, so that it inherits nothing from the caller ([`inherited`]). Process 1 is executed, too,
-//! before `start` returns ([`init`]): the guest's own init, its start command, or a reaper that is a program of its own.
+//! before `start` returns (`init`): the guest's own init, its start command, or a reaper that is a program of its own.
 //!
 //! Each file imports only from those above it:
 //!
