@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | [`attributes`] | scheduling, signals, and whatever else outlives exec |
 //! | [`executed`] | that process 1 is a program of its own when `start` returns |
+//! | [`streams`] | files and devices of the host as standard streams |
 
 mod attributes;
 mod executed;
+mod streams;
 
 use std::fs;
 use std::io::Write as _;

@@ -13,7 +13,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -21,11 +21,10 @@ use serde::{Deserialize, Serialize};
 use vhashify::broker::message;
 use vhashify_sys::pidfd::Process;
 
+use super::streams::Stream;
+
 /// The first argument of the program that enters.
 pub const ENTER_ARGUMENT: &str = "--enter";
-
-/// Standard input, output and error; `None` stands for a terminal of the guest's.
-pub type Streams<'a> = [Option<BorrowedFd<'a>>; 3];
 
 /// The order to the entering process. Both ends run the same program, so this is not a stable format.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,20 +65,22 @@ pub enum Answer {
     Failed(String),
 }
 
-const STREAM: &[u8] = b"s";
-const TERMINAL: &[u8] = b"t";
+const STREAM: u8 = b's';
+const TERMINAL: u8 = b't';
+const NULL: u8 = b'n';
 const READY: u8 = b'+';
 const FAILED: u8 = b'-';
 const GO: &[u8] = b".";
 const NOT_RUN: &[u8] = b"!";
 
 /// Sends the streams and the order.
-pub fn send(socket: &UnixStream, order: &Order, streams: &Streams<'_>) -> io::Result<()> {
+pub fn send(socket: &UnixStream, order: &Order, streams: &[Stream; 3]) -> io::Result<()> {
     let mut socket = socket;
     for stream in streams {
         match stream {
-            Some(stream) => message::send(socket.as_fd(), STREAM, *stream)?,
-            None => socket.write_all(TERMINAL)?,
+            Stream::Is(stream) => message::send(socket.as_fd(), &[STREAM], stream.as_fd())?,
+            Stream::Terminal => socket.write_all(&[TERMINAL])?,
+            Stream::Null => socket.write_all(&[NULL])?,
         }
     }
     let text = serde_json::to_vec(order)?;
@@ -88,14 +89,20 @@ pub fn send(socket: &UnixStream, order: &Order, streams: &Streams<'_>) -> io::Re
 }
 
 /// Receives the order and the streams.
-pub fn receive(socket: &UnixStream) -> io::Result<(Order, [Option<OwnedFd>; 3])> {
-    let mut streams = [None, None, None];
+pub fn receive(socket: &UnixStream) -> io::Result<(Order, [Stream; 3])> {
+    let mut streams = [Stream::Null, Stream::Null, Stream::Null];
     for stream in &mut streams {
-        let piece = message::receive(socket.as_fd(), &mut [0])?;
+        let mut what = [0];
+        let piece = message::receive(socket.as_fd(), &mut what)?;
         if piece.length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        *stream = piece.descriptors.into_iter().next();
+        *stream = match (what, piece.descriptors.into_iter().next()) {
+            ([STREAM], Some(stream)) => Stream::Is(stream),
+            ([TERMINAL], None) => Stream::Terminal,
+            ([NULL], None) => Stream::Null,
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
     }
     let mut socket = socket;
     let mut length = [0; 8];

@@ -20,6 +20,7 @@ use super::super::{StateDirectory, broker, inherited, terminal};
 use super::account::Account;
 use super::confine::confine;
 use super::handshake::{self, Order, Typed};
+use super::streams::{Stream, null_of_guest};
 use super::supervise::{PASSED_ON, wait_for};
 use crate::context::cgroup;
 
@@ -91,7 +92,8 @@ fn prepare(socket: &UnixStream) -> Result<Command, EnterError> {
         .map_err(EnterError::at("its specification cannot be read"))?;
     let account = join(&order, &state, &spec)?;
     let mut command = command(&spec, &order.typed, &account);
-    let guest = give_streams(&mut command, streams).map_err(EnterError::at("its terminal"))?;
+    let guest = give_streams(&mut command, streams)
+        .map_err(EnterError::at("its terminal, or /dev/null"))?;
     in_own_session(
         &mut command,
         guest.as_ref().map(|(_, of_command)| *of_command),
@@ -151,25 +153,24 @@ fn become_root() -> rustix::io::Result<()> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
 }
 
-/// Gives the command the caller's streams, and for each missing one the same terminal of the guest, whose mount
-/// namespace this process is in. Returns the caller's end of the terminal, and the first stream of the command that
-/// is its other end.
+/// Gives the command its streams: for each terminal the same one of the guest, whose mount namespace this process is in.
+/// Returns the caller's end of the terminal, and the first stream of the command that is its other end.
 fn give_streams(
     command: &mut Command,
-    streams: [Option<OwnedFd>; 3],
+    streams: [Stream; 3],
 ) -> io::Result<Option<(OwnedFd, BorrowedFd<'static>)>> {
     let first = [stdin(), stdout(), stderr()]
         .into_iter()
         .zip(&streams)
-        .find_map(|(of_command, stream)| stream.is_none().then_some(of_command));
+        .find_map(|(of_command, stream)| matches!(stream, Stream::Terminal).then_some(of_command));
     let terminal = first.map(|_| terminal::open()).transpose()?;
     let (shown, of_guest) = terminal.map_or((None, None), |(a, b)| (Some(a), Some(b)));
     let mut given = Vec::new();
     for stream in streams {
         given.push(match (stream, &of_guest) {
-            (Some(stream), _) => Stdio::from(stream),
-            (None, Some(of_guest)) => Stdio::from(of_guest.try_clone()?),
-            (None, None) => Stdio::null(),
+            (Stream::Is(stream), _) => Stdio::from(stream),
+            (Stream::Terminal, Some(of_guest)) => Stdio::from(of_guest.try_clone()?),
+            (Stream::Null | Stream::Terminal, _) => Stdio::from(null_of_guest()?),
         });
     }
     let mut given = given.into_iter();

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! vserver NAME exec                       ENTER: the sealed program, executed anew
-//!   order, standard streams ───────────────▶ gets only a socket, and the streams that are no terminal
+//!   order, standard streams ───────────────▶ gets only a socket, and the streams for the command
 //!                                            │ joins cgroups and namespaces, loads the guest's filter and
 //!                                            │ drops to its capabilities
-//!   shows the guest's terminal ◀──────────── │ opens a terminal in the guest
+//!   shows the guest's terminal,              │
+//!   copies files ◀────────────────────────── │ opens a terminal in the guest
 //!   signals ───────────────────────────────▶ └ forks: the child executes the command
 //!   exit status ◀─────────────────────────── waits
 //! ```
@@ -22,26 +23,26 @@
 //! | `confine` | drops every power that the guest has not |
 //! | `handshake` | the messages between caller and entering process |
 //! | `inside` | the entering process |
+//! | `streams` | the command's standard streams, made of the caller's |
 //! | `supervise` | waits for it: signals, terminal, exit status |
 
 mod account;
 mod confine;
 mod handshake;
 mod inside;
+mod streams;
 mod supervise;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 
-use handshake::{Answer, ENTER_ARGUMENT, Order, Streams, Typed};
+use handshake::{Answer, ENTER_ARGUMENT, Order, Typed};
 pub use inside::inside;
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
-use rustix::stdio::{stderr, stdin, stdout};
-use rustix::termios::isatty;
-use supervise::supervise;
+use streams::{OfCaller, Stream, StreamError};
+use supervise::{Shown, supervise};
 use vhashify_sys::process::in_own_session;
 
 use super::observe::mend_running;
@@ -63,8 +64,8 @@ pub struct Entry {
     pub shell: Option<String>,
 }
 
-/// Runs it and returns its exit status: 128 + n when signal n ended it. Where a standard stream of this process is a
-/// terminal, the command gets a terminal of the guest instead, the same for all such streams.
+/// Runs it and returns its exit status: 128 + n when signal n ended it. Its standard streams are made of those of this
+/// process, so that the guest gets no file of the host.
 ///
 /// # Errors
 /// The guest does not run, or cannot be entered.
@@ -75,8 +76,16 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
         name: state.name().to_owned(),
         reason: format!("{what}: {error}").into(),
     };
-    let streams = streams().map_err(|(name, error)| failed(name, &error))?;
-    let has_terminal = streams.iter().any(Option::is_none);
+    let stream_failed = |(stream, error): StreamError| {
+        let reason = format!("{stream}: {}", vhashify_sys::call_error::reason(&error));
+        LifecycleError::Refused {
+            name: state.name().to_owned(),
+            reason: reason.into(),
+        }
+    };
+    let OfCaller { streams, relays } = OfCaller::find().map_err(stream_failed)?;
+    let are_terminals = [0, 1, 2].map(|number| matches!(streams[number], Stream::Terminal));
+    let has_terminal = are_terminals.contains(&true);
     let order = Order {
         name: state.name().to_owned(),
         state_dir: state.top().to_path_buf(),
@@ -94,6 +103,7 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
         spawn_helper().map_err(|error| failed("no program can enter it", &error))?;
     // If it fails, the helper ended early, and its answer may say why.
     drop(handshake::send(&socket, &order, &streams));
+    drop(streams);
     let guest = match handshake::receive_answer(&socket) {
         Ok(Answer::Ready(guest)) => guest,
         Ok(Answer::Failed(reason)) => {
@@ -110,40 +120,17 @@ pub fn enter(state: &StateDirectory, entry: &Entry) -> Result<u8, LifecycleError
             ));
         }
     };
-    let terminal = guest.map(|guest| Terminal::new(guest, streams.map(|own| own.is_none())));
-    let status = supervise(&mut helper, terminal, || handshake::go(&socket))
+    let terminal = guest.map(|guest| Terminal::new(guest, are_terminals));
+    let mut shown = Shown { terminal, relays };
+    let status = supervise(&mut helper, &mut shown, || handshake::go(&socket))
         .map_err(|error| failed("waiting", &error))?;
-    match handshake::receive_not_run(&socket) {
-        Some(error) => Err(not_run(state, entry, &error)),
+    if let Some(error) = handshake::receive_not_run(&socket) {
+        return Err(not_run(state, entry, &error));
+    }
+    match shown.relays.failed() {
+        Some(error) => Err(stream_failed(error)),
         None => Ok(status),
     }
-}
-
-/// The standard streams of this process that are no terminal: the command gets these.
-///
-/// Refuses a directory: it would open the host's files to the guest.
-fn streams() -> Result<Streams<'static>, (&'static str, io::Error)> {
-    let stream = |name, own: BorrowedFd<'static>| {
-        if isatty(own) {
-            return Ok(None);
-        }
-        let is_directory = fstat(own)
-            .map(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
-            .and_then(|is_directory| Ok(is_directory || fcntl_getfl(own)?.contains(OFlags::PATH)));
-        match is_directory {
-            Ok(false) => Ok(Some(own)),
-            Ok(true) => Err((
-                name,
-                io::Error::other("a guest gets no directory of the host"),
-            )),
-            Err(error) => Err((name, error.into())),
-        }
-    };
-    Ok([
-        stream("its standard input", stdin())?,
-        stream("its standard output", stdout())?,
-        stream("its standard error", stderr())?,
-    ])
 }
 
 /// Starts the entering process. It gets only the other end of the socket.

@@ -1,4 +1,4 @@
-//! Waits for the command: passes signals on, and keys and output if it has a terminal.
+//! Waits for the command: passes signals on, and keys and output where it has a terminal or the streams are copied.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +10,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use vhashify_sys::process::{is_ignored, next_signal, signals_as_descriptor};
 
 use super::super::terminal::Terminal;
+use super::streams::Relays;
 
 /// The signals that go on to the command.
 pub const PASSED_ON: [i32; 6] = [
@@ -21,11 +22,20 @@ pub const PASSED_ON: [i32; 6] = [
     libc::SIGUSR2,
 ];
 
-/// Lets the entering process execute the command by `go`, and waits until that process ends. Meanwhile shows the
-/// guest's terminal. Returns the exit status.
+/// What this process shows of the command meanwhile.
+#[derive(Default)]
+pub struct Shown {
+    /// The guest's terminal, if it has one.
+    pub terminal: Option<Terminal>,
+    /// The streams that are copied.
+    pub relays: Relays,
+}
+
+/// Lets the entering process execute the command by `go`, and waits until that process ends. Meanwhile shows what the
+/// command writes. Returns the exit status.
 pub fn supervise(
     child: &mut Child,
-    mut terminal: Option<Terminal>,
+    shown: &mut Shown,
     go: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<u8> {
     // What this process ignores (nohup(1) has it so) is not for the command, which ignores nothing.
@@ -33,25 +43,25 @@ pub fn supervise(
     watched.retain(|signal| !is_ignored(*signal));
     watched.push(libc::SIGWINCH);
     let signals = signals_as_descriptor(&watched)?;
-    if let Some(terminal) = &mut terminal {
+    if let Some(terminal) = &mut shown.terminal {
         terminal.begin()?;
     }
+    shown.relays.begin()?;
     // It may have ended meanwhile.
     drop(go());
-    pass_on(child, &signals, terminal.as_mut())
+    let status = pass_on(child, &signals, shown);
+    // Gives the caller's terminal its mode back.
+    shown.terminal = None;
+    status
 }
 
 /// Waits in the entering process until the command ends. Returns the exit status.
 pub fn wait_for(child: &mut Child, signals: &OwnedFd) -> io::Result<u8> {
-    pass_on(child, signals, None)
+    pass_on(child, signals, &mut Shown::default())
 }
 
 /// Passes signals, keys and output on until the child ends. Returns its exit status: 128 + n when signal n ended it.
-fn pass_on(
-    child: &mut Child,
-    signals: &OwnedFd,
-    mut terminal: Option<&mut Terminal>,
-) -> io::Result<u8> {
+fn pass_on(child: &mut Child, signals: &OwnedFd, shown: &mut Shown) -> io::Result<u8> {
     let pid = rustix::process::Pid::from_child(child);
     let handle = pidfd_open(pid, PidfdFlags::empty())?;
     loop {
@@ -59,10 +69,11 @@ fn pass_on(
             PollFd::new(&handle, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
-        if let Some(terminal) = &terminal {
+        shown.relays.wait_for(&mut waited);
+        if let Some(terminal) = &shown.terminal {
             terminal.wait_for(&mut waited);
         }
-        let timeout = terminal.as_ref().and_then(|terminal| terminal.timeout());
+        let timeout = shown.terminal.as_ref().and_then(Terminal::timeout);
         match poll(&mut waited, timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -70,7 +81,7 @@ fn pass_on(
         let has_ended = !waited[0].revents().is_empty();
         drop(waited);
         while let Some(signal) = next_signal(signals) {
-            match &terminal {
+            match &shown.terminal {
                 Some(terminal) if signal == libc::SIGWINCH => terminal.follow_size(),
                 _ if signal == libc::SIGWINCH => {}
                 _ => {
@@ -79,9 +90,10 @@ fn pass_on(
                 }
             }
         }
-        if let Some(terminal) = &mut terminal {
+        if let Some(terminal) = &mut shown.terminal {
             terminal.relay(has_ended)?;
         }
+        shown.relays.relay(has_ended);
         if has_ended {
             let ended = child.wait()?;
             let code = ended.code().or(ended.signal().map(|signal| 128 + signal));
