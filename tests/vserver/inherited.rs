@@ -23,7 +23,7 @@ use super::host::{Host, wait_until};
 const SECRET: &str = "HOSTSECRET";
 
 /// The styles of guests that this machine can start.
-fn styles() -> Vec<&'static str> {
+pub fn styles() -> Vec<&'static str> {
     let mut styles = vec!["plain", "sysv"];
     if fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains("cgroup2")) {
         styles.extend(["systemd", "minit"]);
@@ -38,7 +38,7 @@ fn sleeper(host: &Host, style: &str) {
 }
 
 /// The command line of a shell that runs `vserver ARGUMENTS`.
-fn line(host: &Host, arguments: &str) -> String {
+pub fn line(host: &Host, arguments: &str) -> String {
     format!(
         "{} --config-dir {} --state-dir {} {arguments}",
         built::vserver().display(),

@@ -5,6 +5,7 @@
 //! | [`host`] | a configuration tree, guests and their state in one directory; all gone afterwards |
 //! | [`life`] | start, watch, stop; and that nothing is left |
 //! | [`inside`] | exec, suexec, enter |
+//! | [`monitor`] | what the monitor of a guest says, and where |
 //! | [`inherited`] | what of whoever types a command could reach a guest |
 //! | [`many`] | vserver-stat, vps, vkill, start-vservers |
 //! | [`boot`] | guests whose own init boots them |
@@ -37,6 +38,7 @@ mod inside;
 mod life;
 mod limits;
 mod many;
+mod monitor;
 mod network;
 mod oci;
 mod refusals;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! make: binds STATE/broker ─ libcontainer connects, sends init's listener ─┐
-//! watch (after exec): has the socket as its standard output ◀──────────────┘ accepts, serves
+//! watch (after exec): has the socket as a descriptor ◀─────────────────────┘ accepts, serves
 //! exec, enter: connect, send the listener of their own filter, wait for a byte
 //! ```
 //!

@@ -7,8 +7,7 @@
 //! The pipe has a name in the state directory, so the successor of a monitor that died can read on. A terminal ends
 //! with the monitor that holds it: from then on the guest has no console.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
+use super::bounded_log::BoundedLog;
 use super::error::Doing;
 use super::{LifecycleError, StateDirectory};
 
@@ -134,18 +134,20 @@ pub struct ConsoleReader {
     source: Option<OwnedFd>,
     /// Holds the guest's end open: without it, poll(2) reports a hang-up at once and for ever.
     _init_end: Option<OwnedFd>,
-    log: Log,
+    log: BoundedLog,
     allowance: Allowance,
 }
 
 impl ConsoleReader {
-    /// Opens the terminal that is this process's standard input, else the pipe.
-    pub fn open(state: &StateDirectory) -> Self {
+    /// Reads the terminal, if the console is one, else the pipe by its name: its own open file, since the guest has the flags of
+    /// the other one. `kept` is the monitor's end.
+    pub fn open(state: &StateDirectory, kept: Option<OwnedFd>) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let init_end = ioctl_tiocgptpeer(rustix::stdio::stdin(), flags).ok();
+        let init_end = kept
+            .as_ref()
+            .and_then(|kept| ioctl_tiocgptpeer(kept, flags).ok());
         let source = if init_end.is_some() {
-            let own = rustix::stdio::stdin().try_clone_to_owned().ok();
-            own.filter(|own| fcntl_setfl(own, OFlags::RDWR | OFlags::NONBLOCK).is_ok())
+            kept.filter(|own| fcntl_setfl(own, OFlags::RDWR | OFlags::NONBLOCK).is_ok())
         } else {
             let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
             rustix::fs::open(state.at("console"), flags, Mode::empty()).ok()
@@ -153,7 +155,7 @@ impl ConsoleReader {
         Self {
             source,
             _init_end: init_end,
-            log: Log::open(state),
+            log: BoundedLog::open(state.at("console.log"), LONGEST_LOG),
             allowance: Allowance::new(Instant::now()),
         }
     }
@@ -191,46 +193,6 @@ impl ConsoleReader {
             taken += count as u64;
         }
         taken
-    }
-}
-
-/// The console log. It has two files, so that a guest that writes without end fills no disk.
-#[derive(Debug)]
-struct Log {
-    path: PathBuf,
-    older: PathBuf,
-    file: Option<File>,
-    length: u64,
-}
-
-impl Log {
-    fn open(state: &StateDirectory) -> Self {
-        let path = state.at("console.log");
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .ok();
-        let length = file.as_ref().and_then(|file| file.metadata().ok());
-        Self {
-            older: state.at("console.log.1"),
-            length: length.map_or(0, |found| found.len()),
-            path,
-            file,
-        }
-    }
-
-    /// Ignores errors: a log that cannot be written must not end the guest.
-    fn append(&mut self, bytes: &[u8]) {
-        if self.length + bytes.len() as u64 > LONGEST_LOG {
-            drop(fs::rename(&self.path, &self.older));
-            self.file = File::create(&self.path).ok();
-            self.length = 0;
-        }
-        if let Some(file) = &mut self.file {
-            drop(file.write_all(bytes));
-        }
-        self.length += bytes.len() as u64;
     }
 }
 

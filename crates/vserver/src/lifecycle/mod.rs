@@ -18,6 +18,7 @@
 //! NAME/guest.json        exists while the guest runs: see `state` and `observe`
 //! NAME/last.json         how it ended last time
 //! NAME/console.log, .1   what its init wrote
+//! NAME/monitor.log, .1   what its monitor and its broker had to say
 //! NAME/console           the pipe that init writes to, or the mount point of its terminal
 //! NAME/bundle/           its specification, and the mount point of its root
 //! NAME/container/        libcontainer's state
@@ -34,13 +35,14 @@
 //!
 //! ```text
 //! error, state                      errors; the state directory and its lock
-//! order · tidy · sealed · console · inherited   shared by starter and monitor
+//! order · tidy · sealed · bounded_log · console · inherited   shared by starter and monitor
 //! exposure · chroot                 shared by build and start · by start and enter
 //! monitor · observe                 makes and watches a guest · tells its state and mends it
 //! stop · limits · enter · many      act on a guest that runs
 //! start · build                     start a guest · make a new one
 //! ```
 
+mod bounded_log;
 pub mod broker;
 pub mod build;
 mod chroot;

@@ -1,8 +1,8 @@
 //! The messages between a starter and the monitor that makes the guest.
 //!
 //! ```text
-//! start ── MAKE, Order on standard input ──▶ monitor
-//!       ◀── Answer on standard output ──────
+//! start ── the vdir, Order ──▶ monitor          over a socket, which is standard input at first
+//!       ◀── Answer ───────────
 //! ```
 //!
 //! A guest outlives an upgrade of this program, and a watcher of the new version takes it over. So the command lines
@@ -22,12 +22,17 @@ use vhashify_config::running::Running;
 use super::state::StateDirectory;
 use crate::context::limits::Limit;
 
-/// The first argument of a monitor that makes a guest; its order is on standard input.
+/// The first argument of a monitor that makes a guest; its standard input is the socket on which the order comes.
 pub const MAKE: &str = "--monitor-make";
-/// The first argument of a monitor that watches a guest; the state directory and the guest's name follow.
+/// The first argument of a monitor that watches a guest; the state directory and the guest's name follow, then descriptors
+/// that are left open for it ([`CONSOLE`], [`SOCKET`]).
 pub const WATCH: &str = "--monitor-watch";
+/// The argument before the number of the monitor's end of the console.
+pub const CONSOLE: &str = "--console=";
+/// The argument before the number of the broker's socket.
+pub const SOCKET: &str = "--broker=";
 
-/// What a starter writes to the monitor's standard input.
+/// What a starter sends.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     /// The guest.
@@ -60,7 +65,7 @@ pub struct Order {
     pub network: Option<Vec<(IpAddr, String)>>,
 }
 
-/// What the monitor writes to its standard output: one line.
+/// What the monitor sends: one line.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// Init runs.
@@ -68,6 +73,9 @@ pub enum Answer {
     /// Init does not run, and nothing of the guest is left. Says why, for the user.
     Failed(String),
 }
+
+/// The byte with which the checked vdir comes.
+pub(super) const VDIR: u8 = b'v';
 
 /// The command that watches the guest. It inherits no standard stream and no variable from its caller.
 pub(super) fn watch_command(program: &Path, state: &StateDirectory) -> Command {

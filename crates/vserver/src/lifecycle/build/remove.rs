@@ -67,7 +67,14 @@ pub fn delete(
     fs::rename(&settings.vdir, &vdir).doing("rename", &settings.vdir)?;
     self::tree(&vdir)?;
     self::tree(&configuration)?;
-    for below in ["console.log", "console.log.1", "last.json", "lock"] {
+    for below in [
+        "console.log",
+        "console.log.1",
+        "monitor.log",
+        "monitor.log.1",
+        "last.json",
+        "lock",
+    ] {
         drop(fs::remove_file(state.at(below)));
     }
     drop(fs::remove_dir(state.at("")));

@@ -90,10 +90,11 @@ pub enum CreateError {
     NotExecuted { program: String, source: io::Error },
 }
 
-/// Makes the guest as ordered. Writes its init into `running`.
+/// Makes the guest as ordered, of the checked vdir. Writes its init into `running`.
 pub fn create(
     order: &Order,
     state: &StateDirectory,
+    vdir: &OwnedFd,
     running: &mut Running,
 ) -> Result<WatcherDescriptors, CreateError> {
     state.write_running(running)?;
@@ -101,7 +102,7 @@ pub fn create(
     let users = order
         .has_own_users
         .then(|| spec::first_user(running.context));
-    mount_root(&running.vdir, &rootfs, users)?;
+    mount_root(&running.vdir, vdir, &rootfs, users)?;
     if let Some(nice) = order.nice {
         vhashify_sys::process::set_nice(nice)
             .map_err(|source| CreateError::Nice { nice, source })?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
@@ -26,13 +27,18 @@ pub fn mount_path(state: &StateDirectory, has_own_users: bool, below: &str) -> P
 }
 
 /// Mounts the vdir without devices and, with `users`, idmapped to the host's user numbers from there on. Refuses it if
-/// the path no longer leads to the directory that the starter checked, which is this process's standard error.
-pub fn mount_root(vdir: &Path, rootfs: &Path, users: Option<u32>) -> Result<(), LifecycleError> {
+/// the path no longer leads to the directory `checked`, which the starter has checked.
+pub fn mount_root(
+    vdir: &Path,
+    checked: &OwnedFd,
+    rootfs: &Path,
+    users: Option<u32>,
+) -> Result<(), LifecycleError> {
     vhashify_sys::process::unshare_mounts().doing("unshare", rootfs)?;
     let root = Path::new("/");
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change(root, slave).doing("mount", root)?;
-    let checked = rustix::fs::fstat(rustix::stdio::stderr()).doing("stat", vdir)?;
+    let checked = rustix::fs::fstat(checked).doing("stat", vdir)?;
     if let Some(first) = users {
         mount_tmpfs()?;
         vhashify_sys::idmap::mount(vdir, rootfs, first, spec::USERS)

@@ -1,17 +1,21 @@
 //! Writes the files that the monitor and `libcontainer` read, runs the monitor, and waits for its answer.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
+use vhashify::broker::message;
 use vhashify_config::running::Running;
+use vhashify_sys::shown::Shown;
 
 use super::super::LifecycleError;
 use super::super::error::Doing;
-use super::super::order::{Answer, MAKE, Order};
+use super::super::order::{Answer, MAKE, Order, VDIR};
 use super::super::sealed::Sealed;
 use super::super::state::StateDirectory;
 use crate::context::cgroup;
@@ -38,31 +42,26 @@ pub fn prepare(
 }
 
 /// Runs the monitor and waits for its answer.
-pub fn launch(state: &StateDirectory, order: &Order, vdir: OwnedFd) -> Result<(), LifecycleError> {
+pub fn launch(state: &StateDirectory, order: &Order, vdir: &OwnedFd) -> Result<(), LifecycleError> {
     let program = Path::new("/proc/self/exe");
+    let (socket, other) = UnixStream::pair().doing("make a socket for the monitor", program)?;
     let sealed = Sealed::new().doing("seal", program)?;
     let mut command = sealed.command();
     command
         .arg(MAKE)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        // The checked vdir, handed over as a descriptor: its path may lead elsewhere by now.
-        .stderr(Stdio::from(vdir));
+        .stdin(Stdio::from(OwnedFd::from(other)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     vhashify_sys::process::in_own_session(&mut command, None);
     let mut child = command.spawn().doing("start the monitor", program)?;
+    // With it this process's copy of the other end, so that it sees when the monitor ends.
+    drop(command);
     drop(sealed);
-    if let Some(mut stdin) = child.stdin.take() {
-        let text = serde_json::to_vec(order).unwrap_or_default();
-        stdin
-            .write_all(&text)
-            .doing("write to the monitor", program)?;
-    }
     let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .doing("read from the monitor", program)?;
-    }
+    send(&socket, order, vdir).doing("write to the monitor", program)?;
+    BufReader::new(&socket)
+        .read_line(&mut line)
+        .doing("read from the monitor", program)?;
     let failed = |reason: String| LifecycleError::Start {
         name: state.name().to_owned(),
         reason,
@@ -75,7 +74,19 @@ pub fn launch(state: &StateDirectory, order: &Order, vdir: OwnedFd) -> Result<()
         }
         Err(_) => {
             let status = child.wait().doing("wait for the monitor", program)?;
-            Err(failed(format!("its monitor ended early, with {status}")))
+            let log = state.at("monitor.log");
+            Err(failed(format!(
+                "its monitor ended early, with {status}; {} may say more",
+                Shown::path(&log)
+            )))
         }
     }
+}
+
+/// Sends the checked vdir, since its path may lead elsewhere by now, and the order.
+fn send(socket: &UnixStream, order: &Order, vdir: &OwnedFd) -> io::Result<()> {
+    message::send(socket.as_fd(), &[VDIR], vdir.as_fd())?;
+    let mut to = socket;
+    to.write_all(&serde_json::to_vec(order)?)?;
+    socket.shutdown(Shutdown::Write)
 }

@@ -71,7 +71,7 @@ pub fn start(
         boot: boot_id(),
         config_dir: tree.top().to_path_buf(),
     };
-    if let Err(error) = make_guest(settings, state, &running, checked) {
+    if let Err(error) = make_guest(settings, state, &running, &checked) {
         // The monitor tidied up, unless it was killed.
         if let GuestState::Starting(_) | GuestState::Running(..) = mend(state)? {
             tidy(state, &running, Ended::unseen(now()))?;
@@ -93,16 +93,16 @@ fn make_guest(
     settings: &GuestSettings,
     state: &StateDirectory,
     running: &Running,
-    checked: Checked,
+    checked: &Checked,
 ) -> Result<(), LifecycleError> {
-    let compiled = specification(settings, state, running.context, &checked);
+    let compiled = specification(settings, state, running.context, checked);
     prepare(state, running, &compiled)?;
     if let Some(bucket) = &settings.resources.bucket {
         write_bucket(state, bucket)?;
     }
     let order = order(settings, state, running);
     hooks::run(settings, "pre-start")?;
-    launch(state, &order, checked.vdir)
+    launch(state, &order, &checked.vdir)
 }
 
 /// The OCI specification of the container, for `libcontainer`.
