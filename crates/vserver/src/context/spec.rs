@@ -9,28 +9,55 @@ use vhashify_config::{FstabEntry, GuestSettings, Limit};
 
 use super::seccomp;
 
-/// Paths of `/proc` and `/sys` that show or change the host: the guest sees an empty file or directory there.
-const MASKED: [&str; 13] = [
+/// Paths of `/proc` and `/sys` that show or change the host: the guest sees an empty file or directory there. What the kernel
+/// shows to root alone is here, since it means root of the host.
+const MASKED: &[&str] = &[
     "/proc/acpi",
+    "/proc/allocinfo",
     "/proc/asound",
+    "/proc/driver",
+    "/proc/dynamic_debug",
+    // Their times tell what is typed.
+    "/proc/interrupts",
+    "/proc/kallsyms",
     "/proc/kcore",
+    "/proc/key-users",
     "/proc/keys",
     "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
     "/proc/latency_stats",
+    "/proc/lock_stat",
+    "/proc/lockdep",
+    "/proc/lockdep_chains",
+    "/proc/lockdep_stats",
+    "/proc/mtrr",
+    "/proc/pagetypeinfo",
+    "/proc/profile",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/slabinfo",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/proc/tty/driver",
+    "/proc/vmallocinfo",
+    "/proc/vmcore",
+    "/proc/xen",
+    // The serial numbers of the machine.
+    "/sys/devices/virtual/dmi",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
     "/sys/kernel",
 ];
 
 /// Paths of `/proc` that a guest may read and not write.
-const READ_ONLY: [&str; 5] = [
+const READ_ONLY: &[&str] = &[
     "/proc/bus",
     "/proc/fs",
     "/proc/irq",
+    // Whoever writes there has the kernel watch the host.
+    "/proc/pressure",
     "/proc/sys",
     "/proc/sysrq-trigger",
 ];
