@@ -19,6 +19,7 @@
 //! | [`limits`] | what a guest may use, from its start on and changed while it runs |
 //! | [`escape`] | what a guest's root tries, each with the defence that stops it |
 //! | [`exposed`] | which files of guests users of the host reach: none |
+//! | [`security`] | that `docs/security.md` names a test in each row |
 //! | [`users`] | guests whose users are no users of the host |
 //! | [`network`] | addresses, and a web server that answers |
 //! | [`together`] | the README's third example, and `vhashify` beside guests that write |
@@ -42,5 +43,6 @@ mod monitor;
 mod network;
 mod oci;
 mod refusals;
+mod security;
 mod together;
 mod users;
