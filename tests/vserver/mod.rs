@@ -14,6 +14,7 @@
 //! | [`guarded`] | guests whose shared files count on the guard |
 //! | [`import`] | old-style configurations, read as data or refused by line |
 //! | [`oci`] | guests of OCI images: layers, digests, hostile archives |
+//! | [`reboots`] | guests that reboot themselves, again and again |
 //! | [`refusals`] | bad input: one clear line, the right status, no half-started guest |
 //! | [`copy_on_write`] | guests that share everything and write to it |
 //! | [`limits`] | what a guest may use, from its start on and changed while it runs |
@@ -42,6 +43,7 @@ mod many;
 mod monitor;
 mod network;
 mod oci;
+mod reboots;
 mod refusals;
 mod security;
 mod together;

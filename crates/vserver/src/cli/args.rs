@@ -75,6 +75,9 @@ pub enum Command {
         /// Run `sleep` in place of its init, so that it can be entered and mended
         #[arg(long)]
         rescue: bool,
+        /// Only if it has rebooted itself, and nobody has stopped it since: its monitor says that
+        #[arg(long, hide = true, conflicts_with = "rescue")]
+        rebooted: bool,
     },
     /// Stop it
     Stop,

@@ -15,7 +15,7 @@ use crate::lifecycle::distribution::{
 };
 use crate::lifecycle::enter::{Entry, enter};
 use crate::lifecycle::observe::mend;
-use crate::lifecycle::start::start;
+use crate::lifecycle::start::{start, start_again};
 use crate::lifecycle::stop::stop;
 use crate::lifecycle::{GuestState, LifecycleError, StateDirectory};
 
@@ -104,7 +104,10 @@ fn dispatch(
         Command::Delete => remove(tree, &settings()?, state, common),
         Command::Hashify { options } => Ok(hashify(arguments, options)),
         Command::Unify { options } => Ok(unify(arguments, options)),
-        Command::Start { rescue } => begin(tree, &settings()?, state, *rescue, common),
+        Command::Start { rebooted: true, .. } => {
+            start_again(tree, &settings()?, state).map(|_| DONE)
+        }
+        Command::Start { rescue, .. } => begin(tree, &settings()?, state, *rescue, common),
         Command::Stop => end(&settings()?, state, common),
         Command::Restart => restart(tree, &settings()?, state, common, true),
         Command::Condrestart => restart(tree, &settings()?, state, common, false),

@@ -3,6 +3,7 @@
 use super::output::{duration, say, shown};
 use crate::context::cgroup;
 use crate::lifecycle::observe::mend;
+use crate::lifecycle::reboot;
 use crate::lifecycle::state::now;
 use crate::lifecycle::{Ended, GuestState, LifecycleError, Running, StateDirectory};
 
@@ -40,6 +41,12 @@ pub fn status(state: &StateDirectory) -> Result<u8, LifecycleError> {
         GuestState::Stopped(last) => {
             let how = last.map_or(String::new(), |last| format!("; {}", ending(last)));
             say(&format!("{name} is not running{how}"));
+            if let Some(reboot) = reboot::waiting(state) {
+                say(&format!(
+                    "it has rebooted itself, and is started again in {}",
+                    duration(reboot.left())
+                ));
+            }
             Ok(NOT_RUNNING)
         }
     }

@@ -17,6 +17,7 @@
 //! NAME/lock              the command that starts or stops the guest holds it
 //! NAME/guest.json        exists while the guest runs: see `state` and `observe`
 //! NAME/last.json         how it ended last time
+//! NAME/reboot.json       how often it rebooted itself, and who waits to start it again
 //! NAME/console.log, .1   what its init wrote
 //! NAME/monitor.log, .1   what its monitor and its broker had to say
 //! NAME/console           the pipe that init writes to, or the mount point of its terminal
@@ -36,7 +37,7 @@
 //! ```text
 //! error, state                      errors; the state directory and its lock
 //! order · tidy · sealed · bounded_log · console · inherited   shared by starter and monitor
-//! exposure · chroot                 shared by build and start · by start and enter
+//! exposure · chroot · reboot        shared by build and start · start and enter · monitor, start and stop
 //! monitor · observe                 makes and watches a guest · tells its state and mends it
 //! stop · limits · enter · many      act on a guest that runs
 //! start · build                     start a guest · make a new one
@@ -60,6 +61,7 @@ pub mod monitor;
 pub mod observe;
 pub mod order;
 mod process_attributes;
+pub mod reboot;
 pub mod sealed;
 pub mod start;
 pub mod state;

@@ -110,7 +110,10 @@ impl StateDirectory {
         })
     }
 
-    fn read<T: for<'a> Deserialize<'a>>(&self, below: &str) -> Result<Option<T>, LifecycleError> {
+    pub(super) fn read<T: for<'a> Deserialize<'a>>(
+        &self,
+        below: &str,
+    ) -> Result<Option<T>, LifecycleError> {
         let path = self.at(below);
         match fs::read(&path) {
             // A file that does not parse is from another version, and counts as missing.
@@ -127,7 +130,7 @@ impl StateDirectory {
         }
     }
 
-    fn write(&self, below: &str, value: &impl Serialize) -> Result<(), LifecycleError> {
+    pub(super) fn write(&self, below: &str, value: &impl Serialize) -> Result<(), LifecycleError> {
         let path = self.at(below);
         let new = self.at(&format!("{below}.{}", std::process::id()));
         let text = serde_json::to_vec(value).unwrap_or_default();

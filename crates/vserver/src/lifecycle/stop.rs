@@ -10,8 +10,8 @@ use vhashify_sys::procfs::{self, Fields};
 
 use super::error::Doing;
 use super::observe::{GuestState, mend, mend_running};
-use super::state::StateDirectory;
-use super::{LifecycleError, hooks, sealed};
+use super::state::{Lock, StateDirectory};
+use super::{LifecycleError, hooks, reboot, sealed};
 use crate::context::cgroup;
 
 /// How long `cmd.stop` may take.
@@ -19,12 +19,25 @@ const STOP_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the kernel may take to end init after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Stops the guest. When this returns, no process, mount or cgroup of it is left.
+/// How long the start of a guest that rebooted itself may take.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Stops the guest. When this returns, no process, mount or cgroup of it is left. One that has rebooted itself and waits to be
+/// started again stays down.
 ///
 /// # Errors
 /// It does not run, or does not end even by SIGKILL.
 pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
-    let _lock = state.lock()?;
+    let _lock = lock(state)?;
+    let stopped = stop_running(settings, state);
+    // It may have rebooted itself in this very moment; whoever tidied up has noted that before.
+    match (stopped, reboot::forget(state)) {
+        (Err(LifecycleError::NotRunning { .. }), true) => Ok(()),
+        (stopped, _) => stopped,
+    }
+}
+
+fn stop_running(settings: &GuestSettings, state: &StateDirectory) -> Result<(), LifecycleError> {
     mend_running(state)?;
     // A failed hook does not keep the guest running; the first failure is reported.
     let mut hooks_ran = Ok(());
@@ -36,6 +49,21 @@ pub fn stop(settings: &GuestSettings, state: &StateDirectory) -> Result<(), Life
         hooks_ran = hooks_ran.and(hooks::run(settings, stage));
     }
     hooks_ran
+}
+
+/// Takes the lock, and waits for it where a guest that rebooted itself is being started again.
+fn lock(state: &StateDirectory) -> Result<Lock, LifecycleError> {
+    let begun = Instant::now();
+    loop {
+        match state.lock() {
+            Err(LifecycleError::Busy { .. })
+                if reboot::may_be_starting(state) && begun.elapsed() < START_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            locked => return locked,
+        }
+    }
 }
 
 /// Stops it without hooks. The caller holds the lock.

@@ -73,6 +73,7 @@ pub fn delete(
         "monitor.log",
         "monitor.log.1",
         "last.json",
+        "reboot.json",
         "lock",
     ] {
         drop(fs::remove_file(state.at(below)));

@@ -20,6 +20,7 @@ use vhashify_sys::process::adopt_number;
 use super::super::broker;
 use super::super::console::ConsoleReader;
 use super::super::order::{CONSOLE, SOCKET};
+use super::super::reboot;
 use super::super::sealed;
 use super::super::state::{StateDirectory, now};
 use super::super::tidy::tidy;
@@ -61,15 +62,20 @@ pub fn watch(arguments: &[OsString]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     unmount(&state);
-    let is_stopping = state.at("stopping").exists();
+    // If the guest calls reboot(2), the kernel ends its init with SIGHUP for a restart, with SIGINT for a halt.
+    let has_rebooted = ended.signal == Some(libc::SIGHUP) && !state.at("stopping").exists();
+    // Before it counts as stopped: a command that stops it then finds that it is to be started again.
+    let reboot = has_rebooted.then(|| reboot::note(&state, &running));
     if let Err(error) = tidy(&state, &running, ended) {
         tracing::error!("something of it is left: {error}");
         return ExitCode::FAILURE;
     }
-    // If the guest calls reboot(2), the kernel ends its init with SIGHUP for a restart, with SIGINT for a halt.
-    if ended.signal == Some(libc::SIGHUP) && !is_stopping {
-        let _ = setrlimit(Resource::Data, unlimited);
-        start_again(&running.config_dir, &state);
+    if let Some(reboot) = reboot {
+        tracing::info!("it is started again in {} s", reboot.left());
+        if reboot::wait(&state, reboot) {
+            let _ = setrlimit(Resource::Data, unlimited);
+            start_again(&running.config_dir, &state);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -135,7 +141,7 @@ fn start_again(config_dir: &Path, state: &StateDirectory) {
         .arg(config_dir)
         .arg("--state-dir")
         .arg(state.top())
-        .args([state.name(), "start"])
+        .args([state.name(), "start", "--rebooted"])
         .stdin(Stdio::null());
     match command.output() {
         Ok(output) => {

@@ -27,7 +27,7 @@ use super::observe::{GuestState, mend};
 use super::order::Order;
 use super::state::{StateDirectory, now};
 use super::tidy::tidy;
-use super::{LifecycleError, broker, chroot, exposure, hooks, sealed, stop};
+use super::{LifecycleError, broker, chroot, exposure, hooks, reboot, sealed, stop};
 use crate::context::{cgroup, configured, notify, spec, sysctl};
 
 /// The context numbers for guests whose configuration has none, the same as util-vserver's.
@@ -45,6 +45,33 @@ pub fn start(
 ) -> Result<Running, LifecycleError> {
     chroot::refuse(&settings.name)?;
     let _lock = state.lock()?;
+    reboot::forget(state);
+    start_locked(tree, settings, state, command)
+}
+
+/// Starts the guest after it has rebooted itself, unless somebody has started or stopped it since.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_again(
+    tree: &ConfigTree,
+    settings: &GuestSettings,
+    state: &StateDirectory,
+) -> Result<Option<Running>, LifecycleError> {
+    chroot::refuse(&settings.name)?;
+    let _lock = state.lock()?;
+    if !reboot::claim(state)? {
+        return Ok(None);
+    }
+    start_locked(tree, settings, state, None).map(Some)
+}
+
+fn start_locked(
+    tree: &ConfigTree,
+    settings: &GuestSettings,
+    state: &StateDirectory,
+    command: Option<Vec<String>>,
+) -> Result<Running, LifecycleError> {
     let mut settings = settings.clone();
     if command.is_some() {
         settings.init.style = Style::Plain;
