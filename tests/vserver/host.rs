@@ -68,6 +68,8 @@ impl Host {
         fs::create_dir_all(&conf).unwrap();
         symlink(&vdir, conf.join("vdir")).unwrap();
         self.set(name, "apps/init/style", "plain\n");
+        // What holds a guest must hold where this wall is not there.
+        self.set(name, "spaces/user", "host\n");
         self.give_own_context(name);
         if !arguments.is_empty() {
             self.set(name, "apps/init/cmd.start", &(arguments.join("\n") + "\n"));

@@ -113,3 +113,104 @@ fn a_filesystem_that_cannot_show_other_numbers_is_named() {
     let line = host.refused(&["web", "start"], 2);
     assert!(line.contains("spaces/user"), "{line}");
 }
+
+/// The user of the host that process 1 is.
+fn owner_of_init(host: &Host, name: &str) -> u32 {
+    let init = host.state(name)["init"]["pid"].as_i64().unwrap();
+    fs::metadata(format!("/proc/{init}")).unwrap().uid()
+}
+
+#[test]
+fn a_guest_has_users_of_its_own_unless_it_says_otherwise() {
+    let host = Host::new();
+    for (setting, own) in [(None, true), (Some("own\n"), true), (Some("host\n"), false)] {
+        host.sleeper("web");
+        fs::remove_file(host.at("conf/web/spaces/user")).unwrap();
+        if let Some(setting) = setting {
+            host.set("web", "spaces/user", setting);
+        }
+        let output = host.run(&["web", "start"]);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{setting:?}");
+        let first = u32::try_from(host.context("web")).unwrap() << 16;
+        assert_eq!(
+            owner_of_init(&host, "web"),
+            if own { first } else { 0 },
+            "{setting:?}"
+        );
+        assert_eq!(host.ok(&["web", "exec", "id", "-u"]), "0\n");
+        host.ok(&["web", "stop"]);
+        host.ok(&["--silent", "web", "delete"]);
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_have_users_of_its_own_says_so_at_its_start() {
+    let host = Host::new();
+    for (setting, value, why) in [
+        ("nonetns", "", "shares the host's network"),
+        ("vdevmap/1/open", "", "devices"),
+        ("fstab", "/srv /srv none bind\n", "fstab mounts /srv"),
+        (
+            "sysctl/1/setting",
+            "kernel.msgmni\n",
+            "sysctl sets kernel.msgmni",
+        ),
+        (
+            "bcapabilities",
+            "SYS_TIME\n",
+            "bcapabilities gives it CAP_SYS_TIME",
+        ),
+    ] {
+        host.sleeper("web");
+        fs::remove_file(host.at("conf/web/spaces/user")).unwrap();
+        host.set("web", setting, value);
+        match setting {
+            "vdevmap/1/open" => host.set("web", "vdevmap/1/device", "/dev/kmsg\n"),
+            "sysctl/1/setting" => host.set("web", "sysctl/1/value", "1234\n"),
+            _ => {}
+        }
+        let output = host.run(&["web", "start"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{setting}: {said}");
+        assert!(
+            said.contains(why) && said.contains("spaces/user"),
+            "{setting}: {said}"
+        );
+        assert_eq!(owner_of_init(&host, "web"), 0, "{setting}");
+        host.ok(&["web", "stop"]);
+        // One who wants that is not told again.
+        host.set("web", "spaces/user", "host\n");
+        let output = host.run(&["web", "start"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("spaces/user"), "{setting}: {said}");
+        host.ok(&["web", "stop"]);
+        host.ok(&["--silent", "web", "delete"]);
+    }
+}
+
+#[test]
+fn a_guest_whose_filesystem_cannot_show_other_numbers_starts_and_says_so() {
+    let host = Host::new();
+    host.sleeper("web");
+    fs::remove_file(host.at("conf/web/spaces/user")).unwrap();
+    // A mount in it is enough.
+    let mounted = host.vdir("web").join("srv");
+    command(
+        Command::new("mount")
+            .args(["-t", "ramfs", "none"])
+            .arg(&mounted),
+    );
+    let output = host.run(&["web", "start"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let owner = output.status.success().then(|| owner_of_init(&host, "web"));
+    if owner.is_some() {
+        host.ok(&["web", "stop"]);
+    }
+    command(Command::new("umount").arg(&mounted));
+    assert_eq!(owner, Some(0), "{said}");
+    assert!(
+        said.contains("cannot show files under other numbers"),
+        "{said}"
+    );
+}

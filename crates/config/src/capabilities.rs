@@ -59,6 +59,14 @@ pub fn of_guest(words: &[String]) -> Result<CapabilitySet, UnknownCapability> {
     Ok(set)
 }
 
+/// The capabilities that a guest has of its configuration alone, and that mean nothing, or less, to one with users of its own:
+/// all but those over its own network.
+#[must_use]
+pub fn over_the_host(set: CapabilitySet) -> CapabilitySet {
+    let own = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::NET_BROADCAST;
+    set.difference(DEFAULT).difference(own)
+}
+
 /// The capability of that name, in either case, with or without `CAP_`.
 #[must_use]
 pub fn find(name: &str) -> Option<CapabilitySet> {

@@ -127,8 +127,9 @@ pub const CATALOGUE: &[Setting] = &[
     honoured("spaces/net", "`host`: share the host's network"),
     honoured(
         "spaces/user",
-        "`own`: its users are no users of the host, which sees them as numbers from 65536 × context \
-              on; on the disk they stay as they are",
+        "without: its users are no users of the host, which sees them as numbers from 65536 × context \
+              on; on the disk they stay as they are. Where it cannot have that, they are the host's, and a \
+              warning says why. `own`: it does not start then. `host`: they are the host's",
     ),
     honoured(
         "scripts/",

@@ -50,7 +50,7 @@ pub use interfaces::Interface;
 pub use limits::{Limit, parse_limit};
 pub use old_style::OldStyle;
 pub use resources::{Device, IoPriority, Resources, TokenBucket};
-pub use settings::{GuestSettings, limits_in};
+pub use settings::{GuestSettings, Users, limits_in};
 pub use tree::ConfigTree;
 
 /// The settings of one guest that unification reads.

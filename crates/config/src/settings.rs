@@ -52,8 +52,20 @@ pub struct GuestSettings {
     pub interfaces: Vec<Interface>,
     /// Whether the guest shares the host's network: `nonetns`, or `spaces/net` with `host`.
     pub shares_network: bool,
-    /// `spaces/user` with `own`: its users are others than the host's.
-    pub has_own_users: bool,
+    /// `spaces/user`: whose users its users are.
+    pub users: Users,
+}
+
+/// Whose users a guest's users are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Users {
+    /// Its own, which are nobody on the host; the host's where it cannot have them.
+    #[default]
+    OwnIfPossible,
+    /// `own`: it does not start without.
+    Own,
+    /// `host`: the host's.
+    Host,
 }
 
 impl GuestSettings {
@@ -87,14 +99,15 @@ impl GuestSettings {
         }
         let shares_network = at("nonetns").exists()
             || value(&at("spaces/net"))?.is_some_and(|space| space == "host");
-        let has_own_users = match value(&at("spaces/user"))?.as_deref() {
-            None | Some("host") => false,
+        let users = match value(&at("spaces/user"))?.as_deref() {
+            None => Users::default(),
+            Some("host") => Users::Host,
             Some("own") if shares_network => {
                 let reason = "a guest with users of its own cannot share the host's network; remove this, \
                               or nonetns and spaces/net";
                 return Err(invalid(&at("spaces/user"), reason));
             }
-            Some("own") => true,
+            Some("own") => Users::Own,
             Some(_) => {
                 let reason = "it is neither own nor host";
                 return Err(invalid(&at("spaces/user"), reason));
@@ -118,7 +131,7 @@ impl GuestSettings {
             cgroup: cgroup(&at("cgroup"))?,
             interfaces: interfaces::read(&at("interfaces"))?,
             shares_network,
-            has_own_users,
+            users,
             directory: directory.to_path_buf(),
             name,
         })

@@ -21,6 +21,22 @@ use super::procfs::path;
 /// # Errors
 /// `EINVAL`: a filesystem that cannot do this, or a kernel that cannot; otherwise the call's.
 pub fn mount(directory: &Path, at: &Path, first: u32, count: u32) -> io::Result<()> {
+    let tree = shown(directory, first, count)?;
+    let from_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(tree.as_fd(), "", CWD, at, from_descriptor)?;
+    Ok(())
+}
+
+/// Tries whether [`mount`] can be done, and mounts nothing.
+///
+/// # Errors
+/// Those of [`mount`].
+pub fn attempt(directory: &Path, first: u32, count: u32) -> io::Result<()> {
+    shown(directory, first, count).map(drop)
+}
+
+/// A copy of the mounts that is in no mount namespace yet.
+fn shown(directory: &Path, first: u32, count: u32) -> io::Result<OwnedFd> {
     let users = users(first, count)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -33,9 +49,7 @@ pub fn mount(directory: &Path, at: &Path, first: u32, count: u32) -> io::Result<
         userns_fd: u64::try_from(users.as_raw_fd()).unwrap_or_default(),
     };
     mount_attributes::set(tree.as_fd(), Which::All, &attributes)?;
-    let from_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(tree.as_fd(), "", CWD, at, from_descriptor)?;
-    Ok(())
+    Ok(tree)
 }
 
 /// A user namespace that maps the numbers from 0 to the host's from `first` on. No process is in it.

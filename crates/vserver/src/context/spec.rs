@@ -373,7 +373,7 @@ mod tests {
             cgroup: Vec::new(),
             interfaces: Vec::new(),
             shares_network: false,
-            has_own_users: false,
+            users: vhashify_config::Users::Host,
         }
     }
 

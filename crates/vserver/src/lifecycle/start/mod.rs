@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `checks` | looks up on this host what the settings name, and refuses what cannot work |
 //! | `guarded` | sees that the guard holds where the guest's shared files count on it |
+//! | `users` | decides whether its users are its own |
 //! | `launch` | writes the monitor's files, runs it, and waits for its answer |
 
 pub(super) mod checks;
 mod guarded;
 mod launch;
+mod users;
 
 use std::path::Path;
 
@@ -122,13 +124,15 @@ fn make_guest(
     running: &Running,
     checked: &Checked,
 ) -> Result<(), LifecycleError> {
-    let compiled = specification(settings, state, running.context, checked);
+    // First: a hook may mount something in the guest that decides whose its users can be.
+    hooks::run(settings, "pre-start")?;
+    let has_own_users = users::has_own(settings, checked, running.context);
+    let compiled = specification(settings, state, running.context, checked, has_own_users);
     prepare(state, running, &compiled)?;
     if let Some(bucket) = &settings.resources.bucket {
         write_bucket(state, bucket)?;
     }
-    let order = order(settings, state, running);
-    hooks::run(settings, "pre-start")?;
+    let order = order(settings, state, running, has_own_users);
     launch(state, &order, &checked.vdir)
 }
 
@@ -138,8 +142,9 @@ fn specification(
     state: &StateDirectory,
     context: u32,
     checked: &Checked,
+    has_own_users: bool,
 ) -> serde_json::Value {
-    let path = |below| mount_path(state, settings.has_own_users, below);
+    let path = |below| mount_path(state, has_own_users, below);
     let rootfs = path("rootfs");
     let (root, cgroup) = (rootfs.to_string_lossy(), cgroup::path(context));
     let mut compiled = spec::compile(
@@ -152,7 +157,7 @@ fn specification(
     if settings.init.style.boots() {
         spec::add_console(&mut compiled, &path("console"));
     }
-    if settings.has_own_users {
+    if has_own_users {
         spec::add_users(&mut compiled, context);
     }
     spec::add_devices(&mut compiled, &checked.devices);
@@ -163,14 +168,19 @@ fn specification(
 }
 
 /// The order for the monitor.
-fn order(settings: &GuestSettings, state: &StateDirectory, running: &Running) -> Order {
+fn order(
+    settings: &GuestSettings,
+    state: &StateDirectory,
+    running: &Running,
+    has_own_users: bool,
+) -> Order {
     Order {
         name: settings.name.clone(),
         state_dir: state.top().to_path_buf(),
         running: running.clone(),
         origin: sealed::program_on_disk(),
         style: settings.init.style,
-        has_own_users: settings.has_own_users,
+        has_own_users,
         has_broker: settings.has_broker(),
         nice: settings.nice,
         limits: configured::limits(&settings.resources),
