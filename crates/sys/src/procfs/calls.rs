@@ -50,7 +50,10 @@ fn waits_for_something_else(thread: i32, call: &str) -> Result<bool, Errno> {
     /// Where threads wait in a call that walks a path, but not for the file that it is about, or on their way back from
     /// the call: `fs/pipe.c`, `kernel/cgroup/freezer.c`, `kernel/signal.c`, `io_uring/`. `path_openat` itself waits for
     /// the lock of a directory alone, when it is about to look for the last name in it (`open_last_lookups`).
-    const ELSEWHERE: [&str; 11] = [
+    const ELSEWHERE: [&str; 13] = [
+        // For a broker, that answers before the call begins (`kernel/seccomp.c`).
+        "seccomp_do_user_notification",
+        "__seccomp_filter",
         // A writer by now.
         "__break_lease",
         "path_openat",
@@ -132,13 +135,16 @@ fn is_on_its_way(thread: i32) -> bool {
         "__vfs_removexattr_locked",
         "vfs_link",
     ];
+    /// How the names of the operations end by which a filesystem finds a name in a directory, or makes a file that nobody
+    /// has found before (`struct inode_operations`, `struct dentry_operations`).
+    const OF_A_DIRECTORY: [&str; 4] = ["_lookup", "_revalidate", "_atomic_open", "_create"];
     // `[<0>] name+0x12/0x34 [module]`; nothing where the kernel keeps no stacks.
     let stack = read(thread, "stack").unwrap_or_default();
     let functions = stack.lines().filter_map(|line| line.split(' ').nth(1));
     let is_elsewhere = |function: &str| {
         let lists = [TO.as_slice(), &BACK, &AMONG_BYTES, &UNDER_LOCK];
-        // `ext4_create`, `vfs_create` …: a file that nobody has found before.
-        lists.iter().any(|list| list.contains(&function)) || function.ends_with("_create")
+        lists.iter().any(|list| list.contains(&function))
+            || OF_A_DIRECTORY.iter().any(|end| function.ends_with(end))
     };
     functions.map(function_of).any(is_elsewhere)
 }
