@@ -19,10 +19,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::fs::{XattrFlags, setxattr};
 use vhashify_testkit::built;
 use vhashify_testkit::filesystem::{Filesystem, Kind, command, on_each_of};
 use vhashify_testkit::moments::snapshots;
-use vhashify_testkit::program::{Host, json, output};
+use vhashify_testkit::program::{Host, is_guarded, json, output, refused};
 use vhashify_testkit::snapshot::{Snapshot, check_store, paths};
 use vhashify_testkit::tree::{Content, Metadata, PLAIN, inode, make_file};
 
@@ -331,5 +332,37 @@ fn auto_takes_reflink_where_the_filesystem_can() {
         assert_eq!(report["protection"], serde_json::json!(["reflink"]));
         assert_in_one_place(&in_each(&host, "file"));
         assert!(check_store(&host.store()).is_empty());
+    });
+}
+
+/// After a change of the kernel, say: what guests shared under the guard is no less shared then, and nobody refuses their
+/// writes. A run does not add to that, and says so; `--protect none` says that somebody knows.
+#[test]
+fn inv4_a_store_that_counts_on_the_guard_is_refused_where_that_does_not_hold() {
+    if is_guarded() {
+        return;
+    }
+    on_each(|filesystem| {
+        let host = Host::new(filesystem.path(), 2);
+        for path in in_each(&host, "file") {
+            make_file(&path, LARGE, PLAIN);
+        }
+        host.run(&[]);
+        let attribute = "trusted.vhashify.guarded";
+        setxattr(host.store(), attribute, b"1", XattrFlags::empty()).unwrap();
+        host.run(&[]);
+        let host = host.protected_by("reflink");
+        for options in [[].as_slice(), &["-n"]] {
+            let said = refused(&mut host.run_command(options), 3);
+            assert!(
+                said.contains("under the guard") && said.contains("--protect none"),
+                "{said}"
+            );
+        }
+        // Nothing of it is left.
+        host.deunify(0, &[]);
+        host.deunify(1, &[]);
+        host.call(["gc"]);
+        host.run(&[]);
     });
 }

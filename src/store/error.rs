@@ -26,6 +26,17 @@ pub enum StoreError {
         /// The call.
         failed: FailedCall,
     },
+    /// Guests count on the guard for what they share in it, and it does not hold.
+    #[error(
+        "the store {} has files that were shared under the guard, which does not hold now, so that what one guest writes to \
+         them changes the others'; load it (vhashify guard load), give the guests files of their own (vhashify deunify), \
+         or say --protect none to go on all the same",
+        Shown::path(store)
+    )]
+    Unguarded {
+        /// The store.
+        store: PathBuf,
+    },
     /// Another run holds it, and `--no-wait` was given.
     #[error(
         "the store {} is in use by another run; try again later, or leave out --no-wait to wait for it",
@@ -51,6 +62,6 @@ impl StoreError {
     /// Whether the command was refused, rather than wrongly put.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Busy { .. })
+        matches!(self, Self::Busy { .. } | Self::Unguarded { .. })
     }
 }

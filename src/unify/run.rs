@@ -43,7 +43,7 @@ use crate::protect::{self, Mode, Sharing};
 use crate::relink::orphans::orphans;
 use crate::relink::work_directory::Leftovers;
 use crate::scan::{KnownInodes, Request, Scan, scan};
-use crate::store::{Announced, Store, Wait};
+use crate::store::{Announced, Store, StoreError, Wait, counts_on_guard};
 
 /// How a run is to be done.
 #[derive(Debug, Clone)]
@@ -91,6 +91,7 @@ pub fn unify(
     let matching = ReferenceMatch::new(&options.scope, sources)?;
     let (mode, sharing) = choose_protection(options, location)?;
     let mut store = Store::open(location)?;
+    refuse_unguarded(options.protect, mode, &store)?;
     let question = question(options, matching, &sharing, &store)?;
     let lock = lock(&store, options.wait, progress)?;
     let hold = if options.dry_run {
@@ -200,6 +201,17 @@ fn choose_protection(
         protect::enable
     };
     Ok(choose(options.protect, &location.path)?)
+}
+
+/// Refuses a store whose guests count on the guard where that does not hold, unless it was said that nothing shall
+/// ([`Mode::None`]).
+fn refuse_unguarded(asked: Mode, mode: Mode, store: &Store) -> Result<(), Error> {
+    let is_sure = asked == Mode::None || mode == Mode::Lsm;
+    if is_sure || !counts_on_guard(store.directory()) || protect::is_guarded(store.path()) {
+        return Ok(());
+    }
+    let store = store.path().to_path_buf();
+    Err(StoreError::Unguarded { store }.into())
 }
 
 /// The question that `options` put to a store.
