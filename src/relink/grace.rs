@@ -29,8 +29,13 @@ use vhashify_sys::fault::{self, Point};
 use vhashify_sys::procfs;
 use vhashify_sys::thread_progress::{Progress, ThreadProgress};
 
-/// How long it is waited for a thread that cannot be told from one in the middle of a call.
+/// How long a replacement is waited for, because of a thread that cannot be told from one in the middle of a call, before
+/// it is put aside.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long it is waited for at the end, when there is nothing else to do. On a host with far more to do than processors a
+/// thread gets none for seconds.
+pub const LAST_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks at threads that could not be told.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -112,7 +117,7 @@ impl Grace {
     /// Waits for the calls that are under way now, as long as it makes sense. Returns whether all have ended.
     pub fn wait_for_now(&self) -> bool {
         let now = Instant::now();
-        self.wait(now, now + PATIENCE)
+        self.wait(now, now + LAST_PATIENCE)
     }
 
     /// The threads that could not be told at the last looks, the longest first.

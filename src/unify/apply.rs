@@ -25,7 +25,7 @@ use crate::identity::{Identity, Proven};
 use crate::outcome::{FileError, Skip};
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::ExchangeError;
-use crate::relink::grace::PATIENCE;
+use crate::relink::grace::{LAST_PATIENCE, PATIENCE};
 use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
 use crate::relink::swap::Refused;
@@ -154,7 +154,7 @@ impl<'a> Applier<'a> {
 
     /// Finishes all that waits. What may still be changed by a call under way is undone.
     pub fn finish_all(&mut self, stats: &mut WorkerStats) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LAST_PATIENCE;
         for (begun, transaction) in std::mem::take(&mut self.waiting) {
             let is_over = self.is_over(begun, Some(end));
             self.finish(transaction, is_over, stats);
