@@ -5,13 +5,11 @@
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vhashify_testkit::disturb::with_moves;
-use vhashify_testkit::filesystem::{command, on_each};
-use vhashify_testkit::fuse::mount_silent;
+use vhashify_testkit::filesystem::on_each;
 use vhashify_testkit::held_open::{APPENDED, HeldWriter};
 use vhashify_testkit::moments::equal_guests;
 use vhashify_testkit::program::Host;
@@ -70,54 +68,6 @@ fn inv5_a_process_that_is_held_while_it_opens_the_old_file_loses_no_write() {
             fs::read(host.guests[0].join("file")).unwrap(),
             content.bytes()
         );
-    });
-}
-
-/// A filesystem that does not answer. When this is dropped it gives up who waits: a process whose threads wait for it
-/// could not end.
-struct GiveUp(PathBuf);
-
-impl Drop for GiveUp {
-    fn drop(&mut self) {
-        // It fails because it is used.
-        drop(Command::new("umount").arg("-f").arg(&self.0).output());
-    }
-}
-
-/// Whoever waits in the middle of a call for a filesystem that never answers, as a server that is gone, has found no file
-/// of a guest, or would only make one more name. Runs wait for nobody of that kind.
-#[test]
-fn inv8_a_call_that_never_ends_keeps_no_run_from_sharing() {
-    on_each(|filesystem| {
-        let host = Host::new(filesystem.path(), 2);
-        let content = Content {
-            size: 9,
-            variant: 0,
-        };
-        for guest in &host.guests {
-            make_file(&guest.join("file"), content, PLAIN);
-        }
-        let path = host.guests[1].join("file");
-        let silent = filesystem.path().join("silent");
-        fs::create_dir(&silent).unwrap();
-        let serving = mount_silent(&silent);
-        let given_up = GiveUp(silent.clone());
-        let new = silent.join("new");
-        let (of_file, to) = (path.clone(), new.clone());
-        let held = [
-            std::thread::spawn(move || fs::hard_link(of_file, to)),
-            std::thread::spawn(move || OpenOptions::new().write(true).open(new).map(drop)),
-        ];
-        std::thread::sleep(Duration::from_millis(100));
-        let report = host.run(&[]);
-        assert_eq!(report["files_unified"], 1, "{report}");
-        assert!(held.iter().all(|thread| !thread.is_finished()));
-        drop(given_up);
-        for thread in held {
-            assert!(thread.join().unwrap().is_err());
-        }
-        command(Command::new("umount").arg(&silent));
-        serving.join().unwrap();
     });
 }
 

@@ -56,9 +56,6 @@ skips! {
     Mounted = "mounted-or-loop-device",
     /// It changed, moved or vanished while the run looked at it.
     Changed = "changed-meanwhile",
-    /// A process may be in the middle of a call that changes it, and did not leave that call for seconds: without the guard
-    /// nothing else would keep the change.
-    CallUnderWay = "call-under-way",
     /// The object that it would link vanished from the store meanwhile.
     ObjectGone = "object-gone",
     /// The object's inode can take no more names.

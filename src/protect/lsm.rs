@@ -19,8 +19,8 @@ pub struct Lsm {
 
 #[cfg(feature = "guard")]
 impl TurnsBack for Lsm {
-    fn turn_back(&self, displaced: BorrowedFd<'_>) -> rustix::io::Result<()> {
-        self.displaced.mark(displaced)
+    fn turn_back(&self, displaced: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        self.displaced.mark(displaced).map(|()| true)
     }
 
     fn let_in(&self, displaced: BorrowedFd<'_>) -> rustix::io::Result<()> {

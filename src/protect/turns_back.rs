@@ -6,12 +6,12 @@ use rustix::io::Errno;
 
 /// Turns those back who still come for a displaced inode. Nobody does, unless there is a guard.
 pub trait TurnsBack {
-    /// Begins to turn them back, where anything can.
+    /// Begins to turn them back. False where nothing can.
     ///
     /// # Errors
     /// The kernel's error; nobody is turned back then.
-    fn turn_back(&self, _displaced: BorrowedFd<'_>) -> Result<(), Errno> {
-        Ok(())
+    fn turn_back(&self, _displaced: BorrowedFd<'_>) -> Result<bool, Errno> {
+        Ok(false)
     }
 
     /// Lets them in again, before a name leads to it.

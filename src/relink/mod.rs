@@ -7,7 +7,6 @@
 //! | [`temporary`] | the temporary names of replacements |
 //! | [`work_directory`] | the directory beside the store in which they lie |
 //! | [`swap`] | replaces every name of a file, and is final or undone |
-//! | [`grace`] | when calls have ended that may have found a file before |
 //! | `orphans` | finds what is left beside stores that are gone |
 //! | `exchange` | replaces one name |
 //! | `undo` | undoes the replacement of one file, also under names that the guest has moved meanwhile |
@@ -20,7 +19,6 @@ pub(crate) mod copy_mark;
 pub(crate) mod descent;
 pub(crate) mod directory_times;
 pub(crate) mod exchange;
-pub mod grace;
 pub(crate) mod names;
 pub(crate) mod orphans;
 pub mod private_copy;

@@ -25,7 +25,7 @@
 //!    or the holder of the lease sees the writer.
 //! 5. Size, mtime and metadata are looked at: whoever was let through in step 1 or 2 has changed them by now.
 //!
-//! Where no guard is, step 2 falls away, and the caller waits before it settles ([`Grace`](super::grace::Grace)).
+//! Where no guard is, steps 2 and 3 fall away, and the caller waits before it settles.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -158,10 +158,13 @@ impl Pending {
         guard: &(impl TurnsBack + ?Sized),
         look: impl FnOnce(usize) -> Result<(), O>,
     ) -> Result<Final, (O, Self)> {
-        if let Err(errno) = guard.turn_back(displaced) {
-            return Err((errno.into(), self));
+        let is_turned_back = match guard.turn_back(displaced) {
+            Ok(is_turned_back) => is_turned_back,
+            Err(errno) => return Err((errno.into(), self)),
+        };
+        if is_turned_back {
+            wait_for_metadata(displaced);
         }
-        wait_for_metadata(displaced);
         if let Err(objection) = look(self.names.len()) {
             if let Err(errno) = guard.let_in(displaced) {
                 // The names go back all the same, and a process that cannot change its file is told.

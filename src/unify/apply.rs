@@ -18,14 +18,13 @@ use super::open_object::OpenObject;
 use super::plan::Step;
 use super::reader::Reader;
 use super::target::Target;
-use super::transaction::{Replacement, Transaction};
+use super::transaction::{GRACE, Replacement, Transaction};
 use super::view::{Known, View};
 use super::worker_stats::WorkerStats;
 use crate::identity::{Identity, Proven};
 use crate::outcome::{FileError, Skip};
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::ExchangeError;
-use crate::relink::grace::{LAST_PATIENCE, PATIENCE};
 use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
 use crate::relink::swap::Refused;
@@ -52,9 +51,6 @@ pub struct Applier<'a> {
     /// Directories whose times this worker has asked to be kept.
     begun: HashSet<u32>,
     waiting: VecDeque<(Instant, Transaction)>,
-    /// Those for which [`PATIENCE`] was not enough.
-    kept: Vec<(Instant, Transaction)>,
-    kept_descriptors: usize,
     /// Files whose replacement was undone, for which stray links are looked for once more.
     undone: Vec<(FileRecord, StrayLinks<'a>)>,
     held: usize,
@@ -70,8 +66,6 @@ impl<'a> Applier<'a> {
             times,
             begun: HashSet::new(),
             waiting: VecDeque::new(),
-            kept: Vec::new(),
-            kept_descriptors: 0,
             undone: Vec::new(),
             held: 0,
         }
@@ -152,70 +146,47 @@ impl<'a> Applier<'a> {
         self.finish_due(stats);
     }
 
-    /// Finishes all that waits. What may still be changed by a call under way is undone.
+    /// Finishes all that waits.
     pub fn finish_all(&mut self, stats: &mut WorkerStats) {
-        let end = Instant::now() + LAST_PATIENCE;
-        for (begun, transaction) in std::mem::take(&mut self.waiting) {
-            let is_over = self.is_over(begun, Some(end));
-            self.finish(transaction, is_over, stats);
+        while let Some((begun, transaction)) = self.waiting.pop_front() {
+            self.finish(begun, transaction, stats);
         }
-        for (begun, transaction) in std::mem::take(&mut self.kept) {
-            let is_over = self.is_over(begun, Some(end));
-            self.finish(transaction, is_over, stats);
-        }
-        (self.held, self.kept_descriptors) = (0, 0);
         self.relink_strays(stats);
     }
 
     fn finish_due(&mut self, stats: &mut WorkerStats) {
-        let budget = self.view.effort.workers.budget;
-        while let Some(&(begun, _)) = self.waiting.front() {
-            let patience = begun + PATIENCE;
-            let is_full = self.held >= budget.waiting;
-            let is_over = self.is_over(begun, is_full.then_some(patience));
-            if !is_over && Instant::now() < patience {
+        while let Some((begun, _)) = self.waiting.front() {
+            if self.target.protection.needs_grace()
+                && begun.elapsed() < GRACE
+                && self.held < self.view.effort.workers.budget.waiting
+            {
                 return;
             }
-            let Some((_, transaction)) = self.waiting.pop_front() else {
-                return;
-            };
-            let descriptors = transaction.descriptors();
-            self.held -= descriptors;
-            if is_over || self.kept_descriptors + descriptors > budget.waiting {
-                self.finish(transaction, is_over, stats);
-            } else {
-                self.kept_descriptors += descriptors;
-                self.kept.push((begun, transaction));
+            if let Some((begun, transaction)) = self.waiting.pop_front() {
+                self.finish(begun, transaction, stats);
             }
         }
     }
 
-    /// Whether nobody can still come for files whose names were exchanged before `since`; waits for it until an `end`.
-    fn is_over(&self, since: Instant, end: Option<Instant>) -> bool {
-        let Target {
-            protection, grace, ..
-        } = self.target;
-        !protection.needs_grace()
-            || match end {
-                Some(end) => grace.wait(since, end),
-                None => grace.is_over(since),
-            }
-    }
-
-    fn finish(&mut self, transaction: Transaction, is_over: bool, stats: &mut WorkerStats) {
-        let undone = transaction.finish(is_over, self.view.known, self.target, stats);
-        self.undone.extend(undone);
+    fn finish(&mut self, begun: Instant, transaction: Transaction, stats: &mut WorkerStats) {
+        let rest = GRACE.checked_sub(begun.elapsed());
+        if let Some(rest) = rest.filter(|_| self.target.protection.needs_grace()) {
+            std::thread::sleep(rest);
+        }
+        self.held -= transaction.descriptors();
+        self.undone
+            .extend(transaction.finish(self.view.known, self.target, stats));
         if self.undone.len() >= self.view.effort.workers.budget.undone {
             self.relink_strays(stats);
         }
     }
 
-    /// Looks once more for stray links to what was undone, when the calls have ended that were under way then.
+    /// Looks once more for stray links to what was undone, a little later: a call of a guest may have been under way.
     fn relink_strays(&mut self, stats: &mut WorkerStats) {
         if self.undone.is_empty() {
             return;
         }
-        self.target.grace.wait_for_now();
+        std::thread::sleep(GRACE);
         let known = self.view.known;
         let all = std::mem::take(&mut self.undone);
         let names: Vec<&StrayLinks<'_>> = all.iter().map(|(_, names)| names).collect();

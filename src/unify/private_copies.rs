@@ -20,15 +20,14 @@ use vhashify_sys::resolve;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
 use super::deunify_report::DeunifyReport;
+use super::transaction::GRACE;
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::identity::{Leased, Unproven};
 use crate::outcome::{FileError, Progress};
-use crate::protect;
 use crate::relink::copy_mark;
 use crate::relink::directory_times::DirectoryTimes;
 use crate::relink::exchange::{ExchangeError, UndoError};
-use crate::relink::grace::Grace;
 use crate::relink::private_copy::private_copy;
 use crate::relink::stray_links::StrayLinks;
 use crate::relink::swap::{FileSwap, Pending, Refused};
@@ -115,7 +114,6 @@ pub struct Deunifier<'a> {
     report: &'a mut DeunifyReport,
     directories: HashMap<u32, Rc<OwnedFd>>,
     times: DirectoryTimes,
-    grace: Grace,
     /// Objects of which the guest has no name any more, or should have none.
     abandoned: Vec<Abandoned<'a>>,
 }
@@ -139,7 +137,6 @@ impl<'a> Deunifier<'a> {
             report,
             directories: HashMap::new(),
             times: DirectoryTimes::new(work),
-            grace: Grace::default(),
             abandoned: Vec::new(),
         }
     }
@@ -154,8 +151,6 @@ impl<'a> Deunifier<'a> {
         groups: &[&'a [FileRecord]],
         progress: &dyn Progress,
     ) -> Result<(), Error> {
-        // Nobody can write to what the guard holds, whenever the call began.
-        let is_guarded = protect::is_guarded(store.path());
         for batch in groups.chunks(BATCH) {
             let copies: Vec<_> = batch.iter().filter_map(|names| self.copy(names)).collect();
             store.synchronise()?;
@@ -163,11 +158,11 @@ impl<'a> Deunifier<'a> {
                 .into_iter()
                 .filter_map(|copy| self.put_in_place(copy))
                 .collect();
-            let is_over = self.grace.wait_for_now() || is_guarded;
+            std::thread::sleep(GRACE);
             self.relink_strays();
             for placed in placed {
                 progress.advance(placed.copy.names[0].size());
-                self.finish(placed, is_over);
+                self.finish(placed);
             }
             self.times.take_events();
             if self.times.is_full() {
@@ -175,7 +170,7 @@ impl<'a> Deunifier<'a> {
             }
         }
         if !self.abandoned.is_empty() {
-            self.grace.wait_for_now();
+            std::thread::sleep(GRACE);
             self.relink_strays();
         }
         self.restore_times();
@@ -289,12 +284,10 @@ impl<'a> Deunifier<'a> {
 
     /// Makes it final, or undoes it where a process waits to write to the object: it resolved the name
     /// before the exchange. A process that waits to write to the copy resolved it afterwards, and what it
-    /// writes must be found there. And where a call that began before the exchange may not be `is_over`.
-    fn finish(&mut self, PlacedCopy { mut copy, pending }: PlacedCopy<'a>, is_over: bool) {
+    /// writes must be found there.
+    fn finish(&mut self, PlacedCopy { mut copy, pending }: PlacedCopy<'a>) {
         let objection = if copy.is_written_to() && copy.private.is_unbroken() {
             Some("a process writes to this shared file; run it again")
-        } else if !is_over {
-            Some("a process may be in the middle of a call that writes to it; run it again")
         } else {
             copy.is_touched().then_some(CHANGED)
         };

@@ -17,8 +17,6 @@ use rustix::process::{Resource, getrlimit};
 use vhashify_sys::call_error::Call as _;
 use vhashify_sys::filesystem_kind::FilesystemKind;
 use vhashify_sys::lease::ignore_break_signal;
-use vhashify_sys::procfs;
-use vhashify_sys::shown::Shown;
 use vhashify_sys::stamp::{Stamp, Timestamp};
 
 use super::disk_reads::DiskReads;
@@ -38,7 +36,7 @@ use crate::error::Error;
 use crate::guest::{Guest, InodeUsers, StoreLocation};
 use crate::identity::{Identity, Mtime};
 use crate::index::{Index, IndexSnapshot};
-use crate::outcome::{FileError, Progress, RunReport, Skip};
+use crate::outcome::{FileError, Progress, RunReport};
 use crate::protect::{self, Mode, Sharing};
 use crate::relink::orphans::orphans;
 use crate::relink::work_directory::Leftovers;
@@ -370,11 +368,6 @@ fn carry_out<'a>(
     progress.stage("unify", Some(bytes_of(scan, groups)));
     let mut done = work(view, target.as_ref(), groups);
     if let Some(maker) = maker
-        && done.stats.skipped.count(Skip::CallUnderWay) > 0
-    {
-        progress.note(&calls_under_way(&maker));
-    }
-    if let Some(maker) = maker
         && done.stats.fatal.is_none()
     {
         let proven = prove_unknown(view, &maker, &done.stats);
@@ -382,33 +375,6 @@ fn carry_out<'a>(
     }
     drop(announced);
     Ok(done)
-}
-
-/// Names the processes for which files were left alone.
-fn calls_under_way(target: &Target<'_>) -> String {
-    const MOST_NAMED: usize = 3;
-    let threads = target.grace.doubtful();
-    let named: Vec<String> = threads
-        .iter()
-        .take(MOST_NAMED)
-        .map(|thread| {
-            let status = procfs::status(thread).ok();
-            let name = status.as_ref().and_then(|status| status.get("Name"));
-            format!(
-                "{thread} ({})",
-                Shown::bytes(name.unwrap_or("gone").as_bytes())
-            )
-        })
-        .collect();
-    let who = if named.is_empty() {
-        "some process".to_owned()
-    } else {
-        named.join(", ")
-    };
-    format!(
-        "files were left as they are because {who} may be in the middle of a call that changes them, for seconds; \
-         run it again later, or with the guard"
-    )
 }
 
 /// Writes to the disk what guests wrote so far, before the first name is replaced: after a power cut, a name that leads

@@ -13,7 +13,6 @@ use vhashify_sys::stamp::Timestamp;
 use crate::error::Error;
 use crate::outcome::Progress;
 use crate::protect::{Protection, Sharing};
-use crate::relink::grace::Grace;
 use crate::relink::work_directory::{Leftovers, WorkDirectory};
 use crate::store::{Announced, Store, StoreError, StoreLock, Wait, note_guarded};
 
@@ -32,8 +31,6 @@ pub enum Hold {
         sharing: Sharing,
         /// Where temporary names lie.
         work: WorkDirectory,
-        /// Which calls have ended.
-        grace: Box<Grace>,
     },
 }
 
@@ -58,7 +55,6 @@ impl Hold {
             lock,
             sharing,
             work,
-            grace: Box::default(),
         })
     }
 
@@ -71,11 +67,9 @@ impl Hold {
                 lock,
                 sharing,
                 work,
-                grace,
             } => Some(Target {
                 lock,
                 work,
-                grace,
                 protection: sharing.protection(),
                 synchronised: Timestamp::default(),
             }),
@@ -124,8 +118,6 @@ pub struct Target<'a> {
     pub lock: &'a StoreLock,
     /// Where temporary names lie.
     pub work: &'a WorkDirectory,
-    /// Which calls have ended that may have found a file before its names were exchanged.
-    pub grace: &'a Grace,
     /// What objects are put under.
     pub protection: &'a dyn Protection,
     /// What was written before this is on the disk.

@@ -8,11 +8,12 @@
 //!                                              └─ a writer waits, or something changed: undo
 //! ```
 //!
-//! Where no guard turns late comers back, a grace period passes before ([`Grace`](crate::relink::grace::Grace)): for a
-//! process that resolved a name to the old inode before the exchange and had not come far enough in its `open(2)` to
-//! count as a writer. It costs no time: the worker goes on with other files meanwhile.
+//! Where no guard turns late comers back, [`GRACE`] passes before: for a process that resolved a name to the old inode
+//! before the exchange and had not come far enough in its `open(2)` to count as a writer. It costs no time: the worker
+//! goes on with other files meanwhile.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use vhashify_sys::lease::LeasedFile;
@@ -28,6 +29,10 @@ use crate::outcome::{FileError, Skip};
 use crate::relink::stray_links::StrayLinks;
 use crate::relink::swap::Pending;
 use crate::scan::{FileRecord, GuestId};
+
+/// How long a replacement can be undone where no guard turns late comers back. The kernel takes far less time from
+/// resolving a name to counting a writer, unless something stops the process in between.
+pub const GRACE: Duration = Duration::from_millis(20);
 
 /// The replacements of one plan, not final yet.
 #[derive(Debug, Default)]
@@ -89,12 +94,9 @@ impl Transaction {
     /// name that leads to the object since the exchange, and what it writes must be found there: the links
     /// stay.
     ///
-    /// Where the grace period is not over, because some call does not end, all is undone.
-    ///
     /// Returns what was undone, each with a name of the file: to look for stray links once more, a little later.
     pub fn finish<'a>(
         mut self,
-        is_over: bool,
         known: &'a Known<'a>,
         target: &Target<'a>,
         stats: &mut WorkerStats,
@@ -116,12 +118,7 @@ impl Transaction {
         for replacement in self.replacements {
             let (at, guests) = (replacement.object, replacement.guests.clone());
             let object = &mut self.objects[at];
-            let objection = match (withdrawn[at], is_over) {
-                (true, _) => Some(Skip::OpenForWriting),
-                (false, false) => Some(Skip::CallUnderWay),
-                (false, true) => None,
-            };
-            match replacement.settle(object, objection, known, target, stats) {
+            match replacement.settle(object, withdrawn[at], known, target, stats) {
                 Settled::Final => replaced[at].extend(guests),
                 Settled::Undone(names) => strays.extend(names),
             }
@@ -147,11 +144,11 @@ enum Settled<'a> {
 }
 
 impl Replacement {
-    /// Makes it final, or undoes it where there is an objection, and counts it.
+    /// Makes it final or undoes it, and counts it.
     fn settle<'a>(
         self,
         object: &mut OpenObject,
-        objection: Option<Skip>,
+        is_withdrawn: bool,
         known: &'a Known<'a>,
         target: &Target<'a>,
         stats: &mut WorkerStats,
@@ -159,8 +156,8 @@ impl Replacement {
         let (file, files) = (self.file, self.pending.len() as u64);
         let path = || known.host_path(&file);
         let look = |temporary_names| {
-            if let Some(skip) = objection {
-                return Err(Objection::Skip(skip));
+            if is_withdrawn {
+                return Err(Objection::Skip(Skip::OpenForWriting));
             }
             object_to(&self.old, &self.stamp, &self.identity, temporary_names)
         };

@@ -158,10 +158,10 @@ fn change_mode(path: &Path) -> std::io::Result<bool> {
     Ok(after.mode() & 0o7777 == mode || after.ino() != before.ino() && after.nlink() == 1)
 }
 
-fn stalled(protection: &'static str, change: fn(&Path) -> std::io::Result<bool>, without: &str) {
+fn stalled(change: fn(&Path) -> std::io::Result<bool>, without: &str) {
     let filesystem = Filesystem::new(Kind::Ext4);
-    let host = Host::new(filesystem.path(), 2).protected_by(protection);
-    let _loaded = (protection == "lsm").then_some(Guard);
+    let host = Host::new(filesystem.path(), 2).protected_by("lsm");
+    let _loaded = Guard;
     let undefended = try_out(&host, Some(without), change, |tried| tried.lost >= LOSSES);
     say(&format!("without {without}: {undefended:?}"));
     assert!(
@@ -181,21 +181,11 @@ fn stalled(protection: &'static str, change: fn(&Path) -> std::io::Result<bool>,
 #[test]
 #[ignore = "needs a machine whose second processor stalls: make torture-vm"]
 fn inv5_no_write_is_lost_where_a_processor_stalls() {
-    stalled("lsm", open_for_writing, "turn-back:1:omit");
-}
-
-#[test]
-#[ignore = "needs a machine whose second processor stalls: make torture-vm"]
-fn inv5_no_write_is_lost_where_a_processor_stalls_without_the_guard() {
-    stalled("none", open_for_writing, "grace:1:omit");
+    stalled(open_for_writing, "turn-back:1:omit");
 }
 
 #[test]
 #[ignore = "needs a machine whose second processor stalls: make torture-vm"]
 fn inv5_no_change_of_metadata_is_lost_where_a_processor_stalls() {
-    stalled(
-        "lsm",
-        change_mode,
-        "turn-back:1:omit,wait-for-metadata:1:omit",
-    );
+    stalled(change_mode, "turn-back:1:omit,wait-for-metadata:1:omit");
 }

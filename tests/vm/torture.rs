@@ -51,7 +51,7 @@ fn stalls(release: u32) {
         .collect();
     let outcomes = Machine::with(Kernel::debian(release))
         .in_parallel()
-        .time_limit(Duration::from_mins(70))
+        .time_limit(Duration::from_mins(50))
         .stalls(Duration::from_millis(10), Duration::from_millis(140))
         .run(&items);
     for outcome in &outcomes {
@@ -60,13 +60,13 @@ fn stalls(release: u32) {
 }
 
 #[test]
-#[ignore = "up to an hour: make torture-vm"]
+#[ignore = "half an hour: make torture-vm"]
 fn debian_12_a_processor_stalls() {
     stalls(12);
 }
 
 #[test]
-#[ignore = "up to an hour: make torture-vm"]
+#[ignore = "half an hour: make torture-vm"]
 fn debian_13_a_processor_stalls() {
     stalls(13);
 }

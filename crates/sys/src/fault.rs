@@ -71,8 +71,6 @@ points! {
     TurnBack = "turn-back",
     /// `fremovexattr` that waits for changes of metadata under way.
     WaitForMetadata = "wait-for-metadata",
-    /// The wait for calls that have found a file before its names were exchanged.
-    Grace = "grace",
     /// `linkat` of a temporary name.
     TemporaryLink = "temporary-link",
     /// `renameat2(RENAME_EXCHANGE)` that replaces a name.

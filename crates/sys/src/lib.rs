@@ -33,7 +33,6 @@
 //! | [`process`] | signals, sessions, priorities, descriptors; another one's memory | `pthread_sigmask`, … |
 //! | [`pidfd`] | a process by a name that no later one can have | `pidfd_open` |
 //! | [`procfs`] | every file of `/proc` that the house reads | |
-//! | [`thread_progress`] | whether a thread has been in its own program, or read and written, since | `taskstats` |
 //! | [`seccomp`] | answers system calls of other processes | `SECCOMP_IOCTL_NOTIF_…` |
 //! | **errors and tests** | | |
 //! | [`call_error`] | a call that failed, and what the user can do | |
@@ -69,7 +68,6 @@ pub mod resolve;
 pub mod seccomp;
 pub mod shown;
 pub mod stamp;
-pub mod thread_progress;
 pub mod tmpfile;
 pub mod verity;
 pub mod xattr;

@@ -1,10 +1,9 @@
-//! Filesystems in userspace: as much of FUSE (linux/fuse.h, protocol 7.31) as is asked for.
+//! A filesystem in userspace that is one file: as much of FUSE (linux/fuse.h, protocol 7.31) as a
+//! loop device asks for.
 //!
-//! [`mount`]'s is one file, for a loop device. Its root is not a directory but the file itself, so that it is mounted
-//! over a file and no name is ever looked up. Nothing is cached in between: each read, write and synchronisation of the
+//! Its root is not a directory but the file itself, so that it is mounted over a file and no name
+//! is ever looked up. Nothing is cached in between: each read, write and synchronisation of the
 //! loop device arrives here before it is acknowledged there.
-//!
-//! [`mount_silent`]'s is an empty directory that does not answer who asks for a name in it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -38,25 +37,6 @@ const ARGUMENTS_OF_WRITE: usize = 40;
 /// Mounts a filesystem over the file `path`. It is served until it is unmounted; then the thread
 /// ends.
 pub fn mount(path: &Path, content: impl Content) -> JoinHandle<()> {
-    let mut content = content;
-    mount_as(path, "100600", move |request| answer(request, &mut content))
-}
-
-/// Mounts an empty directory over the directory `path`. Who asks for a name in it waits until it is unmounted.
-pub fn mount_silent(path: &Path) -> JoinHandle<()> {
-    const LOOKUP: u32 = 1;
-    mount_as(path, "40755", |request| {
-        (request.operation() != LOOKUP)
-            .then(|| empty_directory(request))
-            .flatten()
-    })
-}
-
-fn mount_as(
-    path: &Path,
-    root_mode: &str,
-    answer: impl FnMut(&Request<'_>) -> Option<Result<Vec<u8>, Errno>> + Send + 'static,
-) -> JoinHandle<()> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -64,24 +44,18 @@ fn mount_as(
         .expect("this kernel has FUSE");
     let for_mount = device.try_clone().unwrap();
     // The mount is not complete until the first request is answered.
-    let server = std::thread::spawn(move || serve(&device, answer));
+    let server = std::thread::spawn(move || serve(&device, content));
     command(
         Command::new("mount")
             .args(["-i", "-t", "fuse"])
-            .args([
-                "-o",
-                &format!("fd=0,rootmode={root_mode},user_id=0,group_id=0"),
-            ])
+            .args(["-o", "fd=0,rootmode=100600,user_id=0,group_id=0"])
             .args([Path::new("vhashify-test"), path])
             .stdin(for_mount),
     );
     server
 }
 
-fn serve(
-    mut device: &File,
-    mut answer: impl FnMut(&Request<'_>) -> Option<Result<Vec<u8>, Errno>>,
-) {
+fn serve(mut device: &File, mut content: impl Content) {
     let mut buffer = vec![0; MOST_BYTES as usize + 4096];
     loop {
         let length = match device.read(&mut buffer) {
@@ -99,7 +73,7 @@ fn serve(
             Err(_) => return,
         };
         let request = Request(&buffer[..length]);
-        let Some(answer) = answer(&request) else {
+        let Some(answer) = answer(&request, &mut content) else {
             continue;
         };
         let (error, body) = match answer {
@@ -117,22 +91,9 @@ fn serve(
     }
 }
 
-const GETATTR: u32 = 3;
-const INIT: u32 = 26;
-const REGULAR_FILE: u32 = 0o100_600;
-const DIRECTORY: u32 = 0o40_755;
-
-/// Does what is asked of a directory with nothing in it.
-fn empty_directory(request: &Request<'_>) -> Option<Result<Vec<u8>, Errno>> {
-    match request.operation() {
-        INIT => Some(Ok(initial(request))),
-        GETATTR => Some(Ok(attributes(DIRECTORY, 0))),
-        _ => None,
-    }
-}
-
-/// Does what is asked of the file. `None`: no answer is wanted.
+/// Does what is asked for. `None`: no answer is wanted.
 fn answer(request: &Request<'_>, content: &mut impl Content) -> Option<Result<Vec<u8>, Errno>> {
+    const GETATTR: u32 = 3;
     const OPEN: u32 = 14;
     const READ: u32 = 15;
     const WRITE: u32 = 16;
@@ -140,12 +101,13 @@ fn answer(request: &Request<'_>, content: &mut impl Content) -> Option<Result<Ve
     const RELEASE: u32 = 18;
     const FSYNC: u32 = 20;
     const FLUSH: u32 = 25;
+    const INIT: u32 = 26;
     const WITHOUT_ANSWER: [u32; 3] = [2, 36, 42]; // FORGET, INTERRUPT, BATCH_FORGET
 
     let (offset, size) = (8, 16);
     Some(Ok(match request.operation() {
         INIT => initial(request),
-        GETATTR => attributes(REGULAR_FILE, content.size()),
+        GETATTR => attributes(content.size()),
         OPEN => {
             const DIRECT_IO: u32 = 1;
             Bytes::default().u64(0).u32(DIRECT_IO).u32(0).0
@@ -194,7 +156,8 @@ fn initial(request: &Request<'_>) -> Vec<u8> {
         .0
 }
 
-fn attributes(mode: u32, size: u64) -> Vec<u8> {
+fn attributes(size: u64) -> Vec<u8> {
+    const REGULAR_FILE: u32 = 0o100_600;
     Bytes::default()
         .u64(3600) // seconds for which these may be kept
         .u64(0)
@@ -207,7 +170,7 @@ fn attributes(mode: u32, size: u64) -> Vec<u8> {
         .u32(0)
         .u32(0)
         .u32(0)
-        .u32(mode)
+        .u32(REGULAR_FILE)
         .u32(1) // names
         .u32(0) // owner
         .u32(0) // group

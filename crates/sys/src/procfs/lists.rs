@@ -15,17 +15,6 @@ pub fn processes() -> io::Result<Vec<i32>> {
     numbers(Path::new("/proc"))
 }
 
-/// The threads of a process.
-///
-/// While one of them ends, the kernel may pass over one that goes on (`next_tid`, `fs/proc/base.c`): who must see all
-/// lists them again where one that was listed is gone.
-///
-/// # Errors
-/// What `open(2)` lists.
-pub fn threads(process: i32) -> io::Result<Vec<i32>> {
-    numbers(&path(process, "task"))
-}
-
 /// The descriptors of a process.
 ///
 /// # Errors

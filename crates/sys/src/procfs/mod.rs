@@ -2,7 +2,6 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `calls` | in which system call a thread is |
 //! | `fields` | `status` and `fdinfo/N`: lines of a name and a value |
 //! | `lists` | processes, children, descriptors |
 //! | `mounts` | `mountinfo` |
@@ -17,7 +16,6 @@
 //! `status` or `mountinfo` where one name in it is not UTF-8, and decodes none of the escapes of `mountinfo`.
 //! `process` is a number, of a thread too, or `self`.
 
-mod calls;
 mod fields;
 mod lists;
 mod mounts;
@@ -33,9 +31,8 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-pub use calls::changes_no_path;
 pub use fields::{Fields, fdinfo, status};
-pub use lists::{children, descriptors, processes, threads};
+pub use lists::{children, descriptors, processes};
 pub use mounts::{Mount, first_mount, mounts, parse_mounts};
 pub use namespaces::{Place, ProcessRoot, mount_namespace, root};
 pub use own_numbers::{OwnNumbers, own_numbers};

@@ -22,8 +22,6 @@ pub struct Stat {
     pub began: u64,
     /// Whether it is a thread of the kernel's own (`PF_KTHREAD`, include/linux/sched.h).
     pub is_of_kernel: bool,
-    /// Whether it is about to end (`PF_EXITING`).
-    pub is_ending: bool,
 }
 
 /// `/proc/PID/stat`.
@@ -35,7 +33,6 @@ pub fn stat(process: impl Display) -> io::Result<Stat> {
 }
 
 const PF_KTHREAD: u32 = 0x0020_0000;
-const PF_EXITING: u32 = 0x4;
 
 fn parse_stat(text: &str) -> io::Result<Stat> {
     let all = AllOfStat::from_read(text.as_bytes())
@@ -45,7 +42,6 @@ fn parse_stat(text: &str) -> io::Result<Stat> {
         session: all.session,
         began: all.starttime,
         is_of_kernel: all.flags & PF_KTHREAD != 0,
-        is_ending: all.flags & PF_EXITING != 0,
     })
 }
 
