@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-/// A directory: the mount, and the inode in it.
-type Place = (u64, (u32, u32), u64);
+use crate::procfs::Place;
 
 /// Whether this process's root directory is that of its mount namespace, which it is not in a chroot. A thread of its own
 /// joins the namespace that it is in already: by that its root becomes the namespace's.
@@ -33,10 +32,8 @@ pub fn has_root_of_its_mounts() -> io::Result<bool> {
 
 /// The root directory of this thread.
 fn root() -> io::Result<Place> {
-    let mask = StatxFlags::INO | StatxFlags::MNT_ID;
-    let found = statx(CWD, c"/", AtFlags::NO_AUTOMOUNT, mask)?;
-    let device = (found.stx_dev_major, found.stx_dev_minor);
-    Ok((found.stx_mnt_id, device, found.stx_ino))
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(Place::of(open("/", flags, Mode::empty())?.as_fd())?)
 }
 
 #[cfg(test)]

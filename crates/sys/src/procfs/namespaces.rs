@@ -63,7 +63,11 @@ pub fn root(process: impl Display) -> Result<ProcessRoot, Errno> {
 }
 
 impl Place {
-    fn of(directory: BorrowedFd<'_>) -> Result<Self, Errno> {
+    /// Looks at a directory.
+    ///
+    /// # Errors
+    /// What `statx(2)` lists.
+    pub fn of(directory: BorrowedFd<'_>) -> Result<Self, Errno> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let mask = StatxFlags::INO | StatxFlags::MNT_ID;
         let found = rustix::fs::statx(directory, c"", flags, mask)?;
