@@ -108,6 +108,13 @@ impl Host {
         self.vserver(arguments).output().unwrap()
     }
 
+    /// Stops a guest by SIGKILL, whatever its style would wait for, and deletes it.
+    pub fn delete_at_once(&self, name: &str) {
+        self.set(name, "apps/init/killseq", "KILL\n");
+        self.ok(&[name, "stop"]);
+        self.ok(&["--silent", name, "delete"]);
+    }
+
     /// Runs it; it must succeed. Gives what it printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);

@@ -294,9 +294,7 @@ fn a_daemon_that_runs_as_a_user_of_the_guest_writes_its_log_to_dev_stdout() {
             // What is written there is not to be read there.
             let read = [style, "suexec", "33", "cat", "/proc/1/fd/1"];
             assert!(!host.run(&read).status.success());
-            host.set(style, "apps/init/killseq", "KILL\n");
-            host.ok(&[style, "stop"]);
-            host.ok(&["--silent", style, "delete"]);
+            host.delete_at_once(style);
         }
     }
 }

@@ -57,9 +57,7 @@ fn what_the_kernel_shows_to_root_alone_is_not_shown_to_a_guests() {
                 said.lines().partition(|line| line.starts_with("files "));
             assert!(files[0].len() > "files 99".len(), "{style}: {said}");
             assert!(others.is_empty(), "{style}, users {users}: {others:?}");
-            host.set(style, "apps/init/killseq", "KILL\n");
-            host.ok(&[style, "stop"]);
-            host.ok(&["--silent", style, "delete"]);
+            host.delete_at_once(style);
         }
     }
 }

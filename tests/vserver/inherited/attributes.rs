@@ -110,9 +110,7 @@ fn scheduling_signals_and_the_like_are_none_of_the_callers() {
         }
         let said = from_unusual(&host, "web enter", "exec show\\n");
         assert_usual(&said, &format!("enter in {style}"));
-        host.set("web", "apps/init/killseq", "KILL\n");
-        host.ok(&["web", "stop"]);
-        host.ok(&["--silent", "web", "delete"]);
+        host.delete_at_once("web");
     }
 }
 

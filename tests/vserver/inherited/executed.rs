@@ -55,9 +55,7 @@ fn process_1_is_executed_when_start_returns_and_shows_nothing_of_the_host() {
                 Some(&"1"),
                 "the program is written: {whose}: {text}"
             );
-            host.set(style, "apps/init/killseq", "KILL\n");
-            host.ok(&[style, "stop"]);
-            host.ok(&["--silent", style, "delete"]);
+            host.delete_at_once(style);
         }
     }
 }
