@@ -16,7 +16,7 @@ use vhashify_sys::procfs::{self, Fields};
 use vhashify_sys::resolve::path_of;
 use vhashify_sys::seccomp::{Listener, Notification};
 
-use super::caller_path::Path;
+use super::caller_path::{Path, SCOPES};
 use super::root::Roots;
 
 /// The longest path with its end (`PATH_MAX`).
@@ -25,9 +25,6 @@ const LONGEST_PATH: usize = 4096;
 const PART: usize = 256;
 /// The smallest page. No read crosses into the next one, where the caller's memory may have ended.
 const PAGE: u64 = 4096;
-
-/// Both have the beginning of a path for its root.
-const SCOPES: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::BENEATH);
 
 /// A waiting thread.
 #[derive(Debug, Clone, Copy)]

@@ -18,16 +18,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, fstatfs,
-    openat, openat2, readlinkat, statx,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, openat,
+    openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
+use vhashify_sys::filesystem_kind::FilesystemKind;
 use vhashify_sys::procfs::own_numbers;
 
 /// Symbolic links that the kernel follows in one path (`MAXSYMLINKS`, `linux/namei.h`).
 const MOST_LINKS: u32 = 40;
-/// `PROC_SUPER_MAGIC` (`linux/magic.h`).
-const PROCFS: u64 = 0x9fa0;
 /// The inode number of a procfs's root directory (`PROC_ROOT_INO`, `linux/proc_ns.h`).
 const ROOT_OF_PROCFS: u64 = 1;
 
@@ -280,10 +279,10 @@ impl<'a> Walk<'a> {
 
     /// Goes by `.` or `..`, which stays in the root directory.
     fn up(&mut self, name: &[u8]) -> Result<(), Errno> {
-        let here = look(self.at.as_fd())?;
         if name == b"." {
             return Ok(());
         }
+        let here = look(self.at.as_fd())?;
         let root = look(self.path.root.as_fd())?;
         if is_same(&here, &root)? {
             let is_scoped = self.path.resolve.contains(ResolveFlags::BENEATH);
@@ -388,7 +387,8 @@ impl<'a> Walk<'a> {
 }
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-const SCOPES: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::IN_ROOT);
+/// Both have the beginning of a path for its root.
+pub(super) const SCOPES: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::IN_ROOT);
 
 fn cached(lookup: Lookup) -> ResolveFlags {
     match lookup {
@@ -433,8 +433,8 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn is_on_procfs(file: BorrowedFd<'_>) -> bool {
-    // The field is signed on some architectures. A file of a filesystem that cannot be asked is none of `/proc`.
-    fstatfs(file).is_ok_and(|found| u64::try_from(found.f_type) == Ok(PROCFS))
+    // A file of a filesystem that cannot be asked is none of `/proc`.
+    FilesystemKind::of(file) == Ok(FilesystemKind::Proc)
 }
 
 fn look(file: BorrowedFd<'_>) -> Result<Statx, Errno> {

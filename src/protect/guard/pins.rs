@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, InodeStorage, Map, MapData, MapError, PerCpuArray};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use vhashify_sys::filesystem_kind::FilesystemKind;
 
 use super::error::GuardError;
 use super::filesystem::Device;
@@ -49,9 +50,6 @@ pub const REGISTERED: u8 = 1;
 /// The same, and the guard refused every kind of change in the self-test there.
 pub const TESTED: u8 = 2;
 
-/// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
-const BPFFS_MAGIC: u32 = 0xcafe_4a11;
-
 /// Keeps other processes from loading and unloading the guard.
 #[derive(Debug)]
 pub struct Lock {
@@ -69,11 +67,9 @@ impl Lock {
         let Ok(directory) = rustix::fs::open(path, flags, Mode::empty()) else {
             return Err(unavailable);
         };
-        let filesystem = rustix::fs::fstatfs(&directory)
-            .map_err(|error| GuardError::call("fstatfs", path, error))?;
-        // The type is signed on some architectures; the number itself has 32 bits.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        if filesystem.f_type as u32 != BPFFS_MAGIC {
+        let kind = FilesystemKind::of(&directory);
+        let kind = kind.map_err(|error| GuardError::call("fstatfs", path, error))?;
+        if kind != FilesystemKind::Bpf {
             return Err(unavailable);
         }
         rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))

@@ -17,12 +17,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{
-    FileType, Mode, OFlags, Stat, fchmod, fcntl_getfl, fcntl_setfl, fstat, fstatfs, major, minor,
+    FileType, Mode, OFlags, Stat, fchmod, fcntl_getfl, fcntl_setfl, fstat, major, minor,
 };
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::isatty;
+use vhashify_sys::filesystem_kind::FilesystemKind;
 use vhashify_sys::process::is_one_open_file;
 
 /// The names of the streams, for messages.
@@ -88,8 +89,6 @@ impl OfCaller {
 }
 
 fn kind(own: BorrowedFd<'_>) -> io::Result<Kind> {
-    /// `PIPEFS_MAGIC`.
-    const PIPES: u64 = 0x5049_5045;
     if isatty(own) {
         return Ok(Kind::Terminal);
     }
@@ -98,7 +97,7 @@ fn kind(own: BorrowedFd<'_>) -> io::Result<Kind> {
         FileType::Directory => Kind::Directory,
         _ if fcntl_getfl(own)?.contains(OFlags::PATH) => Kind::Directory,
         FileType::Socket => Kind::Nameless,
-        FileType::Fifo if fstatfs(own)?.f_type.cast_unsigned() == PIPES => Kind::Nameless,
+        FileType::Fifo if FilesystemKind::of(own)? == FilesystemKind::Pipes => Kind::Nameless,
         FileType::CharacterDevice if is_null(&found) => Kind::Null,
         _ => Kind::Named,
     };
